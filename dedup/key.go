@@ -1,0 +1,230 @@
+package dedup
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// HeaderIdempotencyKey is the header that producers write and HeaderKey reads
+// by default.
+const HeaderIdempotencyKey = "Idempotency-Key"
+
+// MaxKey is the length in bytes that a key may have.
+const MaxKey = 1024
+
+// Key is the identity of a logical message, as its producer wrote it. Keys can
+// hold personal data, so they never appear in logs, metrics or errors; those
+// show the ID and the Position.
+type Key string
+
+// ID is what stores see of a key: the first 16 bytes of SHA-256 over the
+// length-prefixed scope and key.
+type ID [16]byte
+
+// NewID returns the ID of key within scope. Both are length-prefixed, so
+// ("a", "bc") and ("ab", "c") have different IDs.
+func NewID(scope string, key Key) ID { return newIDs(scope).of(key) }
+
+// String returns the ID as 32 hexadecimal digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID reads what String wrote.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != hex.EncodedLen(len(id)) {
+		return id, fmt.Errorf("dedup: an ID has 32 hexadecimal digits, not %d characters", len(s))
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return id, fmt.Errorf("dedup: ID %q: %w", s, err)
+	}
+	return id, nil
+}
+
+// ids makes the IDs of one scope; the scope is encoded once.
+type ids struct{ prefix []byte }
+
+func newIDs(scope string) ids {
+	return ids{append(binary.AppendUvarint(nil, uint64(len(scope))), scope...)}
+}
+
+func (s ids) of(key Key) ID {
+	var stack [256]byte // most keys fit: no allocation
+	b := append(stack[:0], s.prefix...)
+	b = binary.AppendUvarint(b, uint64(len(key)))
+	b = append(b, key...)
+	sum := sha256.Sum256(b)
+	return ID(sum[:16])
+}
+
+// KeyFunc derives the key of a message. It returns an error that matches
+// ErrNoKey if the message has no identity, and any other error if the identity
+// cannot be told. It must not change the message, and is called by many
+// goroutines at once.
+type KeyFunc func(*Message) (Key, error)
+
+// HeaderKey takes the key from the first non-empty of the named headers
+// (default: Idempotency-Key). One header with two different values is an
+// error: guessing would process a message under another's name.
+func HeaderKey(names ...string) KeyFunc {
+	if len(names) == 0 {
+		names = []string{HeaderIdempotencyKey}
+	}
+	return func(m *Message) (Key, error) {
+		for _, name := range names {
+			var found []byte
+			for v := range m.Headers.Values(name) {
+				if len(v) == 0 {
+					continue
+				}
+				if found != nil && !bytes.Equal(found, v) {
+					return "", fmt.Errorf("header %q has two different values", name)
+				}
+				found = v
+			}
+			if found != nil {
+				return Key(found), nil
+			}
+		}
+		return "", fmt.Errorf("%w: no header %s", ErrNoKey, strings.Join(names, ", "))
+	}
+}
+
+// PayloadHash makes messages with equal topic and payload one message.
+func PayloadHash() KeyFunc {
+	return func(m *Message) (Key, error) {
+		h := sha256.New()
+		h.Write(binary.AppendUvarint(nil, uint64(len(m.Topic))))
+		h.Write([]byte(m.Topic))
+		h.Write(m.Value)
+		return Key(h.Sum(nil)), nil
+	}
+}
+
+// JSONKey takes the key from fields of a JSON payload, each named by a path of
+// object fields ("order.id"). The key holds the raw tokens, so 1 and 1.0 and
+// "1" are three keys. A field that is missing, null, or not reached because a
+// value on its path is not an object, is ErrNoKey; a payload that is not JSON
+// is another error. Of a field that occurs twice the last counts, as it does
+// for encoding/json.
+func JSONKey(paths ...string) KeyFunc {
+	split := make([][]string, len(paths))
+	for i, p := range paths {
+		split[i] = strings.Split(p, ".")
+	}
+	return func(m *Message) (Key, error) {
+		if len(paths) == 0 {
+			return "", errors.New("JSONKey needs at least one path")
+		}
+		if !json.Valid(m.Value) {
+			return "", errors.New("the payload is not JSON")
+		}
+		var key []byte
+		for i, path := range split {
+			token := json.RawMessage(m.Value)
+			for _, name := range path {
+				var object map[string]json.RawMessage
+				if json.Unmarshal(token, &object) != nil {
+					object = nil
+				}
+				token = object[name]
+			}
+			token = bytes.TrimSpace(token)
+			if len(token) == 0 || string(token) == "null" {
+				return "", fmt.Errorf("%w: no field %q in the JSON payload", ErrNoKey, paths[i])
+			}
+			key = append(binary.AppendUvarint(key, uint64(len(token))), token...)
+		}
+		return Key(key), nil
+	}
+}
+
+// PositionKey takes source, partition, offset and broker timestamp for the
+// key: it catches redelivery and nothing else. The timestamp tells a
+// re-created topic or stream, whose offsets start again, from the old one.
+func PositionKey() KeyFunc {
+	return func(m *Message) (Key, error) {
+		p := m.Position
+		var stamp int64
+		if !m.Published.IsZero() {
+			stamp = m.Published.UnixNano()
+		}
+		return Key(fmt.Sprintf("%s\x00%d\x00%d\x00%d", p.Source, p.Partition, p.Offset, stamp)), nil
+	}
+}
+
+// PerTopic makes the same key on two topics two messages. Without it they are
+// one message: keys span queues.
+func PerTopic(fn KeyFunc) KeyFunc {
+	return func(m *Message) (Key, error) {
+		key, err := callKey(fn, m)
+		if err != nil {
+			return "", err
+		}
+		if key == "" {
+			return "", ErrNoKey
+		}
+		b := append(binary.AppendUvarint(nil, uint64(len(m.Topic))), m.Topic...)
+		return Key(append(b, key...)), nil
+	}
+}
+
+// FirstOf takes the key of the first function that has one. It moves on only
+// after ErrNoKey (or an empty key): any other error is the answer.
+func FirstOf(fns ...KeyFunc) KeyFunc {
+	return func(m *Message) (Key, error) {
+		for _, fn := range fns {
+			key, err := callKey(fn, m)
+			if err == nil && key != "" || err != nil && !errors.Is(err, ErrNoKey) {
+				return key, err
+			}
+		}
+		return "", fmt.Errorf("%w: none of %d ways to derive it applies", ErrNoKey, len(fns))
+	}
+}
+
+// deriveKey calls fn and holds its answer to the rules for keys. Its errors
+// name the position of the message and never the key.
+func deriveKey(fn KeyFunc, m *Message) (Key, error) {
+	key, err := callKey(fn, m)
+	switch {
+	case err != nil:
+	case key == "":
+		err = fmt.Errorf("%w: the key is empty", ErrNoKey)
+	case len(key) > MaxKey:
+		err = fmt.Errorf("the key has %d bytes, more than %d: hash it, or derive it from less", len(key), MaxKey)
+	default:
+		return key, nil
+	}
+	return "", fmt.Errorf("dedup: message at %v: %w", m.Position, err)
+}
+
+// callKey turns a panic of fn into an error: one odd message must not take
+// the consumer down.
+func callKey(fn KeyFunc, m *Message) (key Key, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			key, err = "", fmt.Errorf("the key function: %w", panicError(r))
+		}
+	}()
+	return fn(m)
+}
+
+// Fingerprint is what two payloads of one key must share. The zero Fingerprint
+// is not compared.
+type Fingerprint [8]byte
+
+// PayloadFingerprint is the default of Options.Fingerprint: the first 8 bytes
+// of SHA-256 over the message's Value.
+func PayloadFingerprint(m *Message) Fingerprint {
+	sum := sha256.Sum256(m.Value)
+	return Fingerprint(sum[:8])
+}
+
+// NoFingerprint turns the comparison of payloads off.
+func NoFingerprint(*Message) Fingerprint { return Fingerprint{} }
