@@ -1,0 +1,214 @@
+// Package memstore keeps the records of a Deduplicator in memory: for tests and
+// examples. Everything is forgotten when the process ends, so a restart makes
+// every message that the broker delivers again a new one.
+package memstore
+
+import (
+	"bytes"
+	"container/heap"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Options configure a Store. nil and zero values mean the defaults.
+type Options struct {
+	// Now is the clock. Only the time that passes on it counts once the store is
+	// open, so a wall clock that is set back or forth revives and forgets
+	// nothing. Default time.Now.
+	Now func() time.Time
+	// VouchFrom says that no message published before it was ever processed, so
+	// that messages older than the store are not Stale. Default: when New is
+	// called. A later time than that changes nothing.
+	VouchFrom time.Time
+}
+
+// Store keeps records in memory. It implements dedup.Store and
+// dedup.Inspector. It needs no closing, and starts no goroutine.
+type Store struct {
+	now   func() time.Time
+	start time.Time // what now said at New: elapsed time counts from here
+	base  time.Time // the same, as the first store time
+	vouch dedup.Vouch
+
+	mu      sync.Mutex
+	last    time.Time   // store time never falls
+	high    dedup.Token // highest token issued or seen
+	entries map[dedup.ID]*entry
+	expiry  expiryHeap
+}
+
+var (
+	_ dedup.Store     = (*Store)(nil)
+	_ dedup.Inspector = (*Store)(nil)
+)
+
+// New returns an empty store.
+func New(o *Options) *Store {
+	s := &Store{now: time.Now, entries: make(map[dedup.ID]*entry)}
+	if o != nil && o.Now != nil {
+		s.now = o.Now
+	}
+	s.start = s.now()
+	s.base = s.start.UTC().Truncate(time.Microsecond)
+	s.last = s.base
+	s.vouch = dedup.Vouch{ID: rand.Text(), Since: s.base}
+	if o != nil && !o.VouchFrom.IsZero() && o.VouchFrom.Before(s.base) {
+		s.vouch.Since = o.VouchFrom
+	}
+	return s
+}
+
+// Apply implements dedup.Store. Its answers are as durable as the process.
+func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(ops) == 0 {
+		return nil, nil
+	}
+	replies := make([]dedup.Reply, len(ops))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.time()
+	for i, op := range ops {
+		replies[i] = s.apply(op, now)
+	}
+	s.drop(now, 2*len(ops))
+	return replies, nil
+}
+
+func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
+	var before dedup.Record
+	e := s.entries[op.ID]
+	if e != nil {
+		before = e.record
+	}
+	op.Result = bytes.Clone(op.Result) // what comes in is the caller's
+	after, reply := dedup.Step(before, op, now, dedup.NextToken(s.high, op.Floor, now))
+	s.high = max(s.high, after.Token)
+	s.keep(op.ID, e, after)
+	reply.Record.Result = bytes.Clone(reply.Record.Result) // and so is what goes out
+	return reply
+}
+
+// keep makes r the record of id, whose entry was e.
+func (s *Store) keep(id dedup.ID, e *entry, r dedup.Record) {
+	switch {
+	case r.State == dedup.StateFree:
+		s.remove(e)
+	case e == nil:
+		e = &entry{id: id, record: r}
+		s.entries[id] = e
+		heap.Push(&s.expiry, e)
+	default:
+		moved := !e.record.Expires.Equal(r.Expires)
+		e.record = r
+		if moved {
+			heap.Fix(&s.expiry, e.index)
+		}
+	}
+}
+
+func (s *Store) remove(e *entry) {
+	if e != nil {
+		heap.Remove(&s.expiry, e.index)
+		delete(s.entries, e.id)
+	}
+}
+
+// drop frees the memory of at most limit expired records: more than a batch
+// can create, and little enough that no call stalls.
+func (s *Store) drop(now time.Time, limit int) {
+	for ; limit > 0 && len(s.expiry) > 0 && !s.expiry[0].record.Expires.After(now); limit-- {
+		s.remove(s.expiry[0])
+	}
+}
+
+// time returns the store's time, in microseconds like that of durable stores.
+func (s *Store) time() time.Time {
+	t := s.base.Add(s.now().Sub(s.start)).Truncate(time.Microsecond)
+	if t.After(s.last) {
+		s.last = t
+	}
+	return s.last
+}
+
+// Vouch implements dedup.Store.
+func (s *Store) Vouch(context.Context) (dedup.Vouch, error) { return s.vouch, nil }
+
+// Lookup implements dedup.Inspector.
+func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return dedup.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lookup(id, s.time()), nil
+}
+
+func (s *Store) lookup(id dedup.ID, now time.Time) dedup.Record {
+	e := s.entries[id]
+	if e == nil || !e.record.Expires.After(now) {
+		return dedup.Record{}
+	}
+	r := e.record
+	r.Result = bytes.Clone(r.Result)
+	return r
+}
+
+// Records implements dedup.Inspector.
+func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
+	return func(yield func(dedup.StoredRecord, error) bool) {
+		s.mu.Lock()
+		ids := make([]dedup.ID, 0, len(s.entries))
+		for id := range s.entries {
+			ids = append(ids, id)
+		}
+		s.mu.Unlock()
+		for _, id := range ids {
+			r, err := s.Lookup(ctx, id)
+			if err != nil {
+				yield(dedup.StoredRecord{}, err)
+				return
+			}
+			if r.State != dedup.StateFree && !yield(dedup.StoredRecord{ID: id, Record: r}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Stats implements dedup.Inspector.
+func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
+	if err := ctx.Err(); err != nil {
+		return dedup.Stats{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return dedup.Stats{Records: int64(len(s.entries)), Now: s.time(), Token: s.high, Vouch: s.vouch}, nil
+}
+
+// Forget implements dedup.Inspector.
+func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.time()
+	for _, id := range ids {
+		if r := s.lookup(id, now); r.State == dedup.StateClaimed && r.LeaseEnd.After(now) {
+			return fmt.Errorf("memstore: forget %v: %w until %v: wait for that, or stop its holder", id, dedup.ErrBusy, r.LeaseEnd)
+		}
+	}
+	for _, id := range ids {
+		s.remove(s.entries[id])
+	}
+	return nil
+}
