@@ -1,9 +1,19 @@
 package dedup
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // Handler processes one message. It returns the result to record, which may be
-// nil.
+// nil. It runs in the goroutine of the caller, and ends soon after ctx does.
+// Permanent, RetryAfter, Transient and MaybeDone tell more than a bare error.
+// A panic is an error that matches ErrPanic and counts as MaybeDone; so does
+// any error of a handler whose context was cancelled.
 type Handler func(ctx context.Context, m *Message) (result []byte, err error)
 
 // Answer is a batch handler's word on one message.
@@ -13,16 +23,153 @@ type Answer struct {
 }
 
 // BatchHandler processes several messages, of different keys, in the order of
-// delivery. It returns one Answer for each, in order.
+// delivery. It returns one Answer for each, in order. ctx ends when the lease
+// of one of them is lost.
 type BatchHandler func(ctx context.Context, ms []*Message) []Answer
 
-type Deduplicator struct{}
+// Deduplicator runs handlers so that each key is processed once. It is safe for
+// use by many goroutines. Shut it down before its store is closed.
+type Deduplicator struct {
+	store  Store
+	scope  string
+	ids    ids
+	key    KeyFunc
+	o      Options
+	slots  chan struct{} // one for each handler that may run
+	floor  atomic.Uint64 // highest Token seen
+	notes  notes
+	down   atomic.Bool // the store did not answer last time
+	ctx    context.Context
+	cancel context.CancelCauseFunc // at the deadline of Shutdown
 
-func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) { panic("") }
-func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result        { panic("") }
-func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
-	panic("")
+	combiner combiner
+	renewer  renewer
+	flights  flights
+
+	mu      sync.Mutex
+	closed  bool
+	running int           // calls under way
+	idle    chan struct{} // closed when closed and nothing is running
 }
-func (d *Deduplicator) Settle(ctx context.Context, m *Message, h Handler) (Result, error) { panic("") }
-func (d *Deduplicator) Wrap(h Handler) func(ctx context.Context, m *Message) error        { panic("") }
-func (d *Deduplicator) Shutdown(ctx context.Context) error                                { panic("") }
+
+// New returns a Deduplicator over store. scope separates the keys of consumers
+// that do different work for the same message: two consumers that share a
+// store and a scope process each key once between them. It must not be empty.
+func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
+	switch {
+	case store == nil:
+		return nil, errors.New("dedup: New needs a store")
+	case scope == "":
+		return nil, errors.New("dedup: New needs a scope: a name for the work that is done once for each key")
+	case key == nil:
+		return nil, errors.New("dedup: New needs a KeyFunc, such as HeaderKey()")
+	}
+	filled, err := o.filled()
+	if err != nil {
+		return nil, err
+	}
+	d := &Deduplicator{
+		store: store,
+		scope: scope,
+		ids:   newIDs(scope),
+		key:   key,
+		o:     filled,
+		slots: make(chan struct{}, filled.Concurrency),
+		notes: notes{logger: filled.Logger.With("scope", scope)},
+		idle:  make(chan struct{}),
+	}
+	d.ctx, d.cancel = context.WithCancelCause(context.Background())
+	d.flights.running = make(map[ID]*delivery)
+	d.combiner.init(d.ctx, d.apply, store)
+	d.renewer.init(d.ctx, d.apply, filled.Lease, filled.TTL)
+	return d, nil
+}
+
+// Shutdown refuses new work with ErrClosed and waits for the calls under way.
+// When ctx ends first, it gives up recording results that the store does not
+// take, cancels the handlers that still run, with ErrClosed, and returns an
+// error without waiting for them: their claims lapse and come again flagged
+// Ambiguous. It does not close the store.
+func (d *Deduplicator) Shutdown(ctx context.Context) error {
+	d.mu.Lock()
+	if !d.closed {
+		d.closed = true
+		if d.running == 0 {
+			close(d.idle)
+		}
+	}
+	d.mu.Unlock()
+	var err error
+	select {
+	case <-d.idle:
+	case <-ctx.Done():
+		d.mu.Lock()
+		running := d.running
+		d.mu.Unlock()
+		if running > 0 {
+			err = fmt.Errorf("dedup: shut down with %d calls still running: %w", running, ctx.Err())
+		}
+	}
+	d.cancel(ErrClosed)
+	d.renewer.stop()
+	return err
+}
+
+// enter counts a call in, unless the Deduplicator is shut down.
+func (d *Deduplicator) enter() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.running++
+	return true
+}
+
+func (d *Deduplicator) exit() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running--
+	if d.closed && d.running == 0 {
+		close(d.idle)
+	}
+}
+
+// apply is the one place where the store is called. What it returns has a
+// Reply for every op, whatever the store did.
+func (d *Deduplicator) apply(ops []Op) []Reply {
+	start := time.Now()
+	replies, err := d.store.Apply(d.ctx, ops)
+	if err == nil && len(replies) != len(ops) {
+		err = fmt.Errorf("%d replies to %d operations", len(replies), len(ops))
+	}
+	if d.o.Hooks.Applied != nil {
+		d.o.Hooks.Applied(len(ops), time.Since(start), err)
+	}
+	if err != nil {
+		replies = make([]Reply, len(ops))
+		for i := range replies {
+			replies[i].Err = err
+		}
+	}
+	answered := false
+	for i := range replies {
+		r := &replies[i]
+		if r.Err != nil {
+			err = r.Err
+			r.Err = fmt.Errorf("%w: %w", ErrStore, r.Err)
+			continue
+		}
+		answered = true
+		for t := uint64(r.Record.Token); ; {
+			old := d.floor.Load()
+			if old >= t || d.floor.CompareAndSwap(old, t) {
+				break
+			}
+		}
+	}
+	if down := !answered; d.ctx.Err() == nil && d.down.Swap(down) != down {
+		d.notes.storeChanged(down, err)
+	}
+	return replies
+}
