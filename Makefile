@@ -1,0 +1,38 @@
+# Every target runs on a machine with Go and make; only test-real needs more (see scripts/kafka.sh).
+.POSIX:
+.SUFFIXES:
+
+# The one place that names the versions of what is not in go.mod.
+GOLANGCI_LINT_VERSION = v2.15.0
+KAFKA_VERSIONS = 3.9.2 4.0.0 4.4.0
+
+# How long make fuzz stays with each target.
+FUZZTIME = 10s
+
+GOLANGCI_LINT = .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+.PHONY: help build test test-real lint fuzz
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+build: ## compile everything, tests included, so that the time of make test is that of the tests
+	go build ./...
+	go vet -tags real ./...
+	go test -race -run '^$$' ./... >/dev/null
+
+test: ## all tests that need nothing but Go, under the race detector; budget 5 minutes
+	@scripts/budget.sh test 5 go test -race -count=1 -timeout 5m ./...
+
+test-real: ## tests against real servers, started on loopback and stopped again; budget 15 minutes
+	@scripts/budget.sh test-real 15 scripts/test-real.sh $(KAFKA_VERSIONS)
+
+lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml; the first run compiles it
+	@scripts/budget.sh lint 5 $(GOLANGCI_LINT) run ./...
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+$(GOLANGCI_LINT):
+	GOBIN=$$PWD/.cache/bin/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv .cache/bin/new/golangci-lint $@

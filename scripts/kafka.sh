@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# Apache Kafka on loopback, for the tests against real servers.
+#
+#   scripts/kafka.sh start VERSION [NODES]   1 node (default) or 3; the last line of output is the
+#                                            broker list, once every node takes requests
+#   scripts/kafka.sh stop  VERSION           ends what start began and removes its data; logs stay
+#
+# The jars come from Maven Central once per version into .cache/kafka/VERSION; state and logs live in
+# .cache/kafka/run/VERSION. Needs Java 17, and Maven for a version not fetched before.
+# Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks what a broker needs.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+readonly maven_plugin=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
+readonly cluster_id=b25jZXF1ZXVlLXRlc3RzMQ # any base64 UUID: all nodes of a cluster share it
+readonly unavailable=69                    # EX_UNAVAILABLE of sysexits.h
+
+die() { # die CODE MESSAGE
+  echo "kafka.sh: $2" >&2
+  exit "$1"
+}
+
+need_java() {
+  local major
+  command -v java >/dev/null ||
+    die $unavailable "java not found: install Java 17 (Debian: openjdk-17-jre-headless)"
+  major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+  [[ ${major:-0} -ge 17 ]] || die $unavailable "java is version ${major:-unknown}: Kafka 4 needs 17 or newer"
+}
+
+fetch_jars() {
+  [[ -d $jars ]] && return
+  command -v mvn >/dev/null ||
+    die $unavailable "mvn not found: install Maven (Debian: maven) to fetch Kafka $version"
+  echo "kafka $version: fetching its jars, about 45 MB" >&2
+  rm -rf "$jars.part"
+  mvn --batch-mode --quiet --no-transfer-progress -Dstyle.color=never --file "$root/scripts/kafka/pom.xml" \
+    -Dkafka.version="$version" "$maven_plugin:copy-dependencies" \
+    -DoutputDirectory="$jars.part" -DincludeScope=runtime >&2 ||
+    die $unavailable "Maven could not fetch Kafka $version: see above; check the version and the network"
+  mv "$jars.part" "$jars"
+}
+
+listening() { # listening PORT
+  (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# choose_ports sets ports to two per node, broker then controller: free ones from 19092 upward, which is
+# below the range that the kernel gives to outgoing connections.
+choose_ports() {
+  local port=19092
+  ports=()
+  while [[ ${#ports[@]} -lt $((2 * nodes)) ]]; do
+    listening $port || ports+=("$port")
+    port=$((port + 1))
+    [[ $port -lt 20000 ]] || die 1 "no free port between 19092 and 19999"
+  done
+}
+
+configure() { # configure NODE: writes its server.properties
+  local node=$1 voters="" i copies=$nodes
+  for ((i = 1; i <= nodes; i++)); do
+    voters+="${voters:+,}$i@127.0.0.1:${ports[2 * i - 1]}"
+  done
+  mkdir -p "$run/node$node"
+  cat >"$run/node$node/server.properties" <<EOF
+process.roles=broker,controller
+node.id=$node
+controller.quorum.voters=$voters
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:${ports[2 * node - 2]},CONTROLLER://127.0.0.1:${ports[2 * node - 1]}
+log.dirs=$run/node$node/data
+default.replication.factor=$copies
+min.insync.replicas=$(((copies + 1) / 2))
+offsets.topic.replication.factor=$copies
+transaction.state.log.replication.factor=$copies
+transaction.state.log.min.isr=$(((copies + 1) / 2))
+# The defaults, 50 partitions each and 128 MB for the cleaner, only slow a test's broker down.
+offsets.topic.num.partitions=5
+transaction.state.log.num.partitions=5
+log.cleaner.dedupe.buffer.size=8388608
+# A misspelt topic is an error in a test, and a group's first member does not wait for a second.
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+EOF
+}
+
+launch() { # launch NODE: formats its storage and starts it
+  local dir=$run/node$1
+  java -Xmx64m -cp "$jars/*" kafka.tools.StorageTool format \
+    --cluster-id "$cluster_id" --config "$dir/server.properties" >"$dir/format.log" 2>&1 ||
+    fail "$dir/format.log" "node $1 could not format its storage"
+  nohup java -Xms128m -Xmx384m \
+    -Dorg.slf4j.simpleLogger.showDateTime=true -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS \
+    -cp "$jars/*" kafka.Kafka "$dir/server.properties" >"$dir/server.log" 2>&1 </dev/null &
+  echo $! >"$dir/pid"
+}
+
+# await waits for the line that a broker logs once it is unfenced and takes requests.
+await() { # await NODE
+  local log=$run/node$1/server.log tries
+  for ((tries = 0; tries < 600; tries++)); do
+    grep -qs 'Kafka Server started' "$log" && return
+    kill -0 "$(cat "$run/node$1/pid")" 2>/dev/null || fail "$log" "node $1 ended while starting"
+    sleep 0.1
+  done
+  fail "$log" "node $1 did not start within 60 s"
+}
+
+fail() { # fail LOG MESSAGE: stops what was started
+  tail -n 20 "$1" >&2
+  stop
+  die 1 "Kafka $version: $2; its log is $1"
+}
+
+# running tells whether the node of a directory lives. A pid alone could be another process by now.
+running() { # running DIR
+  [[ -f $1/pid ]] && ps -ww -o args= -p "$(cat "$1/pid")" 2>/dev/null | grep -qF "$1/server.properties"
+}
+
+start() {
+  local dir list="" i
+  for dir in "$run"/node*; do
+    running "$dir" && die 1 "Kafka $version already runs: scripts/kafka.sh stop $version"
+  done
+  need_java
+  fetch_jars
+  rm -rf "$run"
+  choose_ports
+  for ((i = 1; i <= nodes; i++)); do configure $i; done
+  for ((i = 1; i <= nodes; i++)); do launch $i; done
+  for ((i = 1; i <= nodes; i++)); do await $i; done
+  for ((i = 1; i <= nodes; i++)); do list+="${list:+,}127.0.0.1:${ports[2 * i - 2]}"; done
+  echo "$list"
+}
+
+stop() {
+  local dir tries
+  for dir in "$run"/node*; do
+    running "$dir" && kill "$(cat "$dir/pid")"
+  done
+  for dir in "$run"/node*; do
+    for ((tries = 0; tries < 200; tries++)); do
+      running "$dir" || break
+      sleep 0.1
+    done
+    running "$dir" && kill -KILL "$(cat "$dir/pid")"
+    rm -rf "$dir/data" "$dir/pid"
+  done
+}
+
+usage() {
+  die 2 "usage: scripts/kafka.sh start VERSION [1|3] | stop VERSION"
+}
+
+[[ $# -ge 2 && $# -le 3 ]] || usage
+version=$2
+nodes=${3:-1}
+[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die 2 "version \"$version\" is not like 4.0.0"
+[[ $nodes == 1 || $nodes == 3 ]] || die 2 "$nodes nodes: start 1 or 3"
+jars=$root/.cache/kafka/$version
+run=$root/.cache/kafka/run/$version
+shopt -s nullglob
+mkdir -p "$root/.cache/kafka"
+
+case $1 in
+start) start ;;
+stop) stop ;;
+*) usage ;;
+esac
