@@ -1,0 +1,210 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+var inspectorRules = []rule{
+	{"lookup", inspect(func(s *suite, in dedup.Inspector) {
+		records := s.oneOfEach()
+		for id, want := range records {
+			s.lookup(in, id, want)
+		}
+		s.lookup(in, s.id(), dedup.Record{})
+		s.advance(lease + ttl)
+		for id := range records {
+			s.lookup(in, id, dedup.Record{})
+		}
+	})},
+	{"lookup shows an extended lease", inspect(func(s *suite, in dedup.Inspector) {
+		id, r := s.granted()
+		s.advance(tick)
+		r = s.want(extend(id, r.Token), dedup.StatusOK)
+		s.lookup(in, id, r)
+	})},
+	{"lookup changes nothing", inspect(func(s *suite, in dedup.Inspector) {
+		id, r := s.granted()
+		done := s.want(complete(id, r.Token, "result"), dedup.StatusOK)
+		got, err := in.Lookup(s.t.Context(), id)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		copy(got.Result, "XXXXXX")
+		s.same("after a lookup", s.want(claim(id, 2), dedup.StatusDone), done)
+	})},
+	{"records", inspect(func(s *suite, in dedup.Inspector) {
+		gone, _ := s.granted()
+		s.advance(lease + ttl)
+		want := s.oneOfEach()
+		seen := make(map[dedup.ID]int)
+		for r, err := range in.Records(s.t.Context()) {
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			seen[r.ID]++
+			if w, ok := want[r.ID]; ok {
+				s.same("record", r.Record, w)
+			}
+		}
+		for id := range want {
+			if seen[id] != 1 {
+				s.t.Errorf("record %v: seen %d times, want once", want[id].State, seen[id])
+			}
+		}
+		if seen[gone] != 0 {
+			s.t.Errorf("an expired record: seen %d times, want never", seen[gone])
+		}
+	})},
+	{"records ends early", inspect(func(s *suite, in dedup.Inspector) {
+		s.oneOfEach()
+		n := 0
+		for range in.Records(s.t.Context()) {
+			if n++; n == 2 {
+				break
+			}
+		}
+		s.granted() // the store still serves
+	})},
+	{"records while the store serves", inspect(func(s *suite, in dedup.Inspector) {
+		want := s.oneOfEach()
+		for r, err := range in.Records(s.t.Context()) {
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.granted()
+			if _, ok := want[r.ID]; ok && r.State != dedup.StateClaimed {
+				s.forget(in, r.ID)
+				delete(want, r.ID)
+			}
+		}
+		for id, r := range want {
+			if r.State != dedup.StateClaimed {
+				s.t.Errorf("a record of state %d was not seen", r.State)
+			}
+			s.lookup(in, id, r)
+		}
+	})},
+	{"stats", inspect(func(s *suite, in dedup.Inspector) {
+		n := int64(len(s.oneOfEach()))
+		_, r := s.granted()
+		got, err := in.Stats(s.t.Context())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if got.Records != 0 && got.Records < n+1 {
+			s.t.Errorf("Records: got %d, want at least the %d living ones", got.Records, n+1)
+		}
+		if got.Token != 0 && got.Token < r.Token {
+			s.t.Errorf("Token: got %d, want at least the last one issued, %d", got.Token, r.Token)
+		}
+		if !got.Now.IsZero() && !got.Now.Equal(s.now()) {
+			s.t.Errorf("Now: got %v, want the store's time %v", got.Now, s.now())
+		}
+		if v := s.vouch(); !sameVouch(got.Vouch, v) {
+			s.t.Errorf("Vouch: got %+v, want %+v", got.Vouch, v)
+		}
+	})},
+	{"forget", inspect(func(s *suite, in dedup.Inspector) {
+		for id, r := range s.oneOfEach() {
+			if r.State == dedup.StateClaimed && r.LeaseEnd.After(s.now()) {
+				continue
+			}
+			s.forget(in, id)
+			s.lookup(in, id, dedup.Record{})
+			s.fresh(id, r.Token)
+		}
+	})},
+	{"forget refuses a living lease", inspect(func(s *suite, in dedup.Inspector) {
+		done, r := s.granted()
+		r = s.want(complete(done, r.Token, "result"), dedup.StatusOK)
+		held, h := s.granted()
+		for _, ids := range [][]dedup.ID{{held}, {done, held}, {held, done}} {
+			if err := in.Forget(s.t.Context(), ids); !errors.Is(err, dedup.ErrBusy) {
+				s.t.Errorf("Forget of a held key and %d others: got error %v, want one that matches ErrBusy", len(ids)-1, err)
+			} else if strings.Contains(err.Error(), "\n") {
+				s.t.Errorf("Forget: got error %q, want one line", err)
+			}
+		}
+		s.lookup(in, held, h)
+		s.lookup(in, done, r)
+		s.advance(lease)
+		s.forget(in, done, held)
+		s.fresh(held, h.Token)
+		s.fresh(done, r.Token)
+	})},
+	{"forget several, unknown, none", inspect(func(s *suite, in dedup.Inspector) {
+		s.forget(in)
+		s.forget(in, s.id())
+		id, r := s.granted()
+		s.want(release(id, r.Token), dedup.StatusOK)
+		s.forget(in, id, s.id(), id)
+		s.forget(in, id)
+		s.fresh(id, r.Token)
+	})},
+	{"ended context", inspect(func(s *suite, in dedup.Inspector) {
+		id, r := s.granted()
+		r = s.want(complete(id, r.Token, "result"), dedup.StatusOK)
+		ctx, cancel := context.WithCancel(s.t.Context())
+		cancel()
+		if err := in.Forget(ctx, []dedup.ID{id}); err == nil {
+			s.t.Errorf("Forget under an ended context: got no error")
+		}
+		s.lookup(in, id, r)
+		var last error
+		for _, err := range in.Records(ctx) {
+			last = err
+		}
+		if !errors.Is(last, context.Canceled) {
+			s.t.Errorf("Records under an ended context: got error %v at the end, want context.Canceled", last)
+		}
+	})},
+}
+
+// inspect makes a rule for stores that implement Inspector; the others have
+// nothing to break.
+func inspect(run func(*suite, dedup.Inspector)) func(*suite) {
+	return func(s *suite) {
+		if in, ok := s.store.(dedup.Inspector); ok {
+			run(s, in)
+		}
+	}
+}
+
+// oneOfEach makes a record of each kind, and one with an ended lease.
+func (s *suite) oneOfEach() map[dedup.ID]dedup.Record {
+	s.t.Helper()
+	records := make(map[dedup.ID]dedup.Record)
+	ended, r := s.granted()
+	records[ended] = r
+	s.advance(lease)
+	for _, end := range []func(dedup.ID, dedup.Token) dedup.Op{
+		func(id dedup.ID, token dedup.Token) dedup.Op { return extend(id, token) },
+		func(id dedup.ID, token dedup.Token) dedup.Op { return release(id, token) },
+		func(id dedup.ID, token dedup.Token) dedup.Op { return complete(id, token, "result") },
+		func(id dedup.ID, token dedup.Token) dedup.Op { return park(id, token, "reason") },
+	} {
+		id, r := s.granted()
+		records[id] = s.want(end(id, r.Token), dedup.StatusOK)
+	}
+	return records
+}
+
+func (s *suite) lookup(in dedup.Inspector, id dedup.ID, want dedup.Record) {
+	s.t.Helper()
+	got, err := in.Lookup(s.t.Context(), id)
+	if err != nil {
+		s.t.Fatalf("Lookup: %v", err)
+	}
+	s.same("Lookup", got, want)
+}
+
+func (s *suite) forget(in dedup.Inspector, ids ...dedup.ID) {
+	s.t.Helper()
+	if err := in.Forget(s.t.Context(), ids); err != nil {
+		s.t.Fatalf("Forget(%d ids): %v", len(ids), err)
+	}
+}

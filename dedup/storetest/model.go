@@ -1,0 +1,198 @@
+package storetest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Model drives a store with random batches of operations and random steps of
+// time, and wants the answers that dedup.Step gives. Of a failure it reports the
+// shortest run that it can find. The flags -rapid.checks and -rapid.steps make
+// it run longer.
+func Model(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
+	s := newSuite(t, open)
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWalk(s)
+		rt.Repeat(w.actions())
+	})
+}
+
+// walk is one random run over keys of its own. Runs share a store, so that
+// opening one costs nothing and each finds the remains of the others.
+type walk struct {
+	suite  *suite
+	ids    []dedup.ID
+	model  model
+	tokens []dedup.Token // every token granted so far
+}
+
+func newWalk(s *suite) *walk {
+	return &walk{suite: s, ids: []dedup.ID{s.id(), s.id(), s.id()}, model: newModel()}
+}
+
+func (w *walk) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"apply": w.apply,
+		"advance": func(t *rapid.T) {
+			w.suite.advance(rapid.SampledFrom(advances).Draw(t, "by"))
+		},
+	}
+}
+
+var (
+	// Leases and times meet: many leases end just when something happens.
+	advances     = []time.Duration{tick, 9 * tick, 10 * tick, time.Second, lease, ttl}
+	leases       = []time.Duration{tick, 10 * tick, time.Second, lease}
+	ttls         = []time.Duration{tick, 10 * tick, lease, ttl}
+	fingerprints = []dedup.Fingerprint{{}, fingerprint, fingerprint, otherPrint}
+	results      = [][]byte{nil, []byte("result"), []byte("another"), {0xff, 0}}
+)
+
+func (w *walk) apply(t *rapid.T) {
+	ops := make([]dedup.Op, rapid.IntRange(1, 6).Draw(t, "ops"))
+	for i := range ops {
+		ops[i] = w.op(t)
+	}
+	replies, err := apply(w.suite.t, w.suite.store, ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, op := range ops {
+		before := w.model.String(op.ID)
+		if err := w.model.check(op, w.suite.now(), replies[i]); err != nil {
+			t.Fatalf("op %d of %d, %+v\nat %v, on %s: %v", i+1, len(ops), op, w.suite.now(), before, err)
+		}
+		if replies[i].Status == dedup.StatusGranted {
+			w.tokens = append(w.tokens, replies[i].Record.Token)
+		}
+	}
+}
+
+// op draws an operation, more often than not one that means something to the
+// record: one with the token of the key's last claim.
+func (w *walk) op(t *rapid.T) dedup.Op {
+	op := dedup.Op{
+		Kind: rapid.SampledFrom([]dedup.OpKind{
+			dedup.OpClaim, dedup.OpClaim, dedup.OpClaim,
+			dedup.OpExtend, dedup.OpComplete, dedup.OpPark, dedup.OpRelease, dedup.OpRelease,
+		}).Draw(t, "kind"),
+		ID:  rapid.SampledFrom(w.ids).Draw(t, "id"),
+		TTL: rapid.SampledFrom(ttls).Draw(t, "ttl"),
+	}
+	if op.Kind == dedup.OpClaim {
+		op.Nonce = rapid.Uint64Range(1, 3).Draw(t, "nonce")
+	} else {
+		op.Token = w.token(t, op.ID)
+	}
+	switch op.Kind {
+	case dedup.OpClaim, dedup.OpExtend:
+		op.Lease = rapid.SampledFrom(leases).Draw(t, "lease")
+	case dedup.OpComplete, dedup.OpPark:
+		op.Result = rapid.SampledFrom(results).Draw(t, "result")
+		op.Omitted = op.Kind == dedup.OpComplete && rapid.Bool().Draw(t, "omitted")
+	case dedup.OpRelease:
+		op.Ambiguous = rapid.Bool().Draw(t, "ambiguous")
+		op.Uncounted = rapid.Bool().Draw(t, "uncounted")
+	}
+	if op.Kind == dedup.OpClaim && rapid.IntRange(0, 3).Draw(t, "with floor") == 0 {
+		op.Floor = w.anyToken(t) + dedup.Token(rapid.IntRange(0, 5).Draw(t, "above"))
+	}
+	if op.Kind != dedup.OpExtend && op.Kind != dedup.OpRelease {
+		op.Fingerprint = rapid.SampledFrom(fingerprints).Draw(t, "fingerprint")
+		op.Position = rapid.SampledFrom([]dedup.Position{position, elsewhere}).Draw(t, "position")
+	}
+	return op
+}
+
+// token draws the key's latest token, or any other.
+func (w *walk) token(t *rapid.T, id dedup.ID) dedup.Token {
+	if rapid.IntRange(0, 4).Draw(t, "other token") == 0 {
+		return w.anyToken(t)
+	}
+	return w.model.highest[id]
+}
+
+func (w *walk) anyToken(t *rapid.T) dedup.Token {
+	if len(w.tokens) == 0 {
+		return 1
+	}
+	return rapid.SampledFrom(w.tokens).Draw(t, "token")
+}
+
+// model says what a store may answer. Usually that is one thing; after a reopen
+// there are keys of which a store may remember one of several records.
+type model struct {
+	records map[dedup.ID][]dedup.Record
+	highest map[dedup.ID]dedup.Token // greatest token of the key so far
+}
+
+func newModel() model {
+	return model{records: make(map[dedup.ID][]dedup.Record), highest: make(map[dedup.ID]dedup.Token)}
+}
+
+// check holds a reply to Step, and moves on to the record after op.
+func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
+	possible := m.records[op.ID]
+	if len(possible) == 0 {
+		possible = []dedup.Record{{}}
+	}
+	var after []dedup.Record
+	var wrong error
+	for _, r := range possible {
+		next, err := follow(r, op, now, m.highest[op.ID], reply)
+		if err != nil {
+			wrong = err
+			continue
+		}
+		after = append(after, next)
+	}
+	if len(after) == 0 {
+		return wrong
+	}
+	m.records[op.ID] = after
+	m.highest[op.ID] = max(m.highest[op.ID], after[0].Token)
+	return nil
+}
+
+// String shows what may be remembered of id.
+func (m model) String(id dedup.ID) string {
+	if len(m.records[id]) == 0 {
+		return "no record"
+	}
+	var b strings.Builder
+	for i, r := range m.records[id] {
+		if i > 0 {
+			b.WriteString(" or ")
+		}
+		fmt.Fprintf(&b, "%+v", r)
+	}
+	return b.String()
+}
+
+// follow returns the record after op, or in what the reply is wrong. Which
+// token a new grant gets is the store's choice among those greater than highest
+// and the floor.
+func follow(r dedup.Record, op dedup.Op, now time.Time, highest dedup.Token, reply dedup.Reply) (dedup.Record, error) {
+	const undecided = 0
+	after, want := dedup.Step(r, op, now, undecided)
+	if reply.Status != want.Status {
+		return r, fmt.Errorf("got status %v, want %v (got record %+v)", reply.Status, want.Status, reply.Record)
+	}
+	if want.Status == dedup.StatusGranted && want.Record.Token == undecided {
+		token := reply.Record.Token
+		if token <= highest || token <= op.Floor {
+			return r, fmt.Errorf("got token %d, want more than the key's last, %d, and than the floor, %d", token, highest, op.Floor)
+		}
+		after, want = dedup.Step(r, op, now, token)
+	}
+	if err := diff(reply.Record, want.Record, now); err != nil {
+		return r, fmt.Errorf("%v: %w", reply.Status, err)
+	}
+	return after, nil
+}
