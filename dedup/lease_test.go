@@ -1,0 +1,132 @@
+package dedup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+func TestLeasesAreRenewedInBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{Lease: 30 * time.Second, Concurrency: 100})
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				r := d.Do(context.Background(), message(fmt.Sprint(i), "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+					time.Sleep(5 * time.Minute)
+					return nil, ctx.Err()
+				})
+				if r.Outcome != dedup.Processed {
+					t.Errorf("got %v: %v", r.Outcome, r.Err)
+				}
+			})
+		}
+		wg.Wait()
+		extends, batches := s.sent(dedup.OpExtend), 0
+		for _, ops := range s.calls {
+			if ops[0].Kind == dedup.OpExtend {
+				batches++
+			}
+		}
+		if extends < 100*20 || batches > 40 {
+			t.Errorf("got %d extends in %d batches", extends, batches)
+		}
+	})
+}
+
+func TestRefusedExtendCancelsTheHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		var lost atomic.Int32
+		d := newDedup(t, s, &dedup.Options{Hooks: dedup.Hooks{LeaseLost: func(e dedup.Event) {
+			lost.Add(1)
+			if e.Message.Claim.Token == 0 {
+				t.Errorf("got event %+v", e)
+			}
+		}}})
+		s.after = func(ops []dedup.Op, replies []dedup.Reply) {
+			if ops[0].Kind == dedup.OpExtend {
+				replies[0] = dedup.Reply{Status: dedup.StatusLost}
+			}
+		}
+		r := d.Do(t.Context(), message("k", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+			<-ctx.Done()
+			if cause := context.Cause(ctx); !errors.Is(cause, dedup.ErrLeaseLost) {
+				t.Errorf("got cause %v", cause)
+			}
+			return nil, ctx.Err()
+		})
+		want(t, r, dedup.Failed, false)
+		if !errors.Is(r.Err, dedup.ErrLeaseLost) || lost.Load() != 1 {
+			t.Errorf("got err %v, %d LeaseLost", r.Err, lost.Load())
+		}
+	})
+}
+
+// The renewer fences itself by its own clock, whether the store refuses, fails
+// or hangs.
+func TestUnrenewedLeaseCancelsTheHandlerAtItsEnd(t *testing.T) {
+	hang := make(chan struct{})
+	for name, before := range map[string]func([]dedup.Op) error{
+		"fails": func([]dedup.Op) error { return errBroken },
+		"hangs": func([]dedup.Op) error { <-hang; return errBroken },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hang = make(chan struct{})
+				s := newStore()
+				d := newDedup(t, s, &dedup.Options{Lease: 30 * time.Second})
+				start := time.Now()
+				r := d.Do(t.Context(), message("k", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+					s.mu.Lock()
+					s.before = before
+					s.mu.Unlock()
+					<-ctx.Done()
+					if got := time.Since(start); got != 30*time.Second {
+						t.Errorf("got cancelled after %v, want the lease's 30s", got)
+					}
+					s.mu.Lock()
+					s.before = nil
+					s.mu.Unlock()
+					close(hang)
+					return nil, context.Cause(ctx)
+				})
+				want(t, r, dedup.Failed, false)
+				if !errors.Is(r.Err, dedup.ErrLeaseLost) {
+					t.Errorf("got err %v", r.Err)
+				}
+			})
+		})
+	}
+}
+
+func TestLeaseIsRenewedWhileWaitingForASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDedup(t, newStore(), &dedup.Options{Lease: time.Second, Concurrency: 1})
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				r := d.Do(context.Background(), message(fmt.Sprint(i), "v"), func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+					if m.Claim.Ambiguous {
+						t.Error("got Ambiguous: the lease lapsed")
+					}
+					time.Sleep(10 * time.Second)
+					return nil, ctx.Err()
+				})
+				if r.Outcome != dedup.Processed {
+					t.Errorf("got %v: %v", r.Outcome, r.Err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
