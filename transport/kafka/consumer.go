@@ -1,0 +1,207 @@
+package kafkatransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+const (
+	// leaveTimeout is how long leaving the group may take at the end of Run.
+	leaveTimeout = time.Second
+	// stragglerTimeout is how long Run waits at its end for handlers that ignore
+	// their cancelled context.
+	stragglerTimeout = 5 * time.Second
+	// joinBackoff is the pause after a failed try to join the group.
+	joinBackoff = 500 * time.Millisecond
+)
+
+// Consumer is a member of a consumer group. Its methods may be called by several
+// goroutines at once, but only one Run or RunBatch goes on at a time.
+type Consumer struct {
+	brokers []string
+	group   string
+	topics  []string
+	config  Config
+	running atomic.Bool
+}
+
+// NewConsumer makes a Consumer of the topics, for the consumer group. It does not
+// connect: see Check. Brokers are given as host:port. nil for c means the defaults.
+//
+// All members of a group should subscribe to the same topics and share one store:
+// with a store each, a key that moves to another member is new to it.
+func NewConsumer(brokers []string, group string, topics []string, c *Config) (*Consumer, error) {
+	config, err := c.filled()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkBrokers(brokers); err != nil {
+		return nil, err
+	}
+	if group == "" {
+		return nil, errors.New("kafkatransport: the consumer group has no name")
+	}
+	if len(topics) == 0 {
+		return nil, errors.New("kafkatransport: no topic to consume")
+	}
+	topics = slices.Compact(slices.Sorted(slices.Values(topics)))
+	for _, topic := range topics {
+		if err := checkTopic(topic); err != nil {
+			return nil, err
+		}
+	}
+	return &Consumer{brokers: slices.Clone(brokers), group: group, topics: topics, config: config}, nil
+}
+
+// Check returns an error if no broker answers or a topic does not exist. Run
+// would wait for either.
+func (c *Consumer) Check(ctx context.Context) error {
+	l := newLink(c.brokers, c.config.ClientID, c.topics)
+	defer l.close()
+	return l.check(ctx, c.topics...)
+}
+
+// Run consumes until ctx ends, calling d.Do for each message, with the handler h.
+// Then it drains: nothing new starts, and handlers may finish within DrainTimeout,
+// without their contexts being cancelled. It returns nil if all of them did.
+//
+// A broker that does not answer, or a topic that does not exist yet, is waited
+// for. Run returns early, with an error that matches dedup.ErrHalted, only when
+// every partition that the group gave this member has halted.
+//
+// The messages have no Raw, and no Delivery count: Kafka does not keep one.
+func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handler) error {
+	return c.runLanes(ctx, d, h)
+}
+
+func (c *Consumer) runLanes(ctx context.Context, d deduplicator, h dedup.Handler) error {
+	return c.run(ctx, func([]*partition) workers { return newLanes(c.config.Lanes, d, h) })
+}
+
+// RunBatch is Run with d.DoBatch, for each partition on its own, in batches of at
+// most BatchSize messages. What of a batch is not settled is tried again before
+// the partition's next batch. Order per message key holds from batch to batch;
+// inside one it is the handler's duty.
+func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
+	return c.runBatches(ctx, d, h)
+}
+
+func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.BatchHandler) error {
+	return c.run(ctx, func(ps []*partition) workers { return newBatches(c.config.BatchSize, d, h, ps) })
+}
+
+func (c *Consumer) run(ctx context.Context, newWorkers func([]*partition) workers) error {
+	if !c.running.CompareAndSwap(false, true) {
+		return errors.New("kafkatransport: the Consumer runs already; make one for each member")
+	}
+	defer c.running.Store(false)
+	log := c.config.Logger.With("group", c.group)
+	s := &session{
+		config:     &c.config,
+		log:        log,
+		link:       newLink(c.brokers, c.config.ClientID, c.topics),
+		status:     &status{log: log},
+		topics:     c.topics,
+		base:       context.WithoutCancel(ctx),
+		newWorkers: newWorkers,
+	}
+	defer s.link.close()
+	s.topicsChanged(ctx) // what is known before the join
+	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID:                c.group,
+		Brokers:           c.brokers,
+		Topics:            c.topics,
+		Dialer:            s.link.groupDialer(),
+		GroupBalancers:    []kafka.GroupBalancer{balancer{kafka.RangeGroupBalancer{}, s.link}, balancer{kafka.RoundRobinGroupBalancer{}, s.link}},
+		HeartbeatInterval: c.config.HeartbeatInterval,
+		SessionTimeout:    c.config.SessionTimeout,
+		RebalanceTimeout:  c.config.RebalanceTimeout,
+		JoinGroupBackoff:  joinBackoff,
+		StartOffset:       c.config.StartOffset,
+	})
+	if err != nil {
+		return fmt.Errorf("kafkatransport: %w", err)
+	}
+	err = s.follow(ctx, group)
+	s.leave(group)
+	return errors.Join(err, s.finish())
+}
+
+// follow serves one generation of the group after the other. It returns nil when
+// ctx ends, or why this member can do nothing more.
+func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error {
+	for {
+		gen, err := group.Next(ctx)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, kafka.RebalanceInProgress):
+			continue // normal: the join is tried again
+		default:
+			s.status.bad(theGroup, err)
+			continue // kafka-go waits before it tries again
+		}
+		g := newGeneration(s, gen.Assignments, gen.CommitOffsets)
+		s.assigned(g)
+		why := make(chan outcome, 1)
+		gen.Start(func(over context.Context) {
+			if over.Err() != nil { // ended before it began: nobody waits for this function
+				g.cancel(nil)
+				why <- ended
+				return
+			}
+			o := g.serve(ctx, over.Done())
+			why <- o
+			if o == stopping || o == halted {
+				<-over.Done() // to return now would make kafka-go join again
+			}
+		})
+		switch <-why {
+		case stopping:
+			return nil
+		case halted:
+			return fmt.Errorf("kafkatransport: every partition of this member: %w: %w", dedup.ErrHalted, errors.Join(g.halts...))
+		}
+	}
+}
+
+// assigned notes that the group answered, with the partitions of g.
+func (s *session) assigned(g *generation) {
+	names := make([]string, len(g.partitions))
+	for i, p := range g.partitions {
+		names[i] = p.name
+	}
+	slices.Sort(names)
+	s.log.Info("partitions assigned", "partitions", names)
+	s.status.keep(func(what string) bool { return slices.Contains(names, what) })
+}
+
+// leave ends the membership. What does not end in time, such as a join that
+// waits for others, loses its connections.
+func (s *session) leave(group *kafka.ConsumerGroup) {
+	cut := time.AfterFunc(leaveTimeout, s.link.close)
+	defer cut.Stop()
+	_ = group.Close() // never fails
+}
+
+// finish waits for handlers that outlasted their generation.
+func (s *session) finish() error {
+	idle := make(chan struct{})
+	go func() {
+		s.stragglers.Wait()
+		close(idle)
+	}()
+	if pause(idle, stragglerTimeout) {
+		return fmt.Errorf("kafkatransport: %d handlers still run although their context was cancelled; their claims stay held until they return or this process ends", s.active.Load())
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+// Package kafkatransport runs a dedup.Deduplicator under a Kafka consumer group
+// (Consumer) and writes messages to Kafka (Sink), on the client library
+// segmentio/kafka-go.
+//
+// # What a Consumer holds to
+//
+//   - An offset is committed only when every message before it is settled:
+//     recorded, or its dead letter confirmed. Committed offsets never move back.
+//   - Messages of one key are handled in the order of their partition; different
+//     keys at the same time. A message that has to be tried again holds back the
+//     later messages of its key.
+//   - When partitions are taken away, or at shutdown, nothing new starts, and
+//     running handlers may finish. One that outlasts DrainTimeout has its context
+//     cancelled with ErrRevoked; it may still record its result, it can no longer
+//     commit. Its claim stays held, so that the partition's new owner waits for it.
+//   - A message that the Deduplicator halts at stops its partition; the others go on.
+//   - Transaction markers and the records of aborted transactions are not handed out.
+package kafkatransport

@@ -1,0 +1,187 @@
+package kafkatransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+const (
+	dialTimeout = 3 * time.Second
+	// metadataTTL bounds how old the known leaders and partitions may be. It is
+	// also how long kafka-go waits for an answer to a request for them.
+	metadataTTL = 6 * time.Second
+	// renewInterval keeps many failing partitions from replacing the connections
+	// again and again.
+	renewInterval = time.Second
+)
+
+// link is the way to the brokers. All connections are opened here: those of
+// kafka.Transport, and those of the consumer group. That makes it possible to
+// end all of them, whatever they wait for.
+type link struct {
+	brokers  []string
+	clientID string
+	topics   []string // to know the leaders of; nil for all
+
+	mu        sync.Mutex
+	transport *kafka.Transport
+	renewed   time.Time
+	open      map[*conn]struct{}
+	closed    bool
+}
+
+func newLink(brokers []string, clientID string, topics []string) *link {
+	l := &link{brokers: brokers, clientID: clientID, topics: topics, open: make(map[*conn]struct{})}
+	l.transport = l.newTransport()
+	return l
+}
+
+func (l *link) newTransport() *kafka.Transport {
+	return &kafka.Transport{
+		Dial:           l.dial,
+		DialTimeout:    dialTimeout,
+		ClientID:       l.clientID,
+		MetadataTTL:    metadataTTL,
+		MetadataTopics: l.topics,
+	}
+}
+
+// client returns a Client over the current connections.
+func (l *link) client(timeout time.Duration) *kafka.Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return &kafka.Client{Addr: kafka.TCP(l.brokers...), Transport: l.transport, Timeout: timeout}
+}
+
+func (l *link) roundTrip(ctx context.Context, req kafka.Request) (kafka.Response, error) {
+	l.mu.Lock()
+	t := l.transport
+	l.mu.Unlock()
+	return t.RoundTrip(ctx, kafka.TCP(l.brokers...), req)
+}
+
+// renew gives up the connections and what is known about leaders, after an
+// error that says that either is out of date. Requests under way are not disturbed.
+func (l *link) renew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); !l.closed && now.Sub(l.renewed) >= renewInterval {
+		l.transport.CloseIdleConnections()
+		l.transport = l.newTransport()
+		l.renewed = now
+	}
+}
+
+// groupDialer is for the connections of the consumer group.
+func (l *link) groupDialer() *kafka.Dialer {
+	return &kafka.Dialer{ClientID: l.clientID, Timeout: dialTimeout, DialFunc: l.dial}
+}
+
+func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	c, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		_ = c.Close()
+		return nil, net.ErrClosed
+	}
+	lc := &conn{Conn: c, link: l}
+	l.open[lc] = struct{}{}
+	return lc, nil
+}
+
+// close ends all connections, and whatever waits on them.
+func (l *link) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.transport.CloseIdleConnections()
+	open := l.open
+	l.open = nil
+	l.mu.Unlock()
+	for c := range open {
+		_ = c.Close()
+	}
+}
+
+// conn is a connection that its link can close, and whose write errors can be told.
+type conn struct {
+	net.Conn
+	link *link
+}
+
+func (c *conn) Close() error {
+	c.link.mu.Lock()
+	delete(c.link.open, c)
+	c.link.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// Write marks its errors: what could not be handed to the network whole is no
+// request, and a broker does not act on it.
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		err = &writeError{err}
+	}
+	return n, err
+}
+
+type writeError struct{ err error }
+
+func (e *writeError) Error() string { return e.err.Error() }
+func (e *writeError) Unwrap() error { return e.err }
+
+// errNoTopic: the brokers answer, and do not know the topic.
+var errNoTopic = errors.New("the topic does not exist")
+
+// partitions returns how many partitions the topics have. A missing topic has none.
+func (l *link) partitions(ctx context.Context, topics ...string) (map[string]int, error) {
+	m, err := l.client(0).Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
+	if err != nil {
+		return nil, l.unreachable(err)
+	}
+	counts := make(map[string]int, len(topics))
+	for _, t := range m.Topics {
+		switch {
+		case t.Error == nil:
+			counts[t.Name] = len(t.Partitions)
+		case errors.Is(t.Error, kafka.UnknownTopicOrPartition):
+			counts[t.Name] = 0
+		default:
+			return nil, fmt.Errorf("topic %q: %w", t.Name, t.Error)
+		}
+	}
+	return counts, nil
+}
+
+func (l *link) unreachable(err error) error {
+	return fmt.Errorf("no broker of %s answers: %w", strings.Join(l.brokers, ","), err)
+}
+
+// check says whether a broker answers and the topics exist.
+func (l *link) check(ctx context.Context, topics ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	counts, err := l.partitions(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("kafkatransport: %w; check the address, and that the broker runs", err)
+	}
+	for _, topic := range slices.Sorted(slices.Values(topics)) {
+		if counts[topic] == 0 {
+			return fmt.Errorf("kafkatransport: topic %q at %s: %w; create it, or correct the name", topic, strings.Join(l.brokers, ","), errNoTopic)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,43 @@
+package kafkatransport
+
+import (
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Message makes the dedup.Message of a message read by kafka-go, for programs
+// with a read loop of their own. It shares key, value and header values with m,
+// which is its Raw.
+func Message(m *kafka.Message) *dedup.Message {
+	d := &dedup.Message{
+		Topic:     m.Topic,
+		Key:       m.Key,
+		Value:     m.Value,
+		Position:  dedup.Position{Source: m.Topic, Partition: int32(m.Partition), Offset: m.Offset},
+		Published: published(m.Time, time.Now()),
+		Raw:       m,
+	}
+	if len(m.Headers) > 0 {
+		d.Headers = make(dedup.Headers, len(m.Headers))
+		for i, h := range m.Headers {
+			d.Headers[i] = dedup.Header(h)
+		}
+	}
+	return d
+}
+
+// published returns the broker's timestamp t, never later than now: a producer
+// with a fast clock must not make a message look younger than it can be. Kafka
+// says "no timestamp" with -1.
+func published(t, now time.Time) time.Time {
+	switch {
+	case t.UnixMilli() <= 0:
+		return time.Time{}
+	case t.After(now):
+		return now
+	}
+	return t
+}

@@ -1,0 +1,179 @@
+package kafkatransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// partition is one partition during one generation of the group.
+type partition struct {
+	*tracker
+	source source
+	name   string // topic/partition, for logs and errors
+	first  int64  // where the assignment begins: an offset, kafka.FirstOffset or kafka.LastOffset
+	halted atomic.Bool
+	stop   context.CancelFunc // ends fetching
+
+	committed int64 // last committed offset; -1 if none. Only the committer uses it
+}
+
+const (
+	firstBackoff = 50 * time.Millisecond
+	lastBackoff  = 2 * time.Second
+	// outOfRangeTries is how often a partition must deny an offset, while it says
+	// itself that it is out of range, before that is believed: a new leader can
+	// be behind for a moment.
+	outOfRangeTries = 5
+)
+
+// errOutOfRange: the partition no longer has, or never had, the committed offset.
+var errOutOfRange = errors.New("the committed offset is outside the log")
+
+// fetchAll fetches p and hands the messages to the workers until ctx ends or p
+// cannot go on. Fetching pauses while there is no room in flight.
+func (g *generation) fetchAll(ctx context.Context, p *partition) {
+	offset, ok := g.locate(ctx, p)
+	if !ok {
+		return
+	}
+	backoff := backoff{}
+	outOfRange := 0
+	for ctx.Err() == nil {
+		b, err := p.source.fetch(ctx, g.link, offset)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, kafka.OffsetOutOfRange):
+			if err = g.outOfRange(ctx, p, offset); errors.Is(err, errOutOfRange) {
+				if outOfRange++; outOfRange == outOfRangeTries {
+					g.halt(p, offset, err)
+					return
+				}
+			}
+		default:
+			outOfRange = 0
+		}
+		if err != nil {
+			g.status.bad(p.name, err)
+			g.link.renew()
+			backoff.wait(ctx)
+			continue
+		}
+		g.status.good(p.name)
+		backoff.reset()
+		if !g.dispatch(ctx, p, b) {
+			return
+		}
+		offset = b.next
+	}
+}
+
+// locate returns the offset to begin at and gives p its tracker's start. It
+// tries until the broker answers; false means that ctx ended first.
+func (g *generation) locate(ctx context.Context, p *partition) (int64, bool) {
+	if p.first >= 0 {
+		return p.first, true
+	}
+	backoff := backoff{}
+	for ctx.Err() == nil {
+		start, end, err := g.link.bounds(ctx, p.source.topic, p.source.partition)
+		if err == nil {
+			g.status.good(p.name)
+			offset := start
+			if p.first == kafka.LastOffset {
+				offset = end
+			}
+			p.advance(offset)
+			return offset, true
+		}
+		if ctx.Err() == nil {
+			g.status.bad(p.name, err)
+			g.link.renew()
+			backoff.wait(ctx)
+		}
+	}
+	return 0, false
+}
+
+// outOfRange says how an offset that the broker denied lies to the log.
+func (g *generation) outOfRange(ctx context.Context, p *partition, offset int64) error {
+	start, end, err := g.link.bounds(ctx, p.source.topic, p.source.partition)
+	switch {
+	case err != nil:
+		return err
+	case offset < start:
+		return fmt.Errorf("%w: %s at %d begins at %d, so up to %d messages were deleted unread; set the group's offset to go on", errOutOfRange, p.name, offset, start, start-offset)
+	case offset > end:
+		return fmt.Errorf("%w: %s at %d ends at %d, so it was created anew or cut; set the group's offset to go on", errOutOfRange, p.name, offset, end)
+	}
+	return fmt.Errorf("%s: %w", p.name, kafka.OffsetOutOfRange)
+}
+
+// dispatch hands the messages of b to the workers, as there is room for them. It
+// returns false if ctx ended first.
+func (g *generation) dispatch(ctx context.Context, p *partition, b batch) bool {
+	items := make([]item, 0, len(b.messages))
+	for ms := b.messages; len(ms) > 0; {
+		n, first := p.dispatch(ms)
+		if n == 0 {
+			select {
+			case <-ctx.Done():
+				return false
+			case <-p.freed:
+				continue
+			}
+		}
+		from := len(items)
+		for i := range n {
+			items = append(items, item{p, &ms[i], first + uint64(i)})
+		}
+		g.work.take(items[from:])
+		ms = ms[n:]
+	}
+	p.advance(b.next)
+	return true
+}
+
+// bounds returns the first offset of the partition's log, and its end.
+func (l *link) bounds(ctx context.Context, topic string, partition int32) (start, end int64, err error) {
+	res, err := l.client(fetchPatience).ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics:         map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(int(partition)), kafka.LastOffsetOf(int(partition))}},
+		IsolationLevel: kafka.ReadCommitted,
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	found := res.Topics[topic]
+	if len(found) != 1 {
+		return 0, 0, fmt.Errorf("the answer does not have partition %s/%d", topic, partition)
+	}
+	return found[0].FirstOffset, found[0].LastOffset, found[0].Error
+}
+
+// backoff spaces tries: exponential, with jitter.
+type backoff struct{ next time.Duration }
+
+func (b *backoff) reset() { b.next = 0 }
+
+func (b *backoff) wait(ctx context.Context) {
+	b.next = min(max(2*b.next, firstBackoff), lastBackoff)
+	pause(ctx.Done(), b.next/2+rand.N(b.next/2))
+}
+
+// pause waits for d. It returns false if quit was closed first.
+func pause(quit <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-quit:
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,211 @@
+package kafkatransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// SinkConfig configures a Sink. nil and zero values mean the defaults. NewSink
+// copies it and never writes to it.
+type SinkConfig struct {
+	// ClientID names this client in the brokers' logs and quotas. Default "oncequeue".
+	ClientID string
+	// Compression of the batches: kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd.
+	// Default none.
+	Compression kafka.Compression
+	// Timeout is how long one request may take; then its outcome is unknown. The
+	// brokers wait half of it for their replicas. Default 10s.
+	Timeout time.Duration
+	// BatchBytes is how large a batch may get, in bytes before compression. A
+	// larger message goes alone. Default 900 KB, below the brokers' default limit
+	// of 1 MiB.
+	BatchBytes int
+}
+
+// Sink writes messages to Kafka and waits for the confirmation of all in-sync
+// replicas. Its methods may be called by several goroutines at once.
+type Sink struct {
+	link   *link
+	topic  string
+	config SinkConfig
+	turn   atomic.Uint32 // gives messages without a key a partition
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup
+}
+
+var errSinkClosed = errors.New("kafkatransport: the sink is closed")
+
+// NewSink makes a Sink that writes to the topic; with an empty topic, each
+// message to its own Topic. It does not connect: see Check. Brokers are given as
+// host:port. nil for c means the defaults.
+func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
+	s := &Sink{topic: topic}
+	if c != nil {
+		s.config = *c
+	}
+	if err := checkBrokers(brokers); err != nil {
+		return nil, err
+	}
+	var topics []string
+	if topic != "" {
+		if err := checkTopic(topic); err != nil {
+			return nil, err
+		}
+		topics = []string{topic}
+	}
+	s.config.ClientID = orDefault(s.config.ClientID, defaultClientID)
+	s.config.Timeout = orDefault(s.config.Timeout, 10*time.Second)
+	s.config.BatchBytes = orDefault(s.config.BatchBytes, 900_000)
+	switch {
+	case s.config.Timeout < 0:
+		return nil, fmt.Errorf("kafkatransport: Timeout %v is negative; leave it zero for the default", s.config.Timeout)
+	case s.config.BatchBytes < 0:
+		return nil, fmt.Errorf("kafkatransport: BatchBytes %d is negative; leave it zero for the default", s.config.BatchBytes)
+	case s.config.Compression != 0 && s.config.Compression.Codec() == nil:
+		return nil, fmt.Errorf("kafkatransport: there is no compression %d", s.config.Compression)
+	}
+	s.link = newLink(slices.Clone(brokers), s.config.ClientID, topics)
+	return s, nil
+}
+
+// Check returns an error if no broker answers or the topic does not exist.
+func (s *Sink) Check(ctx context.Context) error {
+	l := newLink(s.link.brokers, s.config.ClientID, s.link.topics)
+	defer l.close()
+	if s.topic == "" {
+		return l.check(ctx)
+	}
+	return l.check(ctx, s.topic)
+}
+
+// Close waits for the calls of Publish under way, then ends the connections.
+// Later calls of Publish fail.
+func (s *Sink) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.calls.Wait()
+	s.link.close()
+	return nil
+}
+
+func (s *Sink) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.calls.Add(1)
+	}
+	return !s.closed
+}
+
+// Publish writes the messages: their keys, values and headers, with Published as
+// the timestamp. It returns one error for each, in their order:
+//
+//   - nil: the message is confirmed.
+//   - dedup.Transient: it is not written, for no fault of its own: no broker
+//     answers, the topic does not exist, a replica is missing, an earlier message
+//     for its partition was not written.
+//   - dedup.MaybeDone: it may or may not be written. It is not tried again here.
+//   - dedup.Permanent: it is not written, and never will be as it is: too large,
+//     or refused by the topic's rules.
+//
+// The partition is the one that the Java client would choose for the key;
+// without a key, that of the same number as the message came from, if there is
+// one. Messages of one call for one partition are written in their order;
+// partitions are written at the same time.
+//
+// The messages are not changed, and not used after the return.
+func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
+	errs := make([]error, len(ms))
+	if !s.enter() {
+		for i := range errs {
+			errs[i] = errSinkClosed
+		}
+		return errs
+	}
+	defer s.calls.Done()
+	byTarget := make(map[target][]int, 1)
+	for i, m := range ms {
+		t, err := s.target(ctx, m)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		byTarget[t] = append(byTarget[t], i)
+	}
+	var writers sync.WaitGroup
+	for t, indices := range byTarget {
+		w := writer{sink: s, target: t, messages: ms, errs: errs}
+		if len(byTarget) == 1 {
+			w.write(ctx, indices)
+			break
+		}
+		writers.Go(func() { w.write(ctx, indices) })
+	}
+	writers.Wait()
+	return errs
+}
+
+// target is where a message goes.
+type target struct {
+	topic     string
+	partition int
+}
+
+func (t target) String() string { return fmt.Sprintf("%s/%d", t.topic, t.partition) }
+
+func (s *Sink) target(ctx context.Context, m *dedup.Message) (target, error) {
+	topic := s.topic
+	if topic == "" {
+		topic = m.Topic
+		if err := checkTopic(topic); err != nil {
+			return target{}, dedup.Permanent(err)
+		}
+	}
+	n, err := s.countPartitions(ctx, topic)
+	if err != nil {
+		return target{}, dedup.Transient(fmt.Errorf("kafkatransport: publish to %s: %w", topic, err))
+	}
+	return target{topic, s.choose(m, n)}, nil
+}
+
+func (s *Sink) countPartitions(ctx context.Context, topic string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	for try := range 2 {
+		counts, err := s.link.partitions(ctx, topic)
+		if err != nil {
+			s.link.renew()
+			return 0, err
+		}
+		if n := counts[topic]; n > 0 {
+			return n, nil
+		}
+		if try == 0 {
+			s.link.renew() // it may have been created since
+		}
+	}
+	return 0, fmt.Errorf("%w; create it, or correct the name", errNoTopic)
+}
+
+// choose returns a partition of n.
+func (s *Sink) choose(m *dedup.Message, n int) int {
+	switch p := int(m.Position.Partition); {
+	case m.Key != nil:
+		return javaPartition(m.Key, n)
+	case m.Position.Source != "" && 0 <= p && p < n:
+		return p
+	}
+	return int(s.turn.Add(1) % uint32(n))
+}

@@ -1,0 +1,63 @@
+package kafkatransport
+
+import (
+	"log/slog"
+	"sync"
+)
+
+// status logs when the way to the brokers breaks and when it is whole again,
+// once each: while a broker is away, every partition fails again and again.
+type status struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	failing map[string]bool // what fails: partitions, or the group
+}
+
+// theGroup is what fails when the group cannot be joined, or a commit fails.
+const (
+	theGroup  = "group"
+	theCommit = "commit"
+)
+
+func (s *status) bad(what string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failing == nil {
+		s.failing = make(map[string]bool)
+	}
+	if len(s.failing) == 0 {
+		s.log.Warn("kafka fails, trying again until it answers", "what", what, "err", err)
+	}
+	s.failing[what] = true
+}
+
+func (s *status) good(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failing[what] {
+		delete(s.failing, what)
+		s.recovered()
+	}
+}
+
+// keep forgets the failures of what is no longer this member's business.
+func (s *status) keep(mine func(what string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	failed := len(s.failing)
+	for what := range s.failing {
+		if !mine(what) {
+			delete(s.failing, what)
+		}
+	}
+	if failed > 0 {
+		s.recovered()
+	}
+}
+
+func (s *status) recovered() {
+	if len(s.failing) == 0 {
+		s.log.Info("kafka answers again")
+	}
+}
