@@ -130,10 +130,15 @@ func (w *walk) anyToken(t *rapid.T) dedup.Token {
 type model struct {
 	records map[dedup.ID][]dedup.Record
 	highest map[dedup.ID]dedup.Token // greatest token of the key so far
+	granted map[dedup.ID]time.Time   // what Expires was when the key was last granted
 }
 
 func newModel() model {
-	return model{records: make(map[dedup.ID][]dedup.Record), highest: make(map[dedup.ID]dedup.Token)}
+	return model{
+		records: make(map[dedup.ID][]dedup.Record),
+		highest: make(map[dedup.ID]dedup.Token),
+		granted: make(map[dedup.ID]time.Time),
+	}
 }
 
 // check holds a reply to Step, and moves on to the record after op.
@@ -156,6 +161,9 @@ func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
 		return wrong
 	}
 	m.records[op.ID] = after
+	if reply.Status == dedup.StatusGranted && after[0].Token > m.highest[op.ID] {
+		m.granted[op.ID] = after[0].Expires
+	}
 	m.highest[op.ID] = max(m.highest[op.ID], after[0].Token)
 	return nil
 }

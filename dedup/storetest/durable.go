@@ -1,0 +1,311 @@
+package storetest
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// RunDurable runs what a store must keep across a restart, for embedded stores:
+// those that live in a directory, belong to one process and implement
+// io.Closer. Run it beside Run.
+//
+// open opens the store in dir, which is an empty directory the first time. The
+// suite closes it, sets the clock, back too, and opens it again.
+//
+// The rules whose names begin with "one process" follow from that: who opens
+// the store knows that no holder lives.
+func RunDurable(t *testing.T, open func(t *testing.T, dir string, clock Clock) dedup.Store) {
+	for _, r := range durableRules {
+		t.Run(r.name, func(t *testing.T) { r.run(newDurable(t, open)) })
+	}
+	t.Run("model", func(t *testing.T) { durableModel(t, open) })
+}
+
+// durable is a suite that can reopen its store.
+type durable struct {
+	*suite
+	again func() dedup.Store
+}
+
+func newDurable(t *testing.T, open func(*testing.T, string, Clock) dedup.Store) *durable {
+	t.Helper()
+	dir := t.TempDir()
+	d := &durable{suite: newSuite(t, func(t *testing.T, clock Clock) dedup.Store { return open(t, dir, clock) })}
+	d.again = func() dedup.Store { return open(t, dir, d.clock) }
+	if _, ok := d.store.(io.Closer); !ok {
+		t.Fatalf("%T is no io.Closer: RunDurable is for stores that can be closed and opened again", d.store)
+	}
+	t.Cleanup(func() {
+		if d.store != nil {
+			d.close()
+		}
+	})
+	return d
+}
+
+func (d *durable) close() {
+	d.t.Helper()
+	if err := d.store.(io.Closer).Close(); err != nil {
+		d.t.Fatalf("Close: %v", err)
+	}
+	d.store = nil
+}
+
+// reopen closes the store, lets the wall clock go by away, negative for a clock
+// that was set back, and opens the store again.
+func (d *durable) reopen(away time.Duration) {
+	d.t.Helper()
+	d.probe() // the store saw this moment, and records it
+	before := d.now()
+	d.close()
+	d.advance(away)
+	d.store = d.again()
+	d.probe()
+	if d.now().Before(before) {
+		d.t.Fatalf("reopened with the wall clock moved by %v: the store's time fell from %v to %v", away, before, d.now())
+	}
+	if wall := d.clock.Now(); d.now().Before(wall) {
+		d.t.Fatalf("reopened: the store's time is %v, want at least the wall clock's %v", d.now(), wall)
+	}
+}
+
+var durableRules = []struct {
+	name string
+	run  func(*durable)
+}{
+	{"settled stays settled", func(d *durable) {
+		done, r := d.granted()
+		done0 := d.want(complete(done, r.Token, "result"), dedup.StatusOK)
+		parked, r := d.granted()
+		parked0 := d.want(park(parked, r.Token, "reason"), dedup.StatusOK)
+		for range 3 {
+			d.reopen(time.Second)
+			d.same("done", d.want(claim(done, 2), dedup.StatusDone), done0)
+			d.same("parked", d.want(claim(parked, 2), dedup.StatusParked), parked0)
+			d.same("retried", d.want(complete(done, done0.Token, "another"), dedup.StatusOK), done0)
+			d.want(complete(done, done0.Token-1, "another"), dedup.StatusLost)
+		}
+	}},
+	{"released stays released", func(d *durable) {
+		id, r := d.granted()
+		op := release(id, r.Token)
+		op.Ambiguous = true
+		want := d.want(op, dedup.StatusOK)
+		d.reopen(0)
+		d.same("after a lost release", d.want(release(id, r.Token), dedup.StatusLost), want)
+		got := d.want(claim(id, 2), dedup.StatusGranted)
+		if got.Attempt != 1 || !got.Ambiguous || !got.FirstSeen.Equal(r.FirstSeen) {
+			d.t.Errorf("got Attempt %d, Ambiguous %t, FirstSeen %v, want 1, true, %v", got.Attempt, got.Ambiguous, got.FirstSeen, r.FirstSeen)
+		}
+	}},
+	{"values survive", func(d *durable) {
+		id := dedup.ID{0: 0xff, 15: 1}
+		op := claim(id, 1<<63)
+		op.Position = dedup.Position{Source: "großer Strom/日本 \x00|", Partition: 1 << 30, Offset: 1<<53 + 1}
+		op.Fingerprint = dedup.Fingerprint{0, 0xff, 7: 1}
+		r := d.want(op, dedup.StatusGranted)
+		result := make([]byte, 64<<10)
+		for i := range result {
+			result[i] = byte(i * 7)
+		}
+		end := complete(id, r.Token, string(result))
+		want := d.want(end, dedup.StatusOK)
+		d.reopen(0)
+		d.same("done", d.want(op, dedup.StatusDone), want)
+	}},
+	{"tokens grow", func(d *durable) {
+		id, r := d.granted()
+		for i, step := range []func(){
+			func() { d.reopen(0) },
+			func() { d.want(release(id, r.Token), dedup.StatusOK); d.reopen(0) },
+			func() { d.want(complete(id, r.Token, "result"), dedup.StatusOK); d.reopen(lease + ttl) },
+			func() { d.want(release(id, r.Token), dedup.StatusOK); d.reopen(-24 * time.Hour) },
+			func() {
+				d.want(park(id, r.Token, "reason"), dedup.StatusOK)
+				d.advance(lease + ttl)
+				d.reopen(-24 * time.Hour)
+			},
+			func() {
+				op := claim(d.id(), 1)
+				op.Floor = r.Token + 1_000_000_000_000
+				r = d.want(op, dedup.StatusGranted)
+				d.advance(lease + ttl) // only the high-water mark knows it now
+				d.reopen(0)
+			},
+			func() {
+				r = d.want(complete(d.id(), r.Token+1_000_000_000_000, "of another store"), dedup.StatusOK)
+				d.advance(lease + ttl)
+				d.reopen(0)
+			},
+		} {
+			step()
+			next := d.want(claim(id, uint64(i+2)), dedup.StatusGranted)
+			if next.Token <= r.Token {
+				d.t.Fatalf("Token after step %d: got %d, want more than %d", i, next.Token, r.Token)
+			}
+			r = next
+		}
+	}},
+	{"one process: an orphan is claimable at once, and Ambiguous", func(d *durable) {
+		orphan := func(id dedup.ID, r dedup.Record, nonce uint64) {
+			d.t.Helper()
+			got := d.want(claim(id, nonce), dedup.StatusGranted)
+			want := r
+			want.Token, want.Nonce, want.Attempt, want.Ambiguous = got.Token, nonce, 1, true
+			want.LeaseEnd, want.Expires = d.now().Add(lease), d.now().Add(lease+ttl)
+			d.same("take-over of an orphan", got, want)
+			if got.Token <= r.Token {
+				d.t.Errorf("Token: got %d, want more than the orphan's %d", got.Token, r.Token)
+			}
+			d.want(claim(id, nonce+1), dedup.StatusHeld)
+		}
+		plain, p := d.granted()
+		own, o := d.granted()
+		extended, e := d.granted()
+		e = d.want(extend(extended, e.Token), dedup.StatusOK)
+		d.reopen(0)
+		orphan(plain, p, 2)
+		orphan(own, o, 1)
+		orphan(extended, e, 2)
+	}},
+	{"one process: an orphan's token still speaks", func(d *durable) {
+		done, c := d.granted()
+		released, r := d.granted()
+		d.reopen(0)
+		d.want(extend(done, c.Token), dedup.StatusLost)
+		d.want(complete(done, c.Token, "late"), dedup.StatusOK)
+		d.want(claim(done, 2), dedup.StatusDone)
+		d.want(release(released, r.Token), dedup.StatusOK)
+		if got := d.want(claim(released, 2), dedup.StatusGranted); got.Ambiguous || got.Attempt != 1 {
+			d.t.Errorf("after the release: got Ambiguous %t, Attempt %d, want false and 1", got.Ambiguous, got.Attempt)
+		}
+	}},
+	{"one process: an orphan stays one until it is claimed", func(d *durable) {
+		id, _ := d.granted()
+		d.reopen(0)
+		d.reopen(0)
+		if got := d.want(claim(id, 2), dedup.StatusGranted); !got.Ambiguous || got.Attempt != 1 {
+			d.t.Errorf("got Ambiguous %t, Attempt %d, want true and 1", got.Ambiguous, got.Attempt)
+		}
+		d.reopen(0)
+		if got := d.want(claim(id, 3), dedup.StatusGranted); !got.Ambiguous || got.Attempt != 2 {
+			d.t.Errorf("the next orphan: got Ambiguous %t, Attempt %d, want true and 2", got.Ambiguous, got.Attempt)
+		}
+	}},
+	{"vouch is the same", func(d *durable) {
+		want := d.vouch()
+		for _, away := range []time.Duration{0, time.Hour, -2 * time.Hour} {
+			d.reopen(away)
+			if got := d.vouch(); !sameVouch(got, want) {
+				d.t.Errorf("Vouch after a reopen: got %+v, want %+v", got, want)
+			}
+		}
+	}},
+	{"a wall clock that is set back revives and forgets nothing", func(d *durable) {
+		gone, g := d.granted()
+		d.want(complete(gone, g.Token, "result"), dedup.StatusOK)
+		d.advance(ttl)
+		id, r := d.granted()
+		d.want(complete(id, r.Token, "result"), dedup.StatusOK)
+		d.reopen(-3 * ttl)
+		d.fresh(gone, g.Token)
+		d.want(claim(id, 2), dedup.StatusDone)
+		d.advance(ttl / 2)
+		d.want(claim(id, 2), dedup.StatusDone)
+		d.advance(ttl / 2)
+		d.fresh(id, r.Token)
+	}},
+	{"time passes while the store is closed", func(d *durable) {
+		id, r := d.granted()
+		d.want(complete(id, r.Token, "result"), dedup.StatusOK)
+		d.reopen(ttl - tick)
+		d.want(claim(id, 2), dedup.StatusDone)
+		d.reopen(tick)
+		d.fresh(id, r.Token)
+	}},
+	{"forgotten stays forgotten", func(d *durable) {
+		if in, ok := d.store.(dedup.Inspector); ok {
+			id, r := d.granted()
+			d.want(complete(id, r.Token, "result"), dedup.StatusOK)
+			d.forget(in, id)
+			d.reopen(0)
+			d.fresh(id, r.Token)
+		}
+	}},
+	{"lookup after a reopen", func(d *durable) {
+		if _, ok := d.store.(dedup.Inspector); !ok {
+			return
+		}
+		records := d.oneOfEach()
+		d.reopen(0)
+		in := d.store.(dedup.Inspector)
+		seen := make(map[dedup.ID]int)
+		for r, err := range in.Records(d.t.Context()) {
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			seen[r.ID]++
+		}
+		for id, want := range records {
+			if seen[id] != 1 {
+				d.t.Errorf("record of state %d: seen %d times, want once", want.State, seen[id])
+			}
+			if want.State == dedup.StateClaimed {
+				d.forget(in, id) // an orphan's lease does not live
+				want = dedup.Record{}
+			}
+			d.lookup(in, id, want)
+		}
+	}},
+	{"a closed store acknowledges nothing", func(d *durable) {
+		closed := d.store
+		d.close()
+		if replies, err := closed.Apply(d.t.Context(), []dedup.Op{claim(dedup.ID{1}, 1)}); err == nil {
+			d.t.Errorf("Apply after Close: got %+v, want an error", replies)
+		}
+	}},
+}
+
+// durableModel is Model with reopening among the actions.
+func durableModel(t *testing.T, open func(*testing.T, string, Clock) dedup.Store) {
+	d := newDurable(t, open)
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWalk(d.suite)
+		actions := w.actions()
+		actions["reopen"] = func(rt *rapid.T) {
+			d.reopen(rapid.SampledFrom([]time.Duration{0, 0, time.Second, -time.Second, -ttl}).Draw(rt, "away"))
+			w.model.reopen(d.now())
+		}
+		actions["apply more"] = w.apply // each action is as likely as the others, and opening is slow
+		actions["apply again"] = w.apply
+		rt.Repeat(actions)
+	})
+}
+
+// reopen ends all leases: no holder lives. The store need not remember that a
+// lease was extended, only that it was granted.
+func (m model) reopen(now time.Time) {
+	for id, possible := range m.records {
+		var after []dedup.Record
+		for _, r := range possible {
+			if r.State != dedup.StateClaimed {
+				after = append(after, r)
+				continue
+			}
+			if r.LeaseEnd.After(now) {
+				r.LeaseEnd = now
+			}
+			after = append(after, r)
+			if granted := m.granted[id]; !granted.Equal(r.Expires) {
+				r.Expires = granted
+				after = append(after, r)
+			}
+		}
+		m.records[id] = after
+	}
+}
