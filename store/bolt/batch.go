@@ -1,0 +1,276 @@
+package boltstore
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// What a batch keeps for the next one to encode its entries in, in bytes.
+const maxArena = 1 << 20
+
+// batch is what the writer does at one time: it reads records, changes them in
+// memory, appends the newest of each key in one transaction, and makes the
+// changes visible only when that is on disk.
+type batch struct {
+	s       *Store
+	now     time.Time
+	high    dedup.Token
+	keys    map[dedup.ID]*change
+	changes []*change // in the order in which the keys came
+	view    view
+
+	// Scratch, kept from batch to batch.
+	slab   []change
+	arena  []byte
+	values [][]byte
+}
+
+// change is what a batch does to one key.
+type change struct {
+	id      dedup.ID
+	record  dedup.Record
+	seq     uint64 // of the record in the log; 0: none
+	prev    uint64 // of the one it replaces
+	beside  int    // the claim's count when it was read
+	err     error  // the record could not be read
+	changed bool   // in memory
+	append  bool   // in the log
+}
+
+// newBatch starts a batch. The caller has the right to write.
+func (s *Store) newBatch() *batch {
+	b := &s.batch
+	b.s = s
+	if b.keys == nil {
+		b.keys = make(map[dedup.ID]*change)
+	}
+	s.mu.Lock()
+	b.now, b.high = s.clock.now(), s.high
+	s.mu.Unlock()
+	return b
+}
+
+// end forgets everything, the callers' results included, but the room it took.
+func (b *batch) end() {
+	b.closeView()
+	clear(b.keys)
+	clear(b.changes)
+	clear(b.slab)
+	clear(b.values)
+	b.changes, b.slab, b.values = b.changes[:0], b.slab[:0], b.values[:0]
+	if b.arena = b.arena[:0]; cap(b.arena) > maxArena {
+		b.arena = nil
+	}
+}
+
+// add adds a key to the batch.
+func (b *batch) add(c change) *change {
+	if len(b.slab) == cap(b.slab) {
+		b.slab = make([]change, 0, max(64, 2*cap(b.slab))) // the old one lives on in b.changes
+	}
+	b.slab = append(b.slab, c)
+	p := &b.slab[len(b.slab)-1]
+	b.keys[c.id] = p
+	b.changes = append(b.changes, p)
+	return p
+}
+
+// load returns the batch's own view of a key.
+func (b *batch) load(id dedup.ID) *change {
+	if c := b.keys[id]; c != nil {
+		return c
+	}
+	at, err := b.s.load(&b.view, id)
+	return b.add(change{id: id, record: at.record, seq: at.seq, beside: at.beside, err: err})
+}
+
+// step carries out one op.
+func (b *batch) step(op *dedup.Op) dedup.Reply {
+	c := b.load(op.ID)
+	if c.err != nil {
+		return dedup.Reply{Err: c.err}
+	}
+	after, reply := dedup.Step(c.record, *op, b.now, dedup.NextToken(b.high, op.Floor, b.now))
+	b.high = max(b.high, after.Token)
+	// A record that expired is as good as none, and needs no word in the log.
+	if after.State != dedup.StateFree && !same(&after, &c.record) {
+		c.record, c.changed = after, true
+		c.append = c.append || op.Kind != dedup.OpExtend
+	}
+	reply.Record.Result = bytes.Clone(reply.Record.Result)
+	return reply
+}
+
+// write appends what is to be appended and makes the changes visible. An error
+// that matches ErrPoisoned leaves it open what is on disk; after any other one
+// nothing has happened.
+func (b *batch) write() error {
+	b.closeView()
+	n := 0
+	for _, c := range b.changes {
+		if c.append {
+			n++
+		}
+	}
+	if n > 0 {
+		if err := b.append(); err != nil {
+			return err
+		}
+	}
+	b.publish()
+	return nil
+}
+
+// append writes the changed records to the newest file.
+func (b *batch) append() error {
+	f, err := b.s.writable(b.now)
+	if err != nil {
+		return err
+	}
+	first := b.s.last + 1 // only the writer changes it
+	seq := first
+	for _, c := range b.changes {
+		if !c.append {
+			continue
+		}
+		name := c.record.First.Source
+		source := f.numbers[name]
+		if source == 0 && name != "" {
+			if source = f.nextSource(); source != 0 {
+				f.addSource(source, name)
+				b.put(appendSource(b.arena, seq, source, name))
+				seq++
+			}
+		}
+		c.prev, c.seq = c.seq, seq
+		e := entry{id: c.id, prev: c.prev, written: b.now, record: c.record}
+		b.put(appendEntry(b.arena, f.base, source, seq, &e))
+		seq++
+	}
+	if err := b.s.appendTo(f, first, b.values); err != nil {
+		return err
+	}
+	for _, c := range b.changes {
+		if c.append && c.record.State != dedup.StateFree {
+			f.expiries.add(c.record.Expires, b.s.options.RollAge)
+		}
+	}
+	return nil
+}
+
+// put takes over the arena with one more entry at its end.
+func (b *batch) put(arena []byte) {
+	b.values = append(b.values, arena[len(b.arena):len(arena):len(arena)])
+	b.arena = arena
+}
+
+// publish makes the changes visible: they are on disk.
+func (b *batch) publish() {
+	s := b.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.high = max(s.high, b.high)
+	for _, c := range b.changes {
+		if !c.changed {
+			continue
+		}
+		switch hash := s.hash(c.id); {
+		case !c.append:
+		case c.record.State == dedup.StateFree:
+			s.index.remove(hash, c.prev)
+		default:
+			s.index.put(hash, c.prev, c.seq)
+		}
+		s.hold(c)
+	}
+}
+
+// hold keeps the claims of this process in memory, where they are renewed. The
+// caller holds mu.
+func (s *Store) hold(c *change) {
+	if c.record.State != dedup.StateClaimed || c.record.Token <= s.boot {
+		delete(s.held, c.id)
+		return
+	}
+	h := s.held[c.id]
+	if h == nil {
+		h = &claim{record: c.record, seq: c.seq, stored: c.record.Expires}
+		s.held[c.id] = h
+	}
+	if c.append {
+		h.seq, h.stored = c.seq, c.record.Expires
+	}
+	// What renewed it since the batch read it comes after the batch.
+	if h.record.Token != c.record.Token || h.beside == c.beside {
+		h.record, h.beside = c.record, c.beside
+	}
+}
+
+// closeView ends the reading, which would keep the writer waiting.
+func (b *batch) closeView() {
+	if err := b.view.close(); err != nil {
+		b.s.log.Error("close a dropped file", "dir", b.s.dir, "err", err)
+	}
+}
+
+// appendTo writes values to f in one transaction and counts the sequence on. It
+// returns when they are on disk; after an error nobody knows, and the store is
+// poisoned.
+func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
+	err := guarded(func() error {
+		tx, err := f.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		f.size.Store(tx.Size())
+		if err := put(tx.Bucket(bucketName), first, values); err != nil {
+			_ = tx.Rollback()
+			return err
+		}
+		return s.commit(tx)
+	})
+	if err != nil {
+		return s.poison(err)
+	}
+	s.mu.Lock()
+	s.last = first + uint64(len(values)) - 1
+	s.mu.Unlock()
+	return nil
+}
+
+// writable returns the file to append to: a new one if the newest is large or
+// old enough.
+func (s *Store) writable(now time.Time) (*file, error) {
+	f := s.newest()
+	large := f.size.Load() >= s.options.RollBytes
+	old := now.Sub(f.base) >= s.options.RollAge && f.expiries.total > 0
+	if large || old {
+		return s.roll(now)
+	}
+	return f, nil
+}
+
+// roll starts a new file. The caller has the right to write.
+func (s *Store) roll(now time.Time) (*file, error) {
+	s.mu.Lock()
+	st := state{id: s.id, file: s.files[len(s.files)-1].number + 1, time: now, since: s.since, high: s.high}
+	first := s.last + 1
+	s.mu.Unlock()
+	f, err := createFile(s.dir, first, &st, s.options.RollBytes)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.files = append(s.files, f)
+	s.last = first
+	s.mu.Unlock()
+	return f, nil
+}
+
+func (s *Store) newest() *file {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files[len(s.files)-1]
+}

@@ -1,0 +1,368 @@
+package boltstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// An entry of the log is
+//
+//	version  1 byte
+//	kind     1 byte
+//	body     depends on the kind
+//	CRC-32C  4 bytes, little-endian, over the entry's key (its sequence number,
+//	         8 bytes big-endian) and all before
+//
+// Numbers in bodies are varints unless said otherwise, fixed ones little-endian.
+// Durations are in nanoseconds. What changes any of this gets a new version.
+const version = 1
+
+type kind byte
+
+const (
+	// kindState says what the store knows of itself. It is the first entry of
+	// each file; a later one replaces it. Body: store id 16 bytes, number of the
+	// file uvarint, then time, Since (nanoseconds since 1970) and the highest
+	// token, 8 bytes each.
+	kindState kind = 1
+	// kindSource gives a string a number for the records behind it in the same
+	// file; they count from 1. Body: number uvarint; the string.
+	kindSource kind = 2
+	// kindForgotten says that a key has no record any more. Body: id 16 bytes;
+	// prev uvarint; written uvarint, see below.
+	kindForgotten kind = 3
+	// The record of a key in one of its states. Body:
+	//	flags      1 byte
+	//	id         16 bytes
+	//	prev       uvarint: this sequence number minus that of the record it
+	//	           replaces; 0 if it replaces none
+	//	written    uvarint: store time, since the time in the file's first entry
+	//	token      varint: minus written in microseconds since 1970
+	//	attempt    uvarint
+	//	expires    varint: minus written
+	//	first seen varint: written minus it
+	//	lease end  varint: minus written; of a claimed record only
+	//	nonce      8 bytes; by flag, as all that follows
+	//	print      8 bytes: the fingerprint
+	//	position   source uvarint: its number, or 0 and then its length and
+	//	           itself; partition varint; offset varint
+	//	result     all up to the checksum
+	kindClaimed  kind = 4
+	kindReleased kind = 5
+	kindDone     kind = 6
+	kindParked   kind = 7
+)
+
+const (
+	flagAmbiguous = 1 << iota
+	flagOmitted
+	flagNonce
+	flagFingerprint
+	flagPosition
+	flagResult
+)
+
+// The states on disk do not follow renumbering in dedup.
+var kindOfState = map[dedup.State]kind{
+	dedup.StateClaimed:  kindClaimed,
+	dedup.StateReleased: kindReleased,
+	dedup.StateDone:     kindDone,
+	dedup.StateParked:   kindParked,
+}
+
+func (k kind) state() dedup.State {
+	switch k {
+	case kindClaimed:
+		return dedup.StateClaimed
+	case kindReleased:
+		return dedup.StateReleased
+	case kindDone:
+		return dedup.StateDone
+	case kindParked:
+		return dedup.StateParked
+	}
+	return dedup.StateFree
+}
+
+const (
+	headLen = 2
+	crcLen  = 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// storeID is the identity of a store.
+type storeID [16]byte
+
+// state is the body of a kindState entry.
+type state struct {
+	id    storeID
+	file  uint64
+	time  time.Time
+	since time.Time
+	high  dedup.Token
+}
+
+// entry is the body of a kindForgotten entry or of a record; a forgotten key has
+// the zero Record.
+type entry struct {
+	id      dedup.ID
+	prev    uint64 // sequence number of the record that this one replaces; 0: none
+	written time.Time
+	record  dedup.Record
+}
+
+// seal appends the checksum of the entry that starts at dst[start].
+func seal(dst []byte, start int, seq uint64) []byte {
+	return binary.LittleEndian.AppendUint32(dst, checksum(dst[start:], seq))
+}
+
+func checksum(b []byte, seq uint64) uint32 {
+	key := keyOf(seq)
+	return crc32.Update(crc32.Checksum(key[:], castagnoli), castagnoli, b)
+}
+
+func keyOf(seq uint64) (key [8]byte) {
+	binary.BigEndian.PutUint64(key[:], seq)
+	return key
+}
+
+func appendState(dst []byte, seq uint64, s *state) []byte {
+	start := len(dst)
+	dst = append(dst, version, byte(kindState))
+	dst = append(dst, s.id[:]...)
+	dst = binary.AppendUvarint(dst, s.file)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.time.UnixNano()))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.since.UnixNano()))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.high))
+	return seal(dst, start, seq)
+}
+
+func appendSource(dst []byte, seq, number uint64, source string) []byte {
+	start := len(dst)
+	dst = append(dst, version, byte(kindSource))
+	dst = binary.AppendUvarint(dst, number)
+	dst = append(dst, source...)
+	return seal(dst, start, seq)
+}
+
+// appendEntry appends the encoding of e under the sequence number seq, in a file
+// of the time base in which the record's source has the given number, or 0.
+func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry) []byte {
+	start := len(dst)
+	prev := uint64(0)
+	if e.prev != 0 {
+		prev = seq - e.prev
+	}
+	written := uint64(e.written.Sub(base))
+	r := &e.record
+	if r.State == dedup.StateFree {
+		dst = append(dst, version, byte(kindForgotten))
+		dst = append(dst, e.id[:]...)
+		dst = binary.AppendUvarint(dst, prev)
+		dst = binary.AppendUvarint(dst, written)
+		return seal(dst, start, seq)
+	}
+	flags := flag(r.Ambiguous, flagAmbiguous) | flag(r.Omitted, flagOmitted) | flag(r.Nonce != 0, flagNonce) |
+		flag(r.Fingerprint != dedup.Fingerprint{}, flagFingerprint) | flag(r.First != dedup.Position{}, flagPosition) |
+		flag(r.Result != nil, flagResult)
+	dst = append(dst, version, byte(kindOfState[r.State]), flags)
+	dst = append(dst, e.id[:]...)
+	dst = binary.AppendUvarint(dst, prev)
+	dst = binary.AppendUvarint(dst, written)
+	dst = binary.AppendVarint(dst, int64(r.Token)-e.written.UnixMicro())
+	dst = binary.AppendUvarint(dst, uint64(r.Attempt))
+	dst = binary.AppendVarint(dst, int64(r.Expires.Sub(e.written)))
+	dst = binary.AppendVarint(dst, int64(e.written.Sub(r.FirstSeen)))
+	if r.State == dedup.StateClaimed {
+		dst = binary.AppendVarint(dst, int64(r.LeaseEnd.Sub(e.written)))
+	}
+	if r.Nonce != 0 {
+		dst = binary.LittleEndian.AppendUint64(dst, r.Nonce)
+	}
+	if flags&flagFingerprint != 0 {
+		dst = append(dst, r.Fingerprint[:]...)
+	}
+	if flags&flagPosition != 0 {
+		dst = binary.AppendUvarint(dst, source)
+		if source == 0 {
+			dst = binary.AppendUvarint(dst, uint64(len(r.First.Source)))
+			dst = append(dst, r.First.Source...)
+		}
+		dst = binary.AppendVarint(dst, int64(r.First.Partition))
+		dst = binary.AppendVarint(dst, r.First.Offset)
+	}
+	dst = append(dst, r.Result...)
+	return seal(dst, start, seq)
+}
+
+func flag(is bool, f byte) byte {
+	if is {
+		return f
+	}
+	return 0
+}
+
+var (
+	errChecksum = errors.New("the checksum does not match")
+	errBody     = errors.New("the entry does not follow the format")
+)
+
+// unseal checks the entry b under seq and returns its kind and body.
+func unseal(b []byte, seq uint64) (kind, []byte, error) {
+	if len(b) < headLen+crcLen {
+		return 0, nil, errBody
+	}
+	end := len(b) - crcLen
+	if binary.LittleEndian.Uint32(b[end:]) != checksum(b[:end], seq) {
+		return 0, nil, errChecksum
+	}
+	if b[0] != version {
+		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], version)
+	}
+	return kind(b[1]), b[headLen:end:end], nil
+}
+
+func decodeState(body []byte) (state, error) {
+	p := parser{b: body}
+	var s state
+	copy(s.id[:], p.take(len(s.id)))
+	s.file = p.uvarint()
+	s.time = time.Unix(0, int64(p.uint64())).UTC()
+	s.since = time.Unix(0, int64(p.uint64())).UTC()
+	s.high = dedup.Token(p.uint64())
+	if p.bad || len(p.b) != 0 {
+		return state{}, errBody
+	}
+	return s, nil
+}
+
+func decodeSource(body []byte) (number uint64, source string, err error) {
+	p := parser{b: body}
+	number, source = p.uvarint(), string(p.b)
+	if p.bad || number == 0 || number > maxSources || source == "" {
+		return 0, "", errBody
+	}
+	return number, source, nil
+}
+
+// decodeEntry decodes the body of a kindForgotten entry or of a record. The
+// Result aliases body.
+func decodeEntry(k kind, body []byte, base time.Time, sources []string, seq uint64) (entry, error) {
+	p := parser{b: body}
+	var e entry
+	flags := byte(0)
+	if k != kindForgotten {
+		flags = p.byte()
+	}
+	copy(e.id[:], p.take(len(e.id)))
+	if prev := p.uvarint(); prev >= seq {
+		p.bad = p.bad || prev != 0
+	} else if prev != 0 {
+		e.prev = seq - prev
+	}
+	e.written = base.Add(time.Duration(p.uvarint()))
+	if k == kindForgotten {
+		if p.bad || len(p.b) != 0 {
+			return entry{}, errBody
+		}
+		return e, nil
+	}
+	rec := &e.record
+	if rec.State = k.state(); rec.State == dedup.StateFree {
+		return entry{}, errBody
+	}
+	rec.Ambiguous, rec.Omitted = flags&flagAmbiguous != 0, flags&flagOmitted != 0
+	rec.Token = dedup.Token(e.written.UnixMicro() + p.varint())
+	attempt := p.uvarint()
+	rec.Attempt = int(attempt & math.MaxInt)
+	rec.Expires = e.written.Add(time.Duration(p.varint()))
+	rec.FirstSeen = e.written.Add(-time.Duration(p.varint()))
+	if k == kindClaimed {
+		rec.LeaseEnd = e.written.Add(time.Duration(p.varint()))
+	}
+	if flags&flagNonce != 0 {
+		rec.Nonce = p.uint64()
+	}
+	if flags&flagFingerprint != 0 {
+		copy(rec.Fingerprint[:], p.take(len(rec.Fingerprint)))
+	}
+	if flags&flagPosition != 0 {
+		switch n := p.uvarint(); {
+		case n == 0:
+			rec.First.Source = string(p.take(int(min(p.uvarint(), math.MaxInt32))))
+		case n <= uint64(len(sources)):
+			rec.First.Source = sources[n-1]
+			p.bad = p.bad || rec.First.Source == "" // its definition is lost
+		default:
+			p.bad = true
+		}
+		partition := p.varint()
+		rec.First.Partition = int32(partition)
+		p.bad = p.bad || int64(rec.First.Partition) != partition
+		rec.First.Offset = p.varint()
+	}
+	if flags&flagResult != 0 {
+		rec.Result = p.take(len(p.b))
+	}
+	if p.bad || len(p.b) != 0 {
+		return entry{}, errBody
+	}
+	return e, nil
+}
+
+// parser takes an entry's body apart; bad says that it was too short somewhere.
+type parser struct {
+	b   []byte
+	bad bool
+}
+
+func (p *parser) take(n int) []byte {
+	if n > len(p.b) {
+		p.b, p.bad = nil, true
+		return nil
+	}
+	b := p.b[:n:n]
+	p.b = p.b[n:]
+	return b
+}
+
+func (p *parser) byte() byte {
+	if b := p.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (p *parser) uint64() uint64 {
+	if b := p.take(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (p *parser) uvarint() uint64 {
+	v, n := binary.Uvarint(p.b)
+	if n <= 0 {
+		p.b, p.bad = nil, true
+		return 0
+	}
+	p.b = p.b[n:]
+	return v
+}
+
+func (p *parser) varint() int64 {
+	v, n := binary.Varint(p.b)
+	if n <= 0 {
+		p.b, p.bad = nil, true
+		return 0
+	}
+	p.b = p.b[n:]
+	return v
+}

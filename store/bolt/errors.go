@@ -1,0 +1,49 @@
+package boltstore
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinel errors. Match them with errors.Is: what is returned says more.
+var (
+	// ErrInUse: another process, or another Store of this one, has the directory
+	// open.
+	ErrInUse = errors.New("the directory is in use")
+	// ErrCorrupt: a file cannot be read as it was written. The error is, or
+	// wraps, a *DamageError. See Repair.
+	ErrCorrupt = errors.New("damaged")
+	// ErrFormat: a file was written by a newer version of this package.
+	ErrFormat = errors.New("unknown format version")
+	// ErrPoisoned: a write failed earlier, so nobody knows what the disk holds.
+	// Close the Store; Open reads what is there.
+	ErrPoisoned = errors.New("an earlier write failed")
+	// ErrClosed: the Store is closed.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// DamageError says what in which file cannot be read. It matches ErrCorrupt.
+type DamageError struct {
+	File     string // path
+	Sequence uint64 // of the entry; 0 if it is the file itself
+	Last     uint64 // of a range of entries, in the report of Repair; else as Sequence
+	Offset   int64  // of the entry in the file, in bytes; -1 if unknown
+	Cause    error
+}
+
+func (e *DamageError) Error() string {
+	where := ""
+	if e.Sequence != 0 {
+		where = fmt.Sprintf(" at sequence %d", e.Sequence)
+	}
+	if e.Last > e.Sequence {
+		where += fmt.Sprintf(" to %d", e.Last)
+	}
+	if e.Offset >= 0 {
+		where += fmt.Sprintf(" (offset %d)", e.Offset)
+	}
+	return fmt.Sprintf("boltstore: %s%s: %v: %v: restore it from a backup, or repair the store, which drops what cannot be read", e.File, where, ErrCorrupt, e.Cause)
+}
+
+// Unwrap returns ErrCorrupt and the cause.
+func (e *DamageError) Unwrap() []error { return []error{ErrCorrupt, e.Cause} }

@@ -1,0 +1,348 @@
+package boltstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+var bucketName = []byte("log")
+
+const (
+	tmpSuffix = ".tmp"
+	// Another program that looks into a file while we open it gets this long.
+	openTimeout = time.Second
+	// More sources than this in one file are not the names of topics; they are
+	// spelled out in each record instead of being kept in memory.
+	maxSources = 1024
+)
+
+// file is one file of the log. All but the newest are never written again.
+type file struct {
+	number uint64
+	path   string
+	db     *bolt.DB
+	first  uint64    // sequence number of the first entry
+	base   time.Time // what the times in the file are relative to: its creation
+
+	// Sources by number - 1. A reader of a record finds its source in here,
+	// because it was added before the record was committed.
+	sources atomic.Pointer[[]string]
+
+	// For the writer alone, until the file takes no more records.
+	numbers  map[string]uint64 // source -> number
+	expiries expiries          // of its records
+
+	size atomic.Int64 // bytes in use
+	refs atomic.Int64 // the store's own, and one for each view
+}
+
+func newFile(number, first uint64, base time.Time, path string, db *bolt.DB) *file {
+	f := &file{number: number, path: path, db: db, first: first, base: base, numbers: make(map[string]uint64)}
+	f.sources.Store(new([]string))
+	f.refs.Store(1)
+	return f
+}
+
+// release gives up one reference. The last one closes the file.
+func (f *file) release() error {
+	if f.refs.Add(-1) > 0 {
+		return nil
+	}
+	return f.db.Close()
+}
+
+// nextSource returns the number that the next new source gets; 0: none.
+func (f *file) nextSource() uint64 {
+	n := uint64(len(*f.sources.Load())) + 1
+	if n > maxSources {
+		return 0
+	}
+	return n
+}
+
+// addSource gives a source its number. Numbers that were skipped have none.
+func (f *file) addSource(n uint64, source string) {
+	old := *f.sources.Load()
+	sources := make([]string, max(n, uint64(len(old))))
+	copy(sources, old)
+	sources[n-1] = source
+	f.sources.Store(&sources)
+	f.numbers[source] = n
+}
+
+// decode reads the entry that value holds under seq. The Result aliases value.
+func (f *file) decode(seq uint64, value []byte) (kind, entry, error) {
+	k, body, err := unseal(value, seq)
+	if err != nil {
+		return 0, entry{}, err
+	}
+	if k == kindState || k == kindSource {
+		return k, entry{}, nil
+	}
+	e, err := decodeEntry(k, body, f.base, *f.sources.Load(), seq)
+	return k, e, err
+}
+
+// damage makes the error for an entry of the file that cannot be read. value,
+// if there is one, is where bbolt has mapped it.
+func (f *file) damage(seq uint64, value []byte, cause error) error {
+	if errors.Is(cause, ErrFormat) {
+		return fmt.Errorf("boltstore: %s: %w", f.path, cause)
+	}
+	offset := int64(-1)
+	if len(value) > 0 {
+		offset = int64(uintptr(unsafe.Pointer(unsafe.SliceData(value))) - f.db.Info().Data)
+	}
+	return &DamageError{File: f.path, Sequence: seq, Last: seq, Offset: offset, Cause: cause}
+}
+
+// guarded runs fn and makes an error of what bbolt does on a damaged page: it
+// panics, or reads outside the file.
+func guarded(fn func() error) (err error) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if r := recover(); r != nil {
+			err = fmt.Errorf("damaged page: %v", r)
+		}
+	}()
+	return fn()
+}
+
+func fileName(number uint64) string { return fmt.Sprintf("log-%06d.db", number) }
+
+// listFiles returns the numbers of the files in dir, in order, and the names of
+// those that were never finished.
+func listFiles(dir string) (numbers []uint64, unfinished []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		digits, ok := strings.CutPrefix(name, "log-")
+		if !ok {
+			continue
+		}
+		if strings.HasSuffix(digits, ".db"+tmpSuffix) {
+			unfinished = append(unfinished, name)
+			continue
+		}
+		digits = strings.TrimSuffix(digits, ".db")
+		if n, err := strconv.ParseUint(digits, 10, 64); err == nil && fileName(n) == name {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, unfinished, nil
+}
+
+// openDB opens one bbolt file. Of a file that is only read nothing is written,
+// and bbolt does not walk its pages in a goroutine of its own, in which a panic
+// could not be recovered.
+func openDB(path string, readOnly bool, mapBytes int64) (*bolt.DB, error) {
+	var handle *os.File
+	var db *bolt.DB
+	err := guarded(func() (err error) {
+		db, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout:         openTimeout,
+			NoFreelistSync:  true,
+			FreelistType:    bolt.FreelistMapType,
+			ReadOnly:        readOnly,
+			InitialMmapSize: int(mapBytes), // growing it would make the writer wait for readers
+			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+				f, err := os.OpenFile(name, flag, mode)
+				handle = f
+				return f, err
+			},
+		})
+		return err
+	})
+	var system *fs.PathError
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("boltstore: %s: %w by another program: close it there", path, ErrInUse)
+	case errors.As(err, &system):
+		return nil, fmt.Errorf("boltstore: %w", err)
+	}
+	if handle != nil {
+		_ = handle.Close() // it is open still if bbolt panicked
+	}
+	return nil, &DamageError{File: path, Offset: -1, Cause: err}
+}
+
+// openFile opens a file to be read, and reads its first entry.
+func openFile(dir string, number uint64) (*file, state, error) {
+	path := filepath.Join(dir, fileName(number))
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, state{}, fmt.Errorf("boltstore: %w", err)
+	}
+	if info.Size() == 0 {
+		// bbolt would take it for a new one.
+		return nil, state{}, &DamageError{File: path, Offset: -1, Cause: errors.New("the file is empty")}
+	}
+	db, err := openDB(path, true, 0)
+	if err != nil {
+		return nil, state{}, err
+	}
+	f := newFile(number, 0, time.Time{}, path, db)
+	st, err := f.readState()
+	if err != nil {
+		return nil, state{}, errors.Join(err, db.Close())
+	}
+	return f, st, nil
+}
+
+// readState reads the first entry, which everything else in the file depends on.
+func (f *file) readState() (st state, err error) {
+	err = f.read(func(tx *bolt.Tx, b *bolt.Bucket) error {
+		f.size.Store(tx.Size())
+		key, value := b.Cursor().First()
+		if len(key) != 8 {
+			return f.damage(0, nil, errors.New("it has no first entry"))
+		}
+		f.first = seqOf(key)
+		k, body, err := unseal(value, f.first)
+		if err == nil && k != kindState {
+			err = errBody
+		}
+		if err == nil {
+			st, err = decodeState(body)
+		}
+		if err == nil && st.file != f.number {
+			err = fmt.Errorf("it says that it is file %d", st.file)
+		}
+		if err != nil {
+			return f.damage(f.first, value, err)
+		}
+		f.base = st.time
+		return nil
+	})
+	return st, err
+}
+
+// read runs fn in a transaction.
+func (f *file) read(fn func(*bolt.Tx, *bolt.Bucket) error) error {
+	var own error // of fn: it says where already
+	err := guarded(func() error {
+		return f.db.View(func(tx *bolt.Tx) error {
+			b := tx.Bucket(bucketName)
+			if b == nil {
+				return errors.New("it has no log")
+			}
+			own = fn(tx, b)
+			return nil
+		})
+	})
+	if err != nil {
+		return f.damage(0, nil, err)
+	}
+	return own
+}
+
+// scan calls fn for each entry of the file, in order, and returns the last
+// sequence number. It finds every damage: an entry that is missing leaves a gap,
+// and the file says which is its last.
+func (f *file) scan(fn func(seq uint64, k kind, body []byte) error) (last uint64, err error) {
+	last = f.first - 1
+	err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
+		c := b.Cursor()
+		for key, value := c.First(); key != nil; key, value = c.Next() {
+			if len(key) != 8 || seqOf(key) != last+1 {
+				return f.damage(last+1, nil, errors.New("the entry is missing"))
+			}
+			k, body, err := unseal(value, last+1)
+			if err == nil {
+				err = fn(last+1, k, body)
+			}
+			if err != nil {
+				return f.damage(last+1, value, err)
+			}
+			last++
+		}
+		if want := b.Sequence(); last != want {
+			return f.damage(last+1, nil, fmt.Errorf("the entries up to %d are missing", want))
+		}
+		return nil
+	})
+	var damage *DamageError
+	if errors.As(err, &damage) && damage.Sequence == 0 {
+		damage.Sequence, damage.Last = last+1, last+1
+	}
+	return last, err
+}
+
+func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
+
+// createFile makes a file whose first entry is st under first. It gets its name
+// only when that is on disk, so a file with a name has a first entry.
+func createFile(dir string, first uint64, st *state, mapBytes int64) (*file, error) {
+	path := filepath.Join(dir, fileName(st.file))
+	tmp := path + tmpSuffix
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("boltstore: %w", err)
+	}
+	db, err := openDB(tmp, false, mapBytes)
+	if err != nil {
+		return nil, err
+	}
+	err = guarded(func() error {
+		return db.Update(func(tx *bolt.Tx) error {
+			b, err := tx.CreateBucket(bucketName)
+			if err != nil {
+				return err
+			}
+			return put(b, first, [][]byte{appendState(nil, first, st)})
+		})
+	})
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		_ = db.Close()
+		_ = os.Remove(tmp)
+		return nil, fmt.Errorf("boltstore: create %s: %w", path, err)
+	}
+	return newFile(st.file, first, st.time, path, db), nil
+}
+
+// put appends values from the sequence number first on.
+func put(b *bolt.Bucket, first uint64, values [][]byte) error {
+	b.FillPercent = 1 // nothing will be put between
+	for i, v := range values {
+		key := keyOf(first + uint64(i))
+		if err := b.Put(key[:], v); err != nil {
+			return err
+		}
+	}
+	return b.SetSequence(first + uint64(len(values)) - 1)
+}
+
+// syncDir makes the creation or removal of a file in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

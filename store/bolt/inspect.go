@@ -1,0 +1,173 @@
+package boltstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// So many records are read at once, between which the store serves others.
+const readStep = 64
+
+// Lookup implements dedup.Inspector.
+func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
+	if err := s.usable(ctx); err != nil {
+		return dedup.Record{}, err
+	}
+	var v view
+	c, err := s.load(&v, id)
+	if closing := v.close(); err == nil {
+		err = closing
+	}
+	if err != nil || !c.record.Expires.After(s.clock.now()) {
+		return dedup.Record{}, err
+	}
+	return c.record, nil
+}
+
+// Records implements dedup.Inspector. It reads from disk at random places, a few
+// records at a time. Files that are dropped meanwhile keep their space on disk
+// for a moment longer.
+func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
+	return func(yield func(dedup.StoredRecord, error) bool) {
+		var v view
+		fail := func(err error) {
+			_ = v.close() // there is a better error to report
+			yield(dedup.StoredRecord{}, err)
+		}
+		for i := range s.index.shards {
+			if err := s.usable(ctx); err != nil {
+				fail(err)
+				return
+			}
+			// The entries of one moment, and the files that they are in: whatever
+			// becomes of the records, each is seen as it was then.
+			slots := s.snapshot(&v, i)
+			for chunk := range slices.Chunk(slots, readStep) {
+				records, err := s.readAll(ctx, &v, chunk)
+				for _, r := range records {
+					if !yield(r, nil) {
+						_ = v.close() // of readers only
+						return
+					}
+				}
+				if err != nil {
+					fail(err)
+					return
+				}
+			}
+			if err := v.close(); err != nil {
+				fail(err)
+				return
+			}
+		}
+	}
+}
+
+// snapshot copies a part of the index, in the order of the log, and pins the
+// files that it names.
+func (s *Store) snapshot(v *view, part int) []slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil
+	}
+	var slots []slot
+	for _, x := range s.index.shards[part].slots {
+		if x.seq != 0 {
+			slots = append(slots, x)
+			v.pin(s.fileOf(x.seq))
+		}
+	}
+	slices.SortFunc(slots, func(a, b slot) int { return cmp.Compare(a.seq, b.seq) })
+	return slots
+}
+
+// readAll reads the living records of slots. Those before one that cannot be
+// read come with the error.
+func (s *Store) readAll(ctx context.Context, v *view, slots []slot) ([]dedup.StoredRecord, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	defer v.rest()
+	var records []dedup.StoredRecord
+	for _, x := range slots {
+		e, err := v.get(x.seq)
+		if err != nil {
+			return records, err
+		}
+		r := s.lapsed(e.record)
+		s.mu.Lock()
+		if c := s.held[e.id]; c != nil && c.record.Token == r.Token {
+			r = c.record
+		}
+		s.mu.Unlock()
+		if r.Expires.After(s.clock.now()) {
+			records = append(records, dedup.StoredRecord{ID: e.id, Record: r})
+		}
+	}
+	return records, nil
+}
+
+// Stats implements dedup.Inspector. Bytes are those in use; the newest file is up
+// to 16 MiB larger, without taking that room on disk.
+func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
+	if err := s.usable(ctx); err != nil {
+		return dedup.Stats{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return dedup.Stats{}, s.err
+	}
+	st := dedup.Stats{
+		Records: int64(s.index.n),
+		Oldest:  s.files[0].base,
+		Now:     s.clock.now(),
+		Token:   s.high,
+		Vouch:   s.vouch(),
+	}
+	for _, f := range s.files {
+		st.Bytes += f.size.Load()
+	}
+	return st, nil
+}
+
+// Forget implements dedup.Inspector. What is forgotten stays so across a reopen.
+func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.beginWrite(ctx); err != nil {
+		return err
+	}
+	defer s.endWrite()
+	b := s.newBatch()
+	for _, id := range ids {
+		c := b.load(id)
+		switch {
+		case c.err != nil:
+			return c.err
+		case c.changed || !c.record.Expires.After(b.now):
+			// Twice in ids, or nothing to forget.
+		case c.record.State == dedup.StateClaimed && c.record.LeaseEnd.After(b.now):
+			return fmt.Errorf("boltstore: forget %v: %w until %v: wait for that, or stop its holder", id, dedup.ErrBusy, c.record.LeaseEnd)
+		default:
+			c.record, c.changed, c.append = dedup.Record{}, true, true
+		}
+	}
+	return b.write()
+}
+
+func (s *Store) usable(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}

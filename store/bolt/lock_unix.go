@@ -1,0 +1,53 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package boltstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const lockName = "LOCK"
+
+// lockDir locks the directory for as long as the returned file is open. The
+// kernel gives the lock up when the process dies.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("boltstore: %w: make the directory writable for this user, or choose another", err)
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err == nil {
+		return f, nil
+	}
+	holder := ""
+	if b, _ := os.ReadFile(path); len(b) > 0 {
+		holder = " by process " + strings.TrimSpace(string(b))
+	}
+	_ = f.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("boltstore: %s: %w%s: stop it, or choose another directory", dir, ErrInUse, holder)
+	}
+	return nil, fmt.Errorf("boltstore: lock %s: %w: the file system must support flock", path, err)
+}
+
+// signLock writes the process id into the lock, for the error that the next
+// process gets.
+func signLock(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}

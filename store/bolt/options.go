@@ -1,0 +1,67 @@
+package boltstore
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Options configure a Store. nil and zero values mean the defaults; they are
+// copied, never written to.
+type Options struct {
+	// VouchFrom is an operator's word, at the creation of a store, that no message
+	// published since then was processed by anyone else: messages older than the
+	// new store are then not Stale. It changes nothing about a store that exists,
+	// and must not be in the future. Default: the time of creation.
+	VouchFrom time.Time
+	// RollBytes is the size in bytes from which a file takes no more records. One
+	// batch may exceed it. Default 256 MiB.
+	RollBytes int64
+	// RollAge is the age from which a file takes no more records. A record takes
+	// up disk and memory for at most about its TTL + RollAge: a 24th of the TTL is
+	// a good value. Default 1h.
+	RollAge time.Duration
+	// Logger receives what no return value can carry: a file that cannot be
+	// removed, a write that failed. Default: discards.
+	Logger *slog.Logger
+	// Now is the clock, for tests. Once the store is open only the time that
+	// passes on it counts, so a wall clock that is set back or forth revives and
+	// forgets nothing. Default time.Now.
+	Now func() time.Time
+}
+
+const (
+	defaultRollBytes = 256 << 20
+	defaultRollAge   = time.Hour
+	minRollBytes     = 32 << 10 // bbolt's own smallest mapping
+)
+
+// filled returns a copy of o with the defaults in place, or what is wrong.
+func (o *Options) filled() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	switch {
+	case c.RollBytes == 0:
+		c.RollBytes = defaultRollBytes
+	case c.RollBytes < minRollBytes:
+		return c, fmt.Errorf("boltstore: RollBytes %d is less than %d, the size of an empty file: raise it", c.RollBytes, minRollBytes)
+	}
+	switch {
+	case c.RollAge == 0:
+		c.RollAge = defaultRollAge
+	case c.RollAge < 0:
+		return c, fmt.Errorf("boltstore: RollAge %v is negative", c.RollAge)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if now := c.Now(); c.VouchFrom.After(now) {
+		return c, fmt.Errorf("boltstore: VouchFrom %v is in the future: give a time up to now", c.VouchFrom)
+	}
+	return c, nil
+}

@@ -1,0 +1,279 @@
+package boltstore
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// An entry takes no fewer bytes in a file.
+const minEntry = headLen + crcLen
+
+// Report says what Repair did.
+type Report struct {
+	Lost  []*DamageError // what could not be read, in the order of the log; none: nothing was done
+	Kept  int            // records that live on
+	Since time.Time      // what the store vouches for now
+}
+
+// Repair makes a store whole whose Open fails with ErrCorrupt: it writes the
+// newest readable record of each key into new files, and removes the old ones.
+// What cannot be read is dropped and reported. As nobody knows which keys that
+// concerns, the store vouches from now on only: older messages without a record
+// are Stale. A key whose last entry was lost goes back to the one before.
+//
+// The store must not be open. Copy the directory first: what is dropped cannot
+// be got back. A Repair that was interrupted can be run again.
+func Repair(dir string, o *Options) (_ Report, err error) {
+	options, err := o.filled()
+	if err != nil {
+		return Report{}, err
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return Report{}, fmt.Errorf("boltstore: %s is not a directory: name that of the store", dir)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return Report{}, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	r := &repair{dir: dir, newest: make(map[dedup.ID]location)}
+	defer func() {
+		for _, f := range r.files {
+			err = errors.Join(err, f.release())
+		}
+	}()
+	if err := r.read(); err != nil {
+		return Report{}, err
+	}
+	if len(r.lost) == 0 {
+		return Report{Kept: len(r.newest), Since: r.state.since}, nil
+	}
+	return r.write(options)
+}
+
+type repair struct {
+	dir     string
+	numbers []uint64
+	files   []*file
+	lost    []*DamageError
+	state   state // the latest, with the latest time and the highest token
+	last    uint64
+	newest  map[dedup.ID]location
+}
+
+type location struct {
+	file *file
+	seq  uint64
+}
+
+// read finds the newest readable record of each key, and what cannot be read.
+func (r *repair) read() (err error) {
+	if r.numbers, _, err = listFiles(r.dir); err != nil {
+		return fmt.Errorf("boltstore: %w", err)
+	}
+	if len(r.numbers) == 0 {
+		return fmt.Errorf("boltstore: %s: there is no store: name the directory of one", r.dir)
+	}
+	for _, n := range r.numbers {
+		f, st, err := openFile(r.dir, n)
+		var damage *DamageError
+		switch {
+		case errors.As(err, &damage):
+			r.lost = append(r.lost, damage)
+			continue
+		case err != nil:
+			return err
+		}
+		if len(r.files) > 0 {
+			if st.id != r.state.id {
+				return errors.Join(fmt.Errorf("boltstore: %s: the file is of another store: move it away", f.path), f.release())
+			}
+			if f.first > r.last+1 {
+				r.lose(&DamageError{File: f.path, Sequence: r.last + 1, Last: f.first - 1, Offset: -1, Cause: errors.New("the files before are missing")})
+			}
+		}
+		r.files = append(r.files, f)
+		r.observe(st)
+		if err := r.readFile(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// observe takes over what a state entry says. A later one replaces it, but time
+// and token never fall.
+func (r *repair) observe(st state) {
+	st.time, st.high = latest(st.time, r.state.time), max(st.high, r.state.high)
+	r.state = st
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// readFile reads each entry for itself, so that a damaged page takes no others
+// with it.
+func (r *repair) readFile(f *file) error {
+	last := f.first
+	err := f.read(func(tx *bolt.Tx, b *bolt.Bucket) error {
+		most := f.first + uint64(tx.Size())/minEntry // damage can make any number
+		last = min(max(last, b.Sequence()), most)
+		if key, _ := b.Cursor().Last(); len(key) == 8 {
+			last = min(max(last, seqOf(key)), most)
+		}
+		return nil
+	})
+	var damage *DamageError
+	if errors.As(err, &damage) {
+		r.lose(damage)
+	}
+	for seq := f.first; seq <= last; seq++ {
+		err := f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
+			key := keyOf(seq)
+			value := b.Get(key[:])
+			if value == nil {
+				return f.damage(seq, nil, errors.New("the entry is missing"))
+			}
+			if err := r.replay(f, seq, value); err != nil {
+				return f.damage(seq, value, err)
+			}
+			return nil
+		})
+		switch {
+		case err == nil:
+		case errors.As(err, &damage):
+			damage.Sequence, damage.Last = seq, seq
+			r.lose(damage)
+		default:
+			return err
+		}
+	}
+	r.last = last
+	return nil
+}
+
+// lose reports what cannot be read, as one with what was lost just before it.
+func (r *repair) lose(d *DamageError) {
+	if n := len(r.lost); n > 0 && d.Sequence > 0 {
+		if before := r.lost[n-1]; before.File == d.File && before.Sequence > 0 && before.Last+1 == d.Sequence {
+			before.Last = d.Last
+			return
+		}
+	}
+	r.lost = append(r.lost, d)
+}
+
+func (r *repair) replay(f *file, seq uint64, value []byte) error {
+	k, body, err := unseal(value, seq)
+	if err != nil {
+		return err
+	}
+	switch k {
+	case kindState:
+		st, err := decodeState(body)
+		if err != nil {
+			return err
+		}
+		r.observe(st)
+		return nil
+	case kindSource:
+		n, source, err := decodeSource(body)
+		if err == nil {
+			f.addSource(n, source)
+		}
+		return err
+	}
+	e, err := decodeEntry(k, body, f.base, *f.sources.Load(), seq)
+	if err != nil {
+		return err
+	}
+	r.state.time = latest(r.state.time, e.written)
+	r.state.high = max(r.state.high, e.record.Token)
+	if k == kindForgotten {
+		delete(r.newest, e.id)
+	} else {
+		r.newest[e.id] = location{f, seq}
+	}
+	return nil
+}
+
+// write writes what was found into new files, behind all others, and then
+// removes those.
+func (r *repair) write(options Options) (report Report, err error) {
+	s := &Store{
+		dir: r.dir, options: options, log: options.Logger,
+		hash: hashID, commit: (*bolt.Tx).Commit, held: make(map[dedup.ID]*claim),
+		clock: newClock(options.Now, r.state.time), boot: r.state.high, high: r.state.high,
+		id: r.state.id, last: r.last + 1,
+	}
+	s.since = s.clock.now()
+	if s.id == (storeID{}) {
+		if _, err := rand.Read(s.id[:]); err != nil {
+			return Report{}, fmt.Errorf("boltstore: %w", err)
+		}
+	}
+	st := state{id: s.id, file: r.numbers[len(r.numbers)-1] + 1, time: s.since, since: s.since, high: s.high}
+	f, err := createFile(r.dir, s.last, &st, options.RollBytes)
+	if err != nil {
+		return Report{}, err
+	}
+	s.files = []*file{f}
+	defer func() {
+		for _, f := range s.files {
+			err = errors.Join(err, f.release())
+		}
+	}()
+	report = Report{Lost: r.lost, Since: s.since}
+	if report.Kept, err = s.copyFrom(r.newest); err != nil {
+		return Report{}, err
+	}
+	for _, n := range r.numbers {
+		if err := os.Remove(filepath.Join(r.dir, fileName(n))); err != nil {
+			return Report{}, fmt.Errorf("boltstore: remove a file that was copied: %w", err)
+		}
+		if err := syncDir(r.dir); err != nil {
+			return Report{}, fmt.Errorf("boltstore: %w", err)
+		}
+	}
+	return report, nil
+}
+
+// copyFrom appends the records that have not expired, and returns how many.
+func (s *Store) copyFrom(records map[dedup.ID]location) (n int, err error) {
+	b := s.newBatch()
+	defer b.end()
+	for id, at := range records {
+		// As in a reader of the store, but the files are those before the repair.
+		b.view.pin(at.file)
+		e, err := b.view.get(at.seq)
+		if err != nil {
+			return n, err
+		}
+		if !e.record.Expires.After(b.now) {
+			continue
+		}
+		b.add(change{id: id, record: e.record, seq: at.seq, changed: true, append: true})
+		n++
+		if len(b.changes) < dedup.MaxBatch {
+			continue
+		}
+		if err := b.write(); err != nil {
+			return n, err
+		}
+		b.end()
+		b = s.newBatch()
+	}
+	return n, b.write()
+}

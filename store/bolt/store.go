@@ -1,0 +1,277 @@
+package boltstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sort"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Store is an open store. It implements dedup.Store and dedup.Inspector.
+type Store struct {
+	dir     string
+	options Options
+	log     *slog.Logger
+	lock    *os.File
+	clock   *clock
+	opened  time.Time   // store time
+	boot    dedup.Token // highest token when the store was opened: a claim up to it is of a dead process
+	id      storeID
+	hash    func(dedup.ID) uint64
+	commit  func(*bolt.Tx) error // tests make it fail
+
+	// writer has one value in it, and who took that out may write to the log.
+	writer chan struct{}
+	batch  batch // the writer's
+
+	// mu is held for moments, never while a disk is waited for. Lease ends change
+	// under it, at a time that was read under it: what ended at a time read
+	// earlier stays ended.
+	mu    sync.Mutex
+	files []*file // in order; the last one takes the records
+	last  uint64  // sequence number
+	index index
+	held  map[dedup.ID]*claim
+	high  dedup.Token
+	since time.Time
+	err   error // why nothing works any more
+
+	closing sync.Once
+	stop    chan struct{}
+	tending sync.WaitGroup
+}
+
+var (
+	_ dedup.Store     = (*Store)(nil)
+	_ dedup.Inspector = (*Store)(nil)
+)
+
+// claim is a claim that this Store granted and whose lease lives. Renewals
+// change it and not the log.
+type claim struct {
+	record dedup.Record
+	seq    uint64    // of its record in the log
+	stored time.Time // Expires as it stands there
+	beside int       // renewals beside the writer
+}
+
+// Apply implements dedup.Store. What it answers is on disk. When the disk fails
+// it, every Reply of the batch has an error that matches ErrPoisoned.
+func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(ops) == 0:
+		return nil, nil
+	case onlyExtends(ops):
+		return s.extend(ops)
+	}
+	if err := s.beginWrite(ctx); err != nil {
+		return nil, err
+	}
+	defer s.endWrite()
+	replies := make([]dedup.Reply, len(ops))
+	b := s.newBatch()
+	for i := range ops {
+		replies[i] = b.step(&ops[i])
+	}
+	if err := b.write(); errors.Is(err, ErrPoisoned) {
+		for i := range replies {
+			replies[i] = dedup.Reply{Err: err}
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	return replies, nil
+}
+
+func onlyExtends(ops []dedup.Op) bool {
+	for i := range ops {
+		if ops[i].Kind != dedup.OpExtend {
+			return false
+		}
+	}
+	return true
+}
+
+// extend carries out extends in memory, beside the writer. A claim that is
+// being settled at the same time is still held as long as that is not on disk.
+func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
+	replies := make([]dedup.Reply, len(ops))
+	var rest []int
+	s.mu.Lock()
+	if err := s.err; err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	now := s.clock.now()
+	for i := range ops {
+		c := s.held[ops[i].ID]
+		if c == nil {
+			rest = append(rest, i)
+			continue
+		}
+		after, reply := dedup.Step(c.record, ops[i], now, 0)
+		if reply.Status == dedup.StatusOK {
+			c.record = after
+			c.beside++
+		}
+		replies[i] = reply
+	}
+	s.mu.Unlock()
+	if len(rest) == 0 {
+		return replies, nil
+	}
+	// No living lease: nothing changes, and the reply shows what there is.
+	var v view
+	for _, i := range rest {
+		c, err := s.load(&v, ops[i].ID)
+		if err != nil {
+			replies[i] = dedup.Reply{Err: err}
+			continue
+		}
+		_, replies[i] = dedup.Step(c.record, ops[i], now, 0)
+	}
+	if err := v.close(); err != nil {
+		s.log.Error("close a dropped file", "dir", s.dir, "err", err)
+	}
+	return replies, nil
+}
+
+// Vouch implements dedup.Store.
+func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
+	if err := ctx.Err(); err != nil {
+		return dedup.Vouch{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.vouch(), s.err
+}
+
+func (s *Store) vouch() dedup.Vouch {
+	return dedup.Vouch{ID: hex.EncodeToString(s.id[:]), Since: s.since}
+}
+
+// beginWrite waits for the right to write.
+func (s *Store) beginWrite(ctx context.Context) error {
+	select {
+	case <-s.writer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	err := s.err
+	s.mu.Unlock()
+	if err != nil {
+		s.endWrite()
+	}
+	return err
+}
+
+func (s *Store) endWrite() {
+	s.batch.end()
+	s.writer <- struct{}{}
+}
+
+// poison makes the store refuse all further work because of cause.
+func (s *Store) poison(cause error) error {
+	err := fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", s.dir, ErrPoisoned, cause)
+	s.mu.Lock()
+	s.err = err
+	s.mu.Unlock()
+	s.log.Error("a write failed; the store refuses all further work", "dir", s.dir, "err", cause)
+	return err
+}
+
+// load returns the record of id, expired or not, and where it is; seq is 0 if
+// there is none. The record owns its Result.
+func (s *Store) load(v *view, id dedup.ID) (claim, error) {
+	hash := s.hash(id)
+	s.mu.Lock()
+	if err := s.err; err != nil {
+		s.mu.Unlock()
+		return claim{}, err
+	}
+	if c := s.held[id]; c != nil {
+		defer s.mu.Unlock()
+		return *c, nil
+	}
+	v.seqs = s.index.find(v.seqs[:0], hash)
+	for _, seq := range v.seqs {
+		v.pin(s.fileOf(seq))
+	}
+	s.mu.Unlock()
+	for _, seq := range v.seqs {
+		e, err := v.get(seq)
+		if err != nil {
+			return claim{}, err
+		}
+		if e.id == id {
+			return claim{record: s.lapsed(e.record), seq: seq}, nil
+		}
+	}
+	return claim{}, nil
+}
+
+// lapsed ends the lease of a claim that was granted before the store was opened.
+func (s *Store) lapsed(r dedup.Record) dedup.Record {
+	if r.State == dedup.StateClaimed && r.Token <= s.boot && r.LeaseEnd.After(s.opened) {
+		r.LeaseEnd = s.opened
+	}
+	return r
+}
+
+// fileOf returns the file that seq is in. The caller holds mu.
+func (s *Store) fileOf(seq uint64) *file {
+	i := sort.Search(len(s.files), func(i int) bool { return s.files[i].first > seq })
+	return s.files[i-1]
+}
+
+// same reports whether two records are equal.
+func same(a, b *dedup.Record) bool {
+	return a.State == b.State && a.Token == b.Token && a.Nonce == b.Nonce && a.Attempt == b.Attempt &&
+		a.Ambiguous == b.Ambiguous && a.LeaseEnd.Equal(b.LeaseEnd) && a.Expires.Equal(b.Expires) &&
+		a.FirstSeen.Equal(b.FirstSeen) && a.First == b.First && a.Fingerprint == b.Fingerprint &&
+		a.Omitted == b.Omitted && bytes.Equal(a.Result, b.Result)
+}
+
+// Close writes down what is only in memory, and gives the directory up. It waits
+// for an Apply under way; what comes later fails with ErrClosed. Closing again
+// does nothing.
+func (s *Store) Close() (err error) {
+	s.closing.Do(func() {
+		close(s.stop)
+		s.tending.Wait()
+		<-s.writer
+		defer s.endWrite()
+		s.mu.Lock()
+		failed := s.err
+		s.mu.Unlock()
+		if failed == nil {
+			err = s.writeState()
+		}
+		s.mu.Lock()
+		if s.err == nil {
+			s.err = fmt.Errorf("boltstore: %s: %w", s.dir, ErrClosed)
+		}
+		files := s.files
+		s.files = nil
+		s.mu.Unlock()
+		for _, f := range files {
+			err = errors.Join(err, f.release())
+		}
+		err = errors.Join(err, s.lock.Close())
+	})
+	return err
+}

@@ -1,0 +1,261 @@
+package boltstore
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+const (
+	tendEvery = time.Second
+	// So many entries of an expired file are looked at while the writer waits.
+	tendStep = 512
+)
+
+// run tends the store until it is closed.
+func (s *Store) run() {
+	defer s.tending.Done()
+	t := time.NewTicker(tendEvery)
+	defer t.Stop()
+	failing := false
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-t.C:
+		}
+		err := s.tend()
+		if err != nil && !failing && !errors.Is(err, ErrPoisoned) && !errors.Is(err, errStopped) {
+			s.log.Error("expired files stay for now", "dir", s.dir, "err", err)
+		}
+		failing = err != nil
+	}
+}
+
+var errStopped = errors.New("the store is being closed")
+
+// tend does what time asks for, in steps between which others write: it drops
+// what has expired, and writes down what only memory knows.
+func (s *Store) tend() error {
+	if err := s.tendClaims(); err != nil {
+		return err
+	}
+	if err := s.rollIdle(); err != nil {
+		return err
+	}
+	for {
+		f := s.expired()
+		if f == nil {
+			return nil
+		}
+		if err := s.drop(f); err != nil {
+			return err
+		}
+	}
+}
+
+// asWriter runs fn with the right to write.
+func (s *Store) asWriter(fn func() error) error {
+	select {
+	case <-s.writer:
+	case <-s.stop:
+		return errStopped
+	}
+	defer s.endWrite()
+	s.mu.Lock()
+	err := s.err
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return fn()
+}
+
+// tendClaims writes again those that have been renewed for long, and takes those
+// whose lease has ended out of memory.
+func (s *Store) tendClaims() error {
+	return s.asWriter(func() error {
+		b := s.newBatch()
+		b.renewed(func(c *claim) bool {
+			if !c.record.LeaseEnd.After(b.now) {
+				return true
+			}
+			ttl := c.record.Expires.Sub(c.record.LeaseEnd)
+			return c.record.Expires.Sub(c.stored) > ttl/16
+		}, dedup.MaxBatch)
+		if err := b.write(); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for id, c := range s.held {
+			ended := !c.record.LeaseEnd.After(b.now)
+			if ended && (!c.record.Expires.After(c.stored) || !c.record.Expires.After(b.now)) {
+				delete(s.held, id)
+			}
+		}
+		return nil
+	})
+}
+
+// renewed adds claims to the batch, to be written as they are in memory: those
+// that were renewed since they were written, for which fn says so. limit is how
+// many at most; 0: all.
+func (b *batch) renewed(fn func(*claim) bool, limit int) {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	for id, c := range b.s.held {
+		if !c.record.Expires.After(c.stored) || !c.record.Expires.After(b.now) {
+			continue
+		}
+		if fn(c) && (limit == 0 || len(b.changes) < limit) {
+			b.add(change{id: id, record: c.record, seq: c.seq, beside: c.beside, changed: true, append: true})
+		}
+	}
+}
+
+// rollIdle starts a new file if the newest is old enough, so that it can be
+// dropped one day although nothing more is written.
+func (s *Store) rollIdle() error {
+	return s.asWriter(func() error {
+		_, err := s.writable(s.clock.now())
+		return err
+	})
+}
+
+// expired returns the oldest file if it can be dropped. It is always the oldest:
+// a record in it may be older than another of the same key, or than the entry
+// that says the key is forgotten, and must not outlive that.
+func (s *Store) expired() *file {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.files) < 2 || s.files[0].expiries.due().After(s.clock.now()) {
+		return nil
+	}
+	return s.files[0]
+}
+
+// drop removes the oldest file. What still lives in it is written again first.
+func (s *Store) drop(f *file) error {
+	for seq := f.first; seq != 0; {
+		next, err := s.carry(f, seq)
+		if err != nil {
+			return err
+		}
+		seq = next
+	}
+	// Nothing in memory names the file any more. It goes from the list when it is
+	// gone from the directory: there must be no gap between files.
+	if err := os.Remove(filepath.Join(s.dir, fileName(f.number))); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := syncDir(s.dir); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if len(s.files) == 0 || s.files[0] != f {
+		s.mu.Unlock()
+		return nil
+	}
+	s.files = append([]*file(nil), s.files[1:]...)
+	s.mu.Unlock()
+	return f.release()
+}
+
+// remains is a record in a file that is to be dropped, and where it is.
+type remains struct {
+	seq uint64
+	entry
+}
+
+// carry takes one step of dropping f, from the entry seq on: what the index still
+// has there goes from it if it has expired, and else is appended to the newest
+// file. It returns where to go on; 0: that was the last step.
+func (s *Store) carry(f *file, seq uint64) (next uint64, err error) {
+	found, next, err := s.remains(f, seq)
+	if err != nil || len(found) == 0 {
+		return next, err
+	}
+	return next, s.asWriter(func() error {
+		b := s.newBatch()
+		s.mu.Lock()
+		for _, r := range found {
+			// A key that got another record since is none of ours.
+			if hash := s.hash(r.id); !s.index.has(hash, r.seq) {
+				continue
+			}
+			at := claim{record: s.lapsed(r.record), seq: r.seq}
+			if c := s.held[r.id]; c != nil && c.seq == r.seq {
+				at = *c // renewed
+			}
+			if at.record.Expires.After(b.now) {
+				b.add(change{id: r.id, record: at.record, seq: at.seq, beside: at.beside, changed: true, append: true})
+			}
+		}
+		s.mu.Unlock()
+		if err := b.write(); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, r := range found {
+			s.index.remove(s.hash(r.id), r.seq)
+		}
+		return nil
+	})
+}
+
+// remains reads one step of the entries of f from seq on, and returns those that
+// the index has.
+func (s *Store) remains(f *file, seq uint64) (found []remains, next uint64, err error) {
+	err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
+		key := keyOf(seq)
+		c := b.Cursor()
+		n := 0
+		for key, value := c.Seek(key[:]); key != nil; key, value = c.Next() {
+			seq := seqOf(key)
+			if n++; n > tendStep {
+				next = seq
+				return nil
+			}
+			k, e, err := f.decode(seq, value)
+			if err != nil {
+				return f.damage(seq, value, err)
+			}
+			if k.state() == dedup.StateFree {
+				continue
+			}
+			s.mu.Lock()
+			has := s.index.has(s.hash(e.id), seq)
+			s.mu.Unlock()
+			if has {
+				e.record.Result = bytes.Clone(e.record.Result)
+				found = append(found, remains{seq, e})
+			}
+		}
+		return nil
+	})
+	return found, next, err
+}
+
+// writeState writes, as the last thing, the claims that were renewed since they
+// were written, and the time. The caller has the right to write.
+func (s *Store) writeState() error {
+	b := s.newBatch()
+	b.renewed(func(*claim) bool { return true }, 0)
+	if err := b.write(); err != nil {
+		return err
+	}
+	f := s.newest()
+	s.mu.Lock()
+	st := state{id: s.id, file: f.number, time: b.now, since: s.since, high: s.high}
+	first := s.last + 1
+	s.mu.Unlock()
+	return s.appendTo(f, first, [][]byte{appendState(nil, first, &st)})
+}

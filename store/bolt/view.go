@@ -1,0 +1,94 @@
+package boltstore
+
+import (
+	"bytes"
+	"errors"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// view reads records, in one transaction for each file. It is for one goroutine
+// and a short time: bbolt's writer waits for readers when a file outgrows its
+// mapping, so whoever is about to write closes the view first. The files it has
+// pinned are not closed before it is, even if they are dropped from the log.
+type view struct {
+	files []fileView
+	seqs  []uint64 // scratch
+}
+
+type fileView struct {
+	file   *file
+	tx     *bolt.Tx // nil: not begun
+	bucket *bolt.Bucket
+}
+
+// pin keeps f open. Its caller holds the store's mu, so that f is not dropped
+// just then.
+func (v *view) pin(f *file) {
+	for i := range v.files {
+		if v.files[i].file == f {
+			return
+		}
+	}
+	f.refs.Add(1)
+	v.files = append(v.files, fileView{file: f})
+}
+
+// get reads the record under seq, which is in a pinned file. The record owns its
+// Result.
+func (v *view) get(seq uint64) (entry, error) {
+	var fv *fileView
+	for i := range v.files {
+		// Files are pinned in any order; seq is in the one that starts last before it.
+		if f := &v.files[i]; f.file.first <= seq && (fv == nil || fv.file.first < f.file.first) {
+			fv = f
+		}
+	}
+	var e entry
+	var value []byte
+	err := guarded(func() (err error) {
+		if fv.tx == nil {
+			if fv.tx, err = fv.file.db.Begin(false); err != nil {
+				return err
+			}
+			fv.bucket = fv.tx.Bucket(bucketName)
+		}
+		key := keyOf(seq)
+		if value = fv.bucket.Get(key[:]); value == nil {
+			return errors.New("the entry is missing")
+		}
+		k, read, err := fv.file.decode(seq, value)
+		if err == nil && k.state() == 0 {
+			err = errBody // the index names records only
+		}
+		e = read
+		e.record.Result = bytes.Clone(e.record.Result)
+		return err
+	})
+	if err != nil {
+		return entry{}, fv.file.damage(seq, value, err)
+	}
+	return e, nil
+}
+
+// rest ends the transactions and keeps the files pinned.
+func (v *view) rest() {
+	for i := range v.files {
+		if f := &v.files[i]; f.tx != nil {
+			_ = f.tx.Rollback() // of a reader: there is nothing to fail
+			f.tx, f.bucket = nil, nil
+		}
+	}
+}
+
+// close ends the transactions and lets the files go. The view can be used again.
+func (v *view) close() error {
+	v.rest()
+	var errs []error
+	for i := range v.files {
+		errs = append(errs, v.files[i].file.release())
+	}
+	clear(v.files)
+	v.files = v.files[:0]
+	return errors.Join(errs...)
+}
