@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/oncequeue/oncequeue/internal/relay"
+	"github.com/spf13/cobra"
+)
+
+const (
+	exitClean   = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// failure is an error of the work itself; every other one is about usage.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// run is the whole command: it returns the exit code. An error is one line on
+// stderr.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cmd := command(stderr)
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return exitClean
+	}
+	fmt.Fprintln(stderr, "dedup-relay: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	if errors.As(err, new(failure)) {
+		return exitFailure
+	}
+	return exitUsage
+}
+
+func command(stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "dedup-relay",
+		Short:         "Relay messages between two topics, each logical message once",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return errors.New("no command given: try dedup-relay run --help")
+		},
+	}
+	root.AddCommand(runCommand(stderr), &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), version()) },
+	})
+	return root
+}
+
+// flags are the flags of run, as typed.
+type flags struct {
+	from, to, deadLetter, store, key, scope, vouchFrom string
+	ttl, lease                                         time.Duration
+}
+
+func runCommand(stderr io.Writer) *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "run --from URL --to URL --store STORE",
+		Short: "Relay until told to stop: SIGTERM drains and exits 0, a second one exits at once",
+		Example: `  dedup-relay run --from 'kafka://localhost:9092/orders?group=orders-dedup' \
+    --to kafka://localhost:9092/orders.once --store bolt:/var/lib/dedup-relay \
+    --dead-letter kafka://localhost:9092/orders.dead`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := f.config()
+			if err != nil {
+				return err
+			}
+			config.Logger = slog.New(slog.NewTextHandler(stderr, nil))
+			if err := relayUntil(cmd.Context(), config); err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka://HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] (required)")
+	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka://HOST:PORT[,HOST:PORT]/TOPIC; {topic} in it stands for the message's own (required)")
+	cmd.Flags().StringVar(&f.store, "store", "", "where keys are remembered: bolt:DIR | mem: (required)")
+	cmd.Flags().StringVar(&f.key, "key", "header:Idempotency-Key", "how to derive the key, the first that applies: header:NAME | json:PATH | payload | position, comma-separated")
+	cmd.Flags().StringVar(&f.scope, "scope", "", "name of this work in the store (default: the group and the target)")
+	cmd.Flags().DurationVar(&f.ttl, "ttl", 24*time.Hour, "how long a key is remembered: longer than the longest backlog and the latest retry")
+	cmd.Flags().DurationVar(&f.lease, "lease", 30*time.Second, "how long a claim outlives a relay that died")
+	cmd.Flags().StringVar(&f.deadLetter, "dead-letter", "", "where messages go that cannot be relayed, such as those without a key (default: they halt their partition)")
+	cmd.Flags().StringVar(&f.vouchFrom, "vouch-from", "", "RFC 3339 time: nothing published before it was ever relayed. Only for a new store, whose first messages else count as stale")
+	return cmd
+}
+
+// config checks what was typed, flag by flag.
+func (f *flags) config() (c relay.Config, err error) {
+	required := func(flag, value string) {
+		if err == nil && value == "" {
+			err = fmt.Errorf("--%s is missing: see dedup-relay run --help", flag)
+		}
+	}
+	required("from", f.from)
+	required("to", f.to)
+	required("store", f.store)
+	at := func(flag string, e error) {
+		if err == nil && e != nil {
+			err = fmt.Errorf("--%s %w", flag, e)
+		}
+	}
+	if err != nil {
+		return c, err
+	}
+	var e error
+	c.From, e = relay.ParseSource(f.from)
+	at("from", e)
+	c.To, e = relay.ParseTarget(f.to)
+	at("to", e)
+	c.Store, e = relay.ParseStore(f.store)
+	at("store", e)
+	c.Key, e = relay.ParseKey(f.key)
+	at("key", e)
+	if f.deadLetter != "" {
+		c.DeadLetter, e = relay.ParseTarget(f.deadLetter)
+		at("dead-letter", e)
+	}
+	if f.vouchFrom != "" {
+		c.VouchFrom, e = time.Parse(time.RFC3339, f.vouchFrom)
+		at("vouch-from", e)
+	}
+	c.Scope, c.TTL, c.Lease = f.scope, f.ttl, f.lease
+	return c, err
+}
+
+// relayUntil relays until ctx ends, and logs what it did.
+func relayUntil(ctx context.Context, config relay.Config) error {
+	log := config.Logger
+	r, err := relay.Open(ctx, config)
+	if err != nil {
+		return err
+	}
+	log.Info("relaying", "from", config.From.String(), "group", config.From.Group, "to", config.To.String(), "store", config.Store.String(), "version", version())
+	context.AfterFunc(ctx, func() { log.Info("draining") })
+	err = r.Run(ctx)
+	err = errors.Join(err, r.Close())
+	log.Info("stopped", "clean", err == nil, "summary", r.Summary().String())
+	return err
+}
+
+// version returns the module version that the binary was built from.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

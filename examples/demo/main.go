@@ -1,0 +1,190 @@
+// Command demo proves the promise on your machine, with nothing installed but
+// Go: it starts a broker in process and the real dedup-relay beside it,
+// publishes orders of which many are duplicates, kills the relay with SIGKILL
+// again and again, and then counts what came out.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	broker   string
+	messages int
+	kills    int
+	seed     uint64
+	json     bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the whole command: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var o options
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&o.broker, "broker", "kafka", "broker to run on: kafka")
+	flags.IntVar(&o.messages, "messages", 50_000, "messages to publish")
+	flags.IntVar(&o.kills, "kills", 3, "how often to kill the relay")
+	flags.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "seed of the traffic and the kills")
+	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object, last")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	switch {
+	case flags.NArg() > 0:
+		fmt.Fprintf(stderr, "demo: unknown argument %q: see --help\n", flags.Arg(0))
+		return 2
+	case o.broker != "kafka":
+		fmt.Fprintf(stderr, "demo: --broker %q: it runs on kafka\n", o.broker)
+		return 2
+	case o.messages < 1 || o.kills < 0 || o.messages < o.kills:
+		fmt.Fprintf(stderr, "demo: --messages %d, --kills %d: there must be a message, and one for each kill\n", o.messages, o.kills)
+		return 2
+	}
+	r, err := demo(ctx, o, newProgress(stdout))
+	if err != nil {
+		fmt.Fprintln(stderr, "demo:", err)
+		return 1
+	}
+	r.print(stdout)
+	if o.json {
+		if err := json.NewEncoder(stdout).Encode(r); err != nil {
+			return 1
+		}
+	}
+	if r.Lost > 0 || r.unflagged > 0 {
+		return 1
+	}
+	return 0
+}
+
+// demo plays the whole story and returns what came of it.
+func demo(ctx context.Context, o options, p *progress) (r report, err error) {
+	dir, err := os.MkdirTemp("", "oncequeue-demo-")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(dir)
+	p.say("building dedup-relay")
+	binary, err := build(ctx, dir)
+	if err != nil {
+		return r, err
+	}
+	b, err := startKafka()
+	if err != nil {
+		return r, err
+	}
+	defer b.Close()
+	relay := relayProcess{binary: binary, args: []string{
+		"run", "--from", b.source(), "--to", b.target(), "--store", "bolt:" + dir + "/state",
+		"--vouch-from", time.Unix(0, 0).UTC().Format(time.RFC3339), // nothing was relayed before: the topic is new
+	}}
+	defer relay.kill()
+	p.say(fmt.Sprintf("seed %d: %d orders, 30 %% of them published again, through %s", o.seed, o.messages, b.name()))
+	traffic := newTraffic(o.messages, o.seed)
+	start := time.Now()
+	if err := relay.start(); err != nil {
+		return r, err
+	}
+	if err := play(ctx, o, traffic, b, &relay, p); err != nil {
+		return r, err
+	}
+	if err := drain(ctx, b, &relay, p); err != nil {
+		return r, err
+	}
+	took := time.Since(start)
+	if err := relay.stop(); err != nil {
+		return r, err
+	}
+	out, err := b.output(ctx)
+	if err != nil {
+		return r, err
+	}
+	r = check(traffic, out)
+	r.Broker, r.Kills, r.Seconds = o.broker, relay.kills, took.Seconds()
+	return r, nil
+}
+
+// play publishes the traffic in as many parts as there are kills, and one, and
+// kills the relay somewhere in the middle of each part but the last.
+func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProcess, p *progress) error {
+	rng := rand.New(rand.NewPCG(o.seed, 0))
+	const chunk = 200
+	parts := o.kills + 1
+	for part := range parts {
+		from, to := o.messages*part/parts, o.messages*(part+1)/parts
+		killAt := -1
+		if part < o.kills {
+			killAt = from + (to-from)*(30+rng.IntN(60))/100
+		}
+		if part > 0 {
+			// A kill while the relay waits for the dead one's partitions would prove
+			// nothing: wait until it works.
+			if err := until(ctx, time.Minute, "the relay to take up its work", func() (bool, error) {
+				return b.moved(), relay.alive()
+			}); err != nil {
+				return err
+			}
+		}
+		for at := from; at < to; at = min(at+chunk, to) {
+			if err := b.publish(ctx, t.orders[at:min(at+chunk, to)]); err != nil {
+				return err
+			}
+			p.bar("publishing", min(at+chunk, to), o.messages)
+			if killAt >= at && killAt < at+chunk {
+				relay.kill()
+				p.say(fmt.Sprintf("killed the relay after %d orders were published", min(at+chunk, to)))
+				b.mark()
+				if err := relay.start(); err != nil {
+					return err
+				}
+			}
+			if err := relay.alive(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// drain waits until the relay has committed everything.
+func drain(ctx context.Context, b broker, relay *relayProcess, p *progress) error {
+	return until(ctx, 2*time.Minute, "the relay to drain", func() (bool, error) {
+		done, all := b.committed()
+		p.bar("draining", done, all)
+		return done == all, relay.alive()
+	})
+}
+
+// until polls for a condition.
+func until(ctx context.Context, limit time.Duration, what string, condition func() (bool, error)) error {
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := condition(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return fmt.Errorf("waited %v for %s", limit, what)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// build compiles the relay as its users do.
+func build(ctx context.Context, dir string) (binary string, err error) {
+	binary = filepath.Join(dir, "dedup-relay")
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/oncequeue/oncequeue/cmd/dedup-relay").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build dedup-relay: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return binary, nil
+}
+
+// relayProcess is the relay as a child process, started again and again.
+type relayProcess struct {
+	binary string
+	args   []string
+	kills  int
+
+	cmd    *exec.Cmd
+	stderr *bytes.Buffer
+	exited chan struct{}
+	err    error // of the exit, once exited is closed
+}
+
+func (p *relayProcess) start() error {
+	p.stderr = &bytes.Buffer{}
+	p.cmd = exec.Command(p.binary, p.args...)
+	p.cmd.Stderr = p.stderr
+	if err := p.cmd.Start(); err != nil {
+		return fmt.Errorf("start dedup-relay: %w", err)
+	}
+	cmd, exited := p.cmd, make(chan struct{})
+	p.exited = exited
+	go func() {
+		p.err = cmd.Wait()
+		close(exited)
+	}()
+	return nil
+}
+
+// alive returns an error if the relay has exited by itself.
+func (p *relayProcess) alive() error {
+	select {
+	case <-p.exited:
+		return fmt.Errorf("dedup-relay ended by itself: %w\n%s", errors.Join(p.err, errors.New("exit")), p.stderr)
+	default:
+		return nil
+	}
+}
+
+// kill is the power cord.
+func (p *relayProcess) kill() {
+	if p.cmd == nil {
+		return
+	}
+	if p.cmd.Process.Kill() == nil {
+		p.kills++
+	}
+	<-p.exited
+}
+
+// stop asks the relay to drain and exit, and expects it to do so cleanly.
+func (p *relayProcess) stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(30 * time.Second):
+		return fmt.Errorf("dedup-relay did not stop within 30s of SIGTERM\n%s", p.stderr)
+	}
+	if p.err != nil {
+		return fmt.Errorf("dedup-relay did not stop cleanly: %w\n%s", p.err, p.stderr)
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// report is the account of what went in and what came out.
+type report struct {
+	Broker       string  `json:"broker"`
+	Messages     int     `json:"messages"`
+	UniqueIn     int     `json:"unique_in"`
+	UniqueOut    int     `json:"unique_out"`
+	Lost         int     `json:"lost"`
+	DuplicatesIn int     `json:"duplicates_in"`
+	RepeatedOut  int     `json:"repeated_out"`
+	Ambiguous    int     `json:"ambiguous"` // outputs with the header Dedup-Ambiguous
+	Kills        int     `json:"kills"`
+	Seconds      float64 `json:"seconds"`
+
+	dropped   int
+	unflagged int // repeats without the header
+}
+
+// check compares the output with the input. Of all outputs of a key at most one
+// may lack the flag: the first.
+func check(t *traffic, out []received) report {
+	payloads := make(map[string]string, t.unique)
+	for _, o := range t.orders {
+		payloads[o.key] = string(o.payload)
+	}
+	r := report{Messages: len(t.orders), UniqueIn: t.unique, DuplicatesIn: len(t.orders) - t.unique}
+	unflagged := make(map[string]int, t.unique)
+	seen := make(map[string]bool, t.unique)
+	for _, m := range out {
+		if payloads[m.key] != m.payload {
+			continue // not what was sent: its order is lost
+		}
+		seen[m.key] = true
+		if m.ambiguous {
+			r.Ambiguous++
+		} else {
+			unflagged[m.key]++
+		}
+	}
+	for _, n := range unflagged {
+		r.unflagged += n - 1
+	}
+	r.UniqueOut = len(seen)
+	r.Lost = r.UniqueIn - r.UniqueOut
+	r.RepeatedOut = len(out) - r.UniqueOut
+	r.dropped = r.Messages - len(out)
+	return r
+}
+
+func (r report) print(w io.Writer) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row := func(name string, n int, note string) { fmt.Fprintf(tw, "%s\t%d\t  %s\n", name, n, note) }
+	fmt.Fprintln(w)
+	row("unique in", r.UniqueIn, "")
+	row("unique out", r.UniqueOut, "")
+	row("lost", r.Lost, verdict(r.Lost == 0))
+	row("duplicates in", r.DuplicatesIn, "")
+	row("dropped", r.dropped, "")
+	row("repeated out", r.RepeatedOut, fmt.Sprintf("of which without Dedup-Ambiguous: %d %s", r.unflagged, verdict(r.unflagged == 0)))
+	row("flagged", r.Ambiguous, "outputs with Dedup-Ambiguous: a killed relay may have published them")
+	row("kills", r.Kills, "SIGKILL in the middle of the work")
+	row("messages/s", int(float64(r.Messages)/r.Seconds), fmt.Sprintf("over %.1f s, of which most is the group waiting for the dead: 6 s a kill", r.Seconds))
+	_ = tw.Flush()
+	fmt.Fprintln(w)
+}
+
+func verdict(ok bool) string {
+	if ok {
+		return "(ok)"
+	}
+	return "(FAILED)"
+}
+
+// progress shows what is going on: a bar on a terminal, a line now and then
+// elsewhere.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	label    string
+	last     time.Time
+	open     bool // a bar without its newline
+}
+
+func newProgress(w io.Writer) *progress {
+	p := &progress{w: w}
+	if f, ok := w.(*os.File); ok {
+		if info, err := f.Stat(); err == nil {
+			p.terminal = info.Mode()&os.ModeCharDevice != 0
+		}
+	}
+	return p
+}
+
+func (p *progress) say(text string) {
+	p.end()
+	fmt.Fprintln(p.w, text)
+}
+
+func (p *progress) end() {
+	if p.open {
+		fmt.Fprintln(p.w)
+		p.open = false
+	}
+}
+
+func (p *progress) bar(label string, done, all int) {
+	if label != p.label {
+		p.end()
+		p.label, p.last = label, time.Time{}
+	}
+	wait := 5 * time.Second
+	if p.terminal {
+		wait = 100 * time.Millisecond
+	}
+	if time.Since(p.last) < wait && done < all || all == 0 {
+		return
+	}
+	p.last = time.Now()
+	if !p.terminal {
+		fmt.Fprintf(p.w, "%s %d of %d\n", label, done, all)
+		return
+	}
+	const width = 40
+	full := width * done / all
+	fmt.Fprintf(p.w, "\r%-11s %s%s %d of %d ", label, strings.Repeat("█", full), strings.Repeat("░", width-full), done, all)
+	p.open = true
+	if done == all {
+		p.end()
+	}
+}

@@ -1,0 +1,70 @@
+package relay
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Headers that the relay writes. The prefix is reserved: what a message brings
+// under it is dropped, so that these are the relay's word and nobody else's.
+const (
+	headerPrefix    = "Dedup-"
+	HeaderID        = headerPrefix + "Id"        // dedup.ID of the key, in hexadecimal
+	HeaderSource    = headerPrefix + "Source"    // where the message came from: topic/partition@offset
+	HeaderAmbiguous = headerPrefix + "Ambiguous" // "true": an earlier run may have published it
+	HeaderStale     = headerPrefix + "Stale"     // "true": older than the store's memory
+	HeaderError     = headerPrefix + "Error"     // dead letters: why
+	HeaderAttempts  = headerPrefix + "Attempts"  // dead letters: how often it was tried
+)
+
+// output returns m as it goes to the topic: payload, key, timestamp and
+// headers unchanged, and the relay's own headers added. It shares m's bytes.
+func output(m *dedup.Message, topic string, more ...dedup.Header) *dedup.Message {
+	out := &dedup.Message{Topic: topic, Key: m.Key, Value: m.Value, Position: m.Position, Published: m.Published, Claim: m.Claim}
+	out.Headers = make(dedup.Headers, 0, len(m.Headers)+4+len(more))
+	for _, h := range m.Headers {
+		if len(h.Key) < len(headerPrefix) || !strings.EqualFold(h.Key[:len(headerPrefix)], headerPrefix) {
+			out.Headers = append(out.Headers, h)
+		}
+	}
+	add := func(key, value string) {
+		out.Headers = append(out.Headers, dedup.Header{Key: key, Value: []byte(value)})
+	}
+	if m.Claim.ID != (dedup.ID{}) { // a message without a key has none
+		add(HeaderID, m.Claim.ID.String())
+	}
+	add(HeaderSource, m.Position.String())
+	if m.Claim.Ambiguous {
+		add(HeaderAmbiguous, "true")
+	}
+	if m.Claim.Stale {
+		add(HeaderStale, "true")
+	}
+	out.Headers = append(out.Headers, more...)
+	return out
+}
+
+// letter returns m as a dead letter.
+func letter(m *dedup.Message, topic string, why error) *dedup.Message {
+	return output(m, topic,
+		dedup.Header{Key: HeaderError, Value: []byte(line(why.Error()))},
+		dedup.Header{Key: HeaderAttempts, Value: strconv.AppendInt(nil, int64(m.Claim.Attempt), 10)})
+}
+
+// line makes s one line of printable text, of a bounded length.
+func line(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	const most = 1024
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") // not half a character
+	}
+	return s
+}

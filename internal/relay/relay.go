@@ -1,0 +1,233 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
+	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
+	"github.com/segmentio/kafka-go"
+)
+
+// Config says what a Relay does.
+type Config struct {
+	From       Endpoint
+	To         Endpoint
+	DeadLetter Endpoint // the zero Endpoint: none
+	Store      StoreURL
+	Key        dedup.KeyFunc
+	Scope      string        // default: the source's group and the target
+	TTL        time.Duration // default: dedup.Options.TTL
+	Lease      time.Duration // default: dedup.Options.Lease
+	VouchFrom  time.Time     // nothing published before it was processed; zero: see the store
+	Logger     *slog.Logger
+}
+
+// source and sink are what a Relay needs of a broker.
+type (
+	source interface {
+		Check(ctx context.Context) error
+		RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error
+	}
+	sink interface {
+		io.Closer
+		Check(ctx context.Context) error
+		Publish(ctx context.Context, ms []*dedup.Message) []error
+	}
+)
+
+// Relay moves messages from a source to a sink.
+type Relay struct {
+	config  Config
+	source  source
+	sink    sink
+	letters sink // nil: none
+	dedup   *dedup.Deduplicator
+	store   io.Closer
+	output  health
+	started time.Time
+
+	relayed, ambiguous, duplicates, parked, retried atomic.Int64
+}
+
+// checkTimeout bounds how long Open waits for the brokers.
+const checkTimeout = 10 * time.Second
+
+// Open connects to the brokers, checks that the topics are there, and opens the
+// store, in this order, so that nothing is written for a configuration that
+// cannot work. Close the Relay in the end.
+func Open(ctx context.Context, c Config) (*Relay, error) {
+	if c.From.Kind == c.To.Kind && c.To.For(c.From.Topic) == c.From.Topic && overlap(c.From.Brokers, c.To.Brokers) {
+		return nil, fmt.Errorf("%v is both source and target: the relay would read its own output for ever", c.To)
+	}
+	if c.Scope == "" {
+		c.Scope = c.From.Group + " > " + c.To.Kind + ":" + c.To.Topic
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	r := &Relay{config: c, store: io.NopCloser(nil), started: time.Now()}
+	r.output = health{what: "the target " + c.To.String(), logger: c.Logger}
+	if err := r.open(ctx); err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Relay) open(ctx context.Context) error {
+	c := &r.config
+	var err error
+	if r.source, err = newSource(c.From, c.Logger); err != nil {
+		return fmt.Errorf("source %v: %w", c.From, err)
+	}
+	if r.sink, err = newSink(c.To); err != nil {
+		return fmt.Errorf("target %v: %w", c.To, err)
+	}
+	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: dedup.Hooks{Decided: r.decided}, MaxResult: -1}
+	if c.DeadLetter.Kind != "" {
+		if r.letters, err = newSink(c.DeadLetter); err != nil {
+			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
+		}
+		options.DeadLetter = r.bury
+	}
+	// Options that do not fit together are refused before anything is written.
+	if _, err = dedup.New(memstore.New(nil), c.Scope, c.Key, options); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if err := r.source.Check(ctx); err != nil {
+		return fmt.Errorf("source %v: %w", c.From, err)
+	}
+	if err := r.sink.Check(ctx); err != nil {
+		return fmt.Errorf("target %v: %w", c.To, err)
+	}
+	if r.letters != nil {
+		if err := r.letters.Check(ctx); err != nil {
+			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
+		}
+	}
+	store, closer, err := c.Store.open(c.VouchFrom, c.Logger)
+	if err != nil {
+		return err
+	}
+	r.store = closer
+	r.dedup, err = dedup.New(store, c.Scope, c.Key, options)
+	return err
+}
+
+func overlap(a, b []string) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x == y {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func newSource(e Endpoint, logger *slog.Logger) (source, error) {
+	config := &kafkatransport.Config{ClientID: "dedup-relay", SessionTimeout: e.Session, Logger: logger}
+	if e.Latest {
+		config.StartOffset = kafka.LastOffset
+	}
+	return kafkatransport.NewConsumer(e.Brokers, e.Group, []string{e.Topic}, config)
+}
+
+// newSink returns a sink that writes to each message's own topic, which output
+// has set.
+func newSink(e Endpoint) (sink, error) {
+	return kafkatransport.NewSink(e.Brokers, "", &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
+}
+
+// Run relays until ctx ends, then drains what is under way and returns nil. Any
+// other return is an error. A broker or store that goes away is waited for.
+func (r *Relay) Run(ctx context.Context) error {
+	err := r.source.RunBatch(ctx, r.dedup, r.publish)
+	// What runs has drained, or has outlived its time: either way a short wait.
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return errors.Join(err, r.dedup.Shutdown(closing))
+}
+
+// Close releases the connections and the store. Call it after Run.
+func (r *Relay) Close() error {
+	var errs []error
+	for _, s := range []sink{r.sink, r.letters} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(append(errs, r.store.Close())...)
+}
+
+// publish is the handler: a message is done when the target has confirmed it. A
+// target that is down is no fault of the message, so that costs no attempt; a
+// message that the target refuses for good is parked.
+func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer {
+	out := make([]*dedup.Message, len(ms))
+	for i, m := range ms {
+		out[i] = output(m, r.config.To.For(m.Topic))
+	}
+	answers := make([]dedup.Answer, len(ms))
+	errs := r.sink.Publish(ctx, out)
+	wait := r.output.seen(errs)
+	for i, err := range errs {
+		if err != nil {
+			answers[i].Err = dedup.RetryAfter(dedup.Transient(fmt.Errorf("publish to %s: %w", out[i].Topic, err)), wait)
+		}
+	}
+	return answers
+}
+
+// bury is the Deduplicator's DeadLetter.
+func (r *Relay) bury(ctx context.Context, m *dedup.Message, why error) error {
+	return r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})[0]
+}
+
+func (r *Relay) decided(e dedup.Event) {
+	switch {
+	case !e.Result.Settled():
+		r.retried.Add(1)
+	case e.Result.Outcome == dedup.Processed:
+		r.relayed.Add(1)
+		if e.Message.Claim.Ambiguous {
+			r.ambiguous.Add(1)
+		}
+	case e.Result.Outcome == dedup.Duplicate:
+		r.duplicates.Add(1)
+	default:
+		r.parked.Add(1)
+	}
+}
+
+// Summary says what a Relay has done so far.
+type Summary struct {
+	Relayed    int64 // published, confirmed and recorded; Ambiguous of them flagged so
+	Ambiguous  int64
+	Duplicates int64 // dropped
+	Parked     int64 // in the dead letters
+	Retried    int64 // tries that did not settle their message
+	Took       time.Duration
+}
+
+// Summary returns the counts so far.
+func (r *Relay) Summary() Summary {
+	return Summary{
+		Relayed: r.relayed.Load(), Ambiguous: r.ambiguous.Load(), Duplicates: r.duplicates.Load(),
+		Parked: r.parked.Load(), Retried: r.retried.Load(), Took: time.Since(r.started),
+	}
+}
+
+func (s Summary) String() string {
+	return fmt.Sprintf("relayed=%d ambiguous=%d duplicates=%d parked=%d retried=%d took=%v",
+		s.Relayed, s.Ambiguous, s.Duplicates, s.Parked, s.Retried, s.Took.Round(time.Millisecond))
+}
