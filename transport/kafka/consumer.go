@@ -17,7 +17,7 @@ const (
 	// leaveTimeout is how long leaving the group may take at the end of Run.
 	leaveTimeout = time.Second
 	// stragglerTimeout is how long Run waits at its end for handlers that ignore
-	// their cancelled context.
+	// their cancelled context; DrainTimeout if that is shorter.
 	stragglerTimeout = 5 * time.Second
 	// joinBackoff is the pause after a failed try to join the group.
 	joinBackoff = 500 * time.Millisecond
@@ -182,7 +182,7 @@ func (s *session) assigned(g *generation) {
 	}
 	slices.Sort(names)
 	s.log.Info("partitions assigned", "partitions", names)
-	s.status.keep(func(what string) bool { return slices.Contains(names, what) })
+	s.status.joined(names)
 }
 
 // leave ends the membership. What does not end in time, such as a join that
@@ -200,7 +200,7 @@ func (s *session) finish() error {
 		s.stragglers.Wait()
 		close(idle)
 	}()
-	if pause(idle, stragglerTimeout) {
+	if pause(idle, min(stragglerTimeout, s.config.DrainTimeout)) {
 		return fmt.Errorf("kafkatransport: %d handlers still run although their context was cancelled; their claims stay held until they return or this process ends", s.active.Load())
 	}
 	return nil

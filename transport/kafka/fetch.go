@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -47,7 +48,7 @@ func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error
 		ReplicaID:      -1,
 		MaxWaitTime:    int32(s.maxWait.Milliseconds()),
 		MinBytes:       1,
-		MaxBytes:       int32(s.maxBytes),
+		MaxBytes:       math.MaxInt32, // there is one partition, and its bound counts
 		IsolationLevel: readCommitted,
 		SessionEpoch:   -1, // no fetch session
 		Topics: []fetchapi.RequestTopic{{Topic: s.topic, Partitions: []fetchapi.RequestPartition{{

@@ -84,7 +84,6 @@ func (g *generation) locate(ctx context.Context, p *partition) (int64, bool) {
 	for ctx.Err() == nil {
 		start, end, err := g.link.bounds(ctx, p.source.topic, p.source.partition)
 		if err == nil {
-			g.status.good(p.name)
 			offset := start
 			if p.first == kafka.LastOffset {
 				offset = end

@@ -41,19 +41,19 @@ func (s *status) good(what string) {
 	}
 }
 
-// keep forgets the failures of what is no longer this member's business.
-func (s *status) keep(mine func(what string) bool) {
+// joined says that the group answers and assigned the partitions. If something
+// failed before, all is well again only when each of them was fetched.
+func (s *status) joined(partitions []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	failed := len(s.failing)
-	for what := range s.failing {
-		if !mine(what) {
-			delete(s.failing, what)
-		}
+	if len(s.failing) == 0 {
+		return
 	}
-	if failed > 0 {
-		s.recovered()
+	clear(s.failing)
+	for _, p := range partitions {
+		s.failing[p] = true
 	}
+	s.recovered()
 }
 
 func (s *status) recovered() {

@@ -1,0 +1,266 @@
+package kafkatransport
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// quick is a Config whose intervals suit tests.
+func quick(t *testing.T) *Config {
+	return &Config{
+		SessionTimeout:    3 * time.Second,
+		HeartbeatInterval: 100 * time.Millisecond,
+		RebalanceTimeout:  10 * time.Second,
+		CommitInterval:    20 * time.Millisecond,
+		MaxWait:           50 * time.Millisecond,
+		Logger:            testLogger(t),
+		watchInterval:     100 * time.Millisecond,
+	}
+}
+
+// testLogger shows the log of a test that failed, and nothing after its end.
+func testLogger(t *testing.T) *slog.Logger {
+	w := &testWriter{t: t}
+	t.Cleanup(w.close)
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+type testWriter struct {
+	mu     sync.Mutex
+	t      *testing.T
+	closed bool
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.t.Logf("%s", p)
+	}
+	return len(p), nil
+}
+
+func (w *testWriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+}
+
+func newConsumer(t *testing.T, k *brokertest.Kafka, group string, c *Config, topics ...string) *Consumer {
+	t.Helper()
+	consumer, err := NewConsumer(k.Addrs(), group, topics, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return consumer
+}
+
+// newDeduplicator has a store in memory, and takes keys from the header.
+func newDeduplicator(t *testing.T, o *dedup.Options) *dedup.Deduplicator {
+	t.Helper()
+	return newDeduplicatorOver(t, memstore.New(nil), o)
+}
+
+func newDeduplicatorOver(t *testing.T, store dedup.Store, o *dedup.Options) *dedup.Deduplicator {
+	t.Helper()
+	d, err := dedup.New(store, "test", dedup.HeaderKey(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := d.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	return d
+}
+
+// run is a Run or RunBatch that goes on in the background.
+type run struct {
+	t      *testing.T
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+func start(t *testing.T, f func(ctx context.Context) error) *run {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &run{t: t, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		r.err = f(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-r.done
+	})
+	return r
+}
+
+// stop ends the context of the run and returns what it returned.
+func (r *run) stop() error {
+	r.t.Helper()
+	r.cancel()
+	return r.wait()
+}
+
+func (r *run) wait() error {
+	r.t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(30 * time.Second):
+		r.t.Fatal("Run did not return within 30s")
+	}
+	return r.err
+}
+
+// eventually polls until the condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			t.Fatalf("not within 30s: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// numbered makes n records with the keys "k0" to "k<keys-1>" in turn, each with
+// an idempotency key of its own, and its number as the value.
+func numbered(topic string, from, n, keys int) []*kgo.Record {
+	records := make([]*kgo.Record, n)
+	for i := range records {
+		id := fmt.Sprint(from + i)
+		records[i] = &kgo.Record{
+			Topic:   topic,
+			Key:     fmt.Appendf(nil, "k%d", (from+i)%keys),
+			Value:   []byte(id),
+			Headers: []kgo.RecordHeader{{Key: dedup.HeaderIdempotencyKey, Value: []byte(id)}},
+		}
+	}
+	return records
+}
+
+func produce(t *testing.T, k *brokertest.Kafka, records ...*kgo.Record) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := k.Produce(ctx, false, records...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// complete says whether the group has committed the ends of the topic.
+func complete(k *brokertest.Kafka, group, topic string) bool {
+	committed := k.Committed(group, topic)
+	for p, end := range k.Ends(topic) {
+		if end > 0 && committed[p] != end {
+			return false
+		}
+	}
+	return true
+}
+
+// journal notes what a handler saw.
+type journal struct {
+	mu      sync.Mutex
+	runs    map[string]int      // by value: handlers that succeeded
+	byKey   map[string][]string // values in the order of their runs
+	running map[string]bool     // keys whose handler runs
+	overlap int                 // how often a handler began while another ran for its key
+}
+
+func newJournal() *journal {
+	return &journal{runs: map[string]int{}, byKey: map[string][]string{}, running: map[string]bool{}}
+}
+
+func (j *journal) begin(m *dedup.Message) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	key := string(m.Key)
+	if key != "" && j.running[key] {
+		j.overlap++
+	}
+	j.running[key] = true
+}
+
+func (j *journal) end(m *dedup.Message, ok bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	key := string(m.Key)
+	j.running[key] = false
+	if ok {
+		j.runs[string(m.Value)]++
+		j.byKey[key] = append(j.byKey[key], string(m.Value))
+	}
+}
+
+func (j *journal) handle(_ context.Context, m *dedup.Message) ([]byte, error) {
+	j.begin(m)
+	j.end(m, true)
+	return nil, nil
+}
+
+func (j *journal) handleBatch(_ context.Context, ms []*dedup.Message) []dedup.Answer {
+	for _, m := range ms {
+		j.begin(m)
+		j.end(m, true)
+	}
+	return make([]dedup.Answer, len(ms))
+}
+
+func (j *journal) seen() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.runs)
+}
+
+// check wants each of n messages once, those of one key in order.
+func (j *journal) check(t *testing.T, n int) {
+	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.runs) != n {
+		t.Errorf("got %d messages handled, want %d", len(j.runs), n)
+	}
+	for value, times := range j.runs {
+		if times != 1 {
+			t.Errorf("message %s: got %d runs, want 1", value, times)
+		}
+	}
+	if j.overlap > 0 {
+		t.Errorf("got %d handlers begun while another ran for the same key, want 0", j.overlap)
+	}
+	for key, values := range j.byKey {
+		last := -1
+		for _, v := range values {
+			var n int
+			if _, err := fmt.Sscan(v, &n); err != nil {
+				t.Fatalf("value %q: %v", v, err)
+			}
+			if n <= last {
+				t.Errorf("key %s: got %d after %d", key, n, last)
+			}
+			last = n
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package kafkatransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+)
+
+func TestNewPartitionsAndTopicsArePickedUp(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	produce(t, k, numbered("t", 0, 100, 100)...)
+	j := newJournal()
+	c, d := newConsumer(t, k, "g", quick(t), "t", "later"), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	eventually(t, "the topic that exists is consumed although the other does not", func() bool { return complete(k, "g", "t") && j.seen() == 100 })
+
+	if err := k.Cluster().CreateTopic("later", 2, nil); err != nil {
+		t.Fatal(err)
+	}
+	produce(t, k, numbered("later", 100, 100, 100)...)
+	eventually(t, "the topic that was created is consumed", func() bool { return complete(k, "g", "later") && j.seen() == 200 })
+
+	addPartitions(t, k, "t", 4)
+	records := numbered("t", 200, 100, 100)
+	for i, r := range records {
+		r.Partition = int32(i % 4)
+	}
+	pinned(t, k, records...)
+	eventually(t, "the new partitions are consumed", func() bool { return complete(k, "g", "t") && j.seen() == 300 })
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	j.check(t, 300)
+}
+
+func addPartitions(t *testing.T, k *brokertest.Kafka, topic string, n int32) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.Addrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	rt := kmsg.NewCreatePartitionsRequestTopic()
+	rt.Topic, rt.Count = topic, n
+	req.Topics, req.TimeoutMillis = append(req.Topics, rt), 5000
+	res, err := req.RequestWith(context.Background(), cl)
+	if err != nil || res.Topics[0].ErrorCode != 0 {
+		t.Fatalf("create partitions: %v, %+v", err, res)
+	}
+}
+
+func TestRetentionThatOvertookTheGroupHalts(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	produce(t, k, numbered("t", 0, 10, 10)...)
+	c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	produce(t, k, numbered("t", 10, 10, 10)...)
+	if err := k.Cluster().DeleteRecords("t", 0, 15); err != nil {
+		t.Fatal(err)
+	}
+	err := c.Run(context.Background(), d, newJournal().handle)
+	if !errors.Is(err, dedup.ErrHalted) || !errors.Is(err, errOutOfRange) {
+		t.Errorf("Run: got %v, want ErrHalted and errOutOfRange", err)
+	}
+	wantErrorHas(t, err, "t/0 at 10 begins at 15", "5 messages were deleted unread")
+}
+
+func TestStartOffset(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	produce(t, k, numbered("t", 0, 10, 10)...)
+	if err := k.Cluster().DeleteRecords("t", 0, 4); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		start int64
+		want  int // messages of the first ten
+	}{{kafka.FirstOffset, 6}, {kafka.LastOffset, 0}} {
+		group := fmt.Sprint("g", x.start)
+		config := quick(t)
+		config.StartOffset = x.start
+		j := newJournal()
+		c, d := newConsumer(t, k, group, config, "t"), newDeduplicator(t, nil)
+		r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+		// Also where nothing was consumed: else a restart would skip what came meanwhile.
+		eventually(t, "the group has committed the end", func() bool { return complete(k, group, "t") })
+		if got := j.seen(); got != x.want {
+			t.Errorf("StartOffset %d: got %d messages, want %d", x.start, got, x.want)
+		}
+		if err := r.stop(); err != nil {
+			t.Errorf("Run: got %v, want nil", err)
+		}
+	}
+}
+
+// TestTransactions: records of aborted transactions and the markers are not
+// handed out, and are committed past.
+func TestTransactions(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.Addrs()...), kgo.TransactionalID("x"), kgo.DefaultProduceTopic("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx := context.Background()
+	transaction := func(commit kgo.TransactionEndTry, from, n int) {
+		t.Helper()
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.ProduceSync(ctx, numbered("t", from, n, 10)...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.EndTransaction(ctx, commit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := func(n int) *kgo.Record {
+		r := numbered("t", n, 1, 1)[0]
+		r.Key = []byte("outside")
+		return r
+	}
+	want := 0
+	for i := range 6 {
+		commit := kgo.TransactionEndTry(i%2 == 0)
+		transaction(commit, i*50, 50)
+		if commit {
+			want += 50
+		}
+		produce(t, k, outside(1000+i)) // of any transaction
+		want++
+	}
+	config := quick(t)
+	config.FetchMaxBytes = 2000 // so that transactions span fetches
+	j := newJournal()
+	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	eventually(t, "the group has committed the end, trailing marker included", func() bool { return complete(k, "g", "t") })
+
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(ctx, numbered("t", 2000, 10, 10)...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	produce(t, k, outside(1100)) // behind an open transaction
+	if got := j.seen(); got != want {
+		t.Errorf("got %d messages while a transaction is open, want %d", got, want)
+	}
+	if err := cl.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		t.Fatal(err)
+	}
+	want++
+	eventually(t, "the group has committed the end", func() bool { return complete(k, "g", "t") })
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	j.check(t, want)
+	for value := range j.runs {
+		var n int
+		if _, err := fmt.Sscan(value, &n); err != nil || n >= 2000 || n < 1000 && n/50%2 == 1 {
+			t.Errorf("message %q of an aborted transaction was handed out", value)
+		}
+	}
+}
