@@ -195,16 +195,19 @@ func (s *Store) hold(c *change) {
 		return
 	}
 	h := s.held[c.id]
-	if h == nil {
-		h = &claim{record: c.record, seq: c.seq, stored: c.record.Expires}
+	if h == nil || h.record.Token != c.record.Token {
+		h = &claim{record: c.record, seq: c.seq, stored: c.record.Expires, beside: c.beside}
 		s.held[c.id] = h
 	}
-	if c.append {
-		h.seq, h.stored = c.seq, c.record.Expires
-	}
 	// What renewed it since the batch read it comes after the batch.
-	if h.record.Token != c.record.Token || h.beside == c.beside {
-		h.record, h.beside = c.record, c.beside
+	overtaken := h.beside != c.beside
+	if !overtaken {
+		h.record = c.record
+	}
+	if c.append {
+		h.seq, h.stored, h.renewed = c.seq, c.record.Expires, overtaken
+	} else {
+		h.renewed = true
 	}
 }
 

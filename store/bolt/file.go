@@ -97,17 +97,27 @@ func (f *file) decode(seq uint64, value []byte) (kind, entry, error) {
 	return k, e, err
 }
 
-// damage makes the error for an entry of the file that cannot be read. value,
-// if there is one, is where bbolt has mapped it.
+// damage makes the error for an entry of the file that cannot be read; value, if
+// it is known, is what bbolt returned for it.
 func (f *file) damage(seq uint64, value []byte, cause error) error {
 	if errors.Is(cause, ErrFormat) {
 		return fmt.Errorf("boltstore: %s: %w", f.path, cause)
 	}
-	offset := int64(-1)
-	if len(value) > 0 {
-		offset = int64(uintptr(unsafe.Pointer(unsafe.SliceData(value))) - f.db.Info().Data)
+	return &DamageError{File: f.path, Sequence: seq, Last: seq, Offset: f.offset(value), Cause: cause}
+}
+
+// offset returns where in the file value is, or -1. The mapping tells, except for
+// the first few entries of a file, of which bbolt may return a copy.
+func (f *file) offset(value []byte) int64 {
+	info, err := os.Stat(f.path)
+	if err != nil || len(value) == 0 {
+		return -1
 	}
-	return &DamageError{File: f.path, Sequence: seq, Last: seq, Offset: offset, Cause: cause}
+	offset := int64(uintptr(unsafe.Pointer(unsafe.SliceData(value))) - f.db.Info().Data)
+	if offset < 0 || offset >= info.Size() {
+		return -1
+	}
+	return offset
 }
 
 // guarded runs fn and makes an error of what bbolt does on a damaged page: it

@@ -59,10 +59,11 @@ var (
 // claim is a claim that this Store granted and whose lease lives. Renewals
 // change it and not the log.
 type claim struct {
-	record dedup.Record
-	seq    uint64    // of its record in the log
-	stored time.Time // Expires as it stands there
-	beside int       // renewals beside the writer
+	record  dedup.Record
+	seq     uint64    // of its record in the log
+	stored  time.Time // Expires as it stands there
+	renewed bool      // since it was written there
+	beside  int       // renewals beside the writer
 }
 
 // Apply implements dedup.Store. What it answers is on disk. When the disk fails
@@ -124,7 +125,7 @@ func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
 		}
 		after, reply := dedup.Step(c.record, ops[i], now, 0)
 		if reply.Status == dedup.StatusOK {
-			c.record = after
+			c.record, c.renewed = after, true
 			c.beside++
 		}
 		replies[i] = reply

@@ -1,7 +1,10 @@
 package boltstore
 
 import (
+	"errors"
+	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -9,25 +12,68 @@ import (
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
-		return openTending(t, t.TempDir(), clock, &Options{})
-	})
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(workerDir); dir != "" {
+		work(dir)
+	}
+	goleak.VerifyTestMain(m)
 }
 
-func openTending(t *testing.T, dir string, clock storetest.Clock, o *Options) dedup.Store {
-	t.Helper()
-	o.Now = clock.Now
-	s, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
+// The suite runs on a store as users have it, and on one in which everything
+// that is rare happens all the time: files roll and are dropped whenever the
+// time moves, and most keys share their hash with others.
+var variants = []struct {
+	name string
+	open func(t *testing.T, dir string, clock storetest.Clock) *Store
+}{
+	{"default", func(t *testing.T, dir string, clock storetest.Clock) *Store {
+		s, err := Open(dir, &Options{Now: clock.Now})
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	return s
+		return s
+	}},
+	{"rolling", func(t *testing.T, dir string, clock storetest.Clock) *Store {
+		s, err := openWith(dir, &Options{Now: clock.Now, RollBytes: minRollBytes, RollAge: time.Millisecond}, fewHashes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clock.OnAdvance(func(time.Time) {
+			if err := s.tend(); err != nil && !errors.Is(err, errStopped) && !errors.Is(err, ErrClosed) {
+				t.Errorf("tend: %v", err)
+			}
+		})
+		return s
+	}},
+}
+
+func fewHashes(id dedup.ID) uint64 { return hashID(id) & 7 }
+
+func TestStore(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+				s := v.open(t, t.TempDir(), clock)
+				t.Cleanup(func() { closeStore(t, s) })
+				return s
+			})
+		})
+	}
+}
+
+func TestDurable(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			storetest.RunDurable(t, func(t *testing.T, dir string, clock storetest.Clock) dedup.Store {
+				return v.open(t, dir, clock)
+			})
+		})
+	}
+}
+
+func closeStore(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
 }

@@ -95,8 +95,7 @@ func (s *Store) tendClaims() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for id, c := range s.held {
-			ended := !c.record.LeaseEnd.After(b.now)
-			if ended && (!c.record.Expires.After(c.stored) || !c.record.Expires.After(b.now)) {
+			if !c.record.LeaseEnd.After(b.now) && !c.renewed {
 				delete(s.held, id)
 			}
 		}
@@ -111,10 +110,7 @@ func (b *batch) renewed(fn func(*claim) bool, limit int) {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	for id, c := range b.s.held {
-		if !c.record.Expires.After(c.stored) || !c.record.Expires.After(b.now) {
-			continue
-		}
-		if fn(c) && (limit == 0 || len(b.changes) < limit) {
+		if c.renewed && fn(c) && (limit == 0 || len(b.changes) < limit) {
 			b.add(change{id: id, record: c.record, seq: c.seq, beside: c.beside, changed: true, append: true})
 		}
 	}
@@ -174,41 +170,45 @@ type remains struct {
 	entry
 }
 
-// carry takes one step of dropping f, from the entry seq on: what the index still
-// has there goes from it if it has expired, and else is appended to the newest
-// file. It returns where to go on; 0: that was the last step.
+// carry takes one step of dropping f, from the entry seq on. It returns where to
+// go on; 0: that was the last step.
 func (s *Store) carry(f *file, seq uint64) (next uint64, err error) {
 	found, next, err := s.remains(f, seq)
 	if err != nil || len(found) == 0 {
 		return next, err
 	}
-	return next, s.asWriter(func() error {
-		b := s.newBatch()
-		s.mu.Lock()
-		for _, r := range found {
-			// A key that got another record since is none of ours.
-			if hash := s.hash(r.id); !s.index.has(hash, r.seq) {
-				continue
-			}
-			at := claim{record: s.lapsed(r.record), seq: r.seq}
-			if c := s.held[r.id]; c != nil && c.seq == r.seq {
-				at = *c // renewed
-			}
-			if at.record.Expires.After(b.now) {
-				b.add(change{id: r.id, record: at.record, seq: at.seq, beside: at.beside, changed: true, append: true})
-			}
+	return next, s.asWriter(func() error { return s.move(found) })
+}
+
+// move takes records out of their file as far as the index has them there still:
+// what has expired is forgotten, the rest appended to the newest file. The caller
+// has the right to write.
+func (s *Store) move(found []remains) error {
+	b := s.newBatch()
+	s.mu.Lock()
+	for _, r := range found {
+		// A key that got another record since is none of ours.
+		if !s.index.has(s.hash(r.id), r.seq) {
+			continue
 		}
-		s.mu.Unlock()
-		if err := b.write(); err != nil {
-			return err
+		at := claim{record: s.lapsed(r.record), seq: r.seq}
+		if c := s.held[r.id]; c != nil && c.seq == r.seq {
+			at = *c // renewed
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, r := range found {
-			s.index.remove(s.hash(r.id), r.seq)
+		if at.record.Expires.After(b.now) {
+			b.add(change{id: r.id, record: at.record, seq: at.seq, beside: at.beside, changed: true, append: true})
 		}
-		return nil
-	})
+	}
+	s.mu.Unlock()
+	if err := b.write(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range found {
+		s.index.remove(s.hash(r.id), r.seq)
+	}
+	return nil
 }
 
 // remains reads one step of the entries of f from seq on, and returns those that

@@ -1,0 +1,3 @@
+package boltstore
+const workerDir = "X"
+func work(string) {}
