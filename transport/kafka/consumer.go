@@ -201,7 +201,8 @@ func (s *session) finish() error {
 		close(idle)
 	}()
 	if pause(idle, min(stragglerTimeout, s.config.DrainTimeout)) {
-		return fmt.Errorf("kafkatransport: %d handlers still run although their context was cancelled; their claims stay held until they return or this process ends", s.active.Load())
+		handlers := s.active.Load()
+		return fmt.Errorf("kafkatransport: %d handlers still run although their context was cancelled, %d other calls wait for the store; their claims stay held until they return or this process ends", handlers, max(s.calls.Load()-handlers, 0))
 	}
 	return nil
 }

@@ -75,20 +75,26 @@ func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error
 	if p.ErrorCode != 0 {
 		return batch{}, kafka.Error(p.ErrorCode)
 	}
+	return s.decode(p, offset)
+}
+
+// decode returns the messages from offset on.
+func (s *source) decode(p *fetchapi.ResponsePartition, offset int64) (batch, error) {
 	d := decoder{
 		source:  s,
 		now:     time.Now(),
 		next:    offset,
+		base:    -1,
 		aborted: p.AbortedTransactions,
 		batch:   batch{messages: make([]dedup.Message, 0, s.expect)},
 	}
 	if err := d.walk(p.RecordSet.Records); err != nil {
 		return batch{}, err
 	}
-	if d.batches > 0 && d.next == offset {
-		// Compaction leaves batches without records. The first batch covers the
-		// offset asked for, so that much is certain to hold nothing.
-		d.next = offset + 1
+	if d.base >= 0 && d.next == offset {
+		// Compaction leaves batches without records. kafka-go does not tell how far
+		// they reach, but the first covers the offset asked for, and each its base.
+		d.next = max(offset, d.base) + 1
 	}
 	d.batch.next = d.next
 	s.expect = len(d.batch.messages)
@@ -99,8 +105,8 @@ func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error
 type decoder struct {
 	source  *source
 	now     time.Time
-	next    int64 // the offset after the last record seen
-	batches int
+	next    int64                          // the offset after the last record seen
+	base    int64                          // of the last batch; -1 before the first
 	aborted []fetchapi.ResponseTransaction // not yet reached, in the order of their first offsets
 	active  map[int64]bool                 // producers inside an aborted transaction
 	batch   batch
@@ -136,7 +142,7 @@ func (d *decoder) walk(r protocol.RecordReader) error {
 		}
 		return d.each(b.Records, d.add)
 	case *protocol.MessageSet:
-		d.batches++
+		d.enter(b.BaseOffset)
 		return d.each(b.Records, d.add)
 	default:
 		return fmt.Errorf("unexpected kind %T of record batch", r)
@@ -145,7 +151,7 @@ func (d *decoder) walk(r protocol.RecordReader) error {
 
 // enter begins a batch, and the aborted transactions that begin with it.
 func (d *decoder) enter(base int64) {
-	d.batches++
+	d.base = base
 	for len(d.aborted) > 0 && d.aborted[0].FirstOffset <= base {
 		if d.active == nil {
 			d.active = make(map[int64]bool)

@@ -228,6 +228,7 @@ type session struct {
 	newWorkers func([]*partition) workers
 
 	known      map[string]int // partitions of each topic when the group was joined
+	calls      atomic.Int64   // of Do and DoBatch under way
 	active     atomic.Int64   // handlers that run
 	stragglers sync.WaitGroup // generations that still have something running
 }

@@ -136,12 +136,22 @@ func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
 	}
 	defer s.calls.Done()
 	byTarget := make(map[target][]int, 1)
+	topics := make(map[string]partitions, 1)
 	for i, m := range ms {
-		t, err := s.target(ctx, m)
-		if err != nil {
-			errs[i] = err
+		topic := s.topic
+		if topic == "" {
+			topic = m.Topic
+		}
+		ps, known := topics[topic]
+		if !known {
+			ps = s.partitions(ctx, topic)
+			topics[topic] = ps
+		}
+		if ps.err != nil {
+			errs[i] = ps.err
 			continue
 		}
+		t := target{topic, s.choose(m, ps.count)}
 		byTarget[t] = append(byTarget[t], i)
 	}
 	var writers sync.WaitGroup
@@ -165,38 +175,30 @@ type target struct {
 
 func (t target) String() string { return fmt.Sprintf("%s/%d", t.topic, t.partition) }
 
-func (s *Sink) target(ctx context.Context, m *dedup.Message) (target, error) {
-	topic := s.topic
-	if topic == "" {
-		topic = m.Topic
-		if err := checkTopic(topic); err != nil {
-			return target{}, dedup.Permanent(err)
-		}
-	}
-	n, err := s.countPartitions(ctx, topic)
-	if err != nil {
-		return target{}, dedup.Transient(fmt.Errorf("kafkatransport: publish to %s: %w", topic, err))
-	}
-	return target{topic, s.choose(m, n)}, nil
+// partitions is how many partitions a topic has, or why that is not known.
+type partitions struct {
+	count int
+	err   error
 }
 
-func (s *Sink) countPartitions(ctx context.Context, topic string) (int, error) {
+func (s *Sink) partitions(ctx context.Context, topic string) partitions {
+	if err := checkTopic(topic); err != nil {
+		return partitions{err: dedup.Permanent(err)}
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
-	for try := range 2 {
+	for range 2 {
 		counts, err := s.link.partitions(ctx, topic)
 		if err != nil {
 			s.link.renew()
-			return 0, err
+			return partitions{err: dedup.Transient(fmt.Errorf("kafkatransport: publish to %s: %w", topic, err))}
 		}
 		if n := counts[topic]; n > 0 {
-			return n, nil
+			return partitions{count: n}
 		}
-		if try == 0 {
-			s.link.renew() // it may have been created since
-		}
+		s.link.renew() // it may have been created since
 	}
-	return 0, fmt.Errorf("%w; create it, or correct the name", errNoTopic)
+	return partitions{err: dedup.Transient(fmt.Errorf("kafkatransport: publish to %s: %w; create it, or correct the name", topic, errNoTopic))}
 }
 
 // choose returns a partition of n.

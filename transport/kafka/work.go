@@ -91,7 +91,9 @@ func (l *lanes) start(g *generation) {
 // generation drains.
 func (l *lanes) settle(g *generation, it item, h dedup.Handler) {
 	for !g.draining() && !it.partition.halted.Load() {
+		g.calls.Add(1)
 		r := l.d.Do(g.handlers, it.message, h)
+		g.calls.Add(-1)
 		switch {
 		case r.Settled():
 			it.partition.settle(it.seq)
@@ -159,9 +161,12 @@ func (b *batches) settle(g *generation, items []item, h dedup.BatchHandler) {
 		for _, it := range items {
 			ms = append(ms, it.message)
 		}
+		g.calls.Add(1)
+		results := b.d.DoBatch(g.handlers, ms, h)
+		g.calls.Add(-1)
 		again, wait := items[:0], minRetry
 		halt, why := item{}, dedup.Result{}
-		for i, r := range b.d.DoBatch(g.handlers, ms, h) {
+		for i, r := range results {
 			it := items[i]
 			if r.Settled() {
 				it.partition.settle(it.seq)
