@@ -27,17 +27,18 @@ type batch struct {
 	values [][]byte
 }
 
-// change is what a batch does to one key.
+// change is what a batch does to one key, and how the key stands with that.
 type change struct {
-	id      dedup.ID
-	record  dedup.Record
-	seq     uint64 // of the record in the log; 0: none
-	prev    uint64 // of the one it replaces
-	beside  int    // the claim's count when it was read
+	id dedup.ID
+	standing
+	prev    uint64 // sequence number of the record that is replaced; 0: none
 	err     error  // the record could not be read
 	changed bool   // in memory
 	append  bool   // in the log
 }
+
+// rewrite has the record appended again, as it is.
+func (c *change) rewrite() { c.changed, c.append = true, true }
 
 // newBatch starts a batch. The caller has the right to write.
 func (s *Store) newBatch() *batch {
@@ -66,15 +67,15 @@ func (b *batch) end() {
 }
 
 // add adds a key to the batch.
-func (b *batch) add(c change) *change {
+func (b *batch) add(id dedup.ID, at standing) *change {
 	if len(b.slab) == cap(b.slab) {
 		b.slab = make([]change, 0, max(64, 2*cap(b.slab))) // the old one lives on in b.changes
 	}
-	b.slab = append(b.slab, c)
-	p := &b.slab[len(b.slab)-1]
-	b.keys[c.id] = p
-	b.changes = append(b.changes, p)
-	return p
+	b.slab = append(b.slab, change{id: id, standing: at})
+	c := &b.slab[len(b.slab)-1]
+	b.keys[id] = c
+	b.changes = append(b.changes, c)
+	return c
 }
 
 // load returns the batch's own view of a key.
@@ -83,7 +84,9 @@ func (b *batch) load(id dedup.ID) *change {
 		return c
 	}
 	at, err := b.s.load(&b.view, id)
-	return b.add(change{id: id, record: at.record, seq: at.seq, beside: at.beside, err: err})
+	c := b.add(id, at)
+	c.err = err
+	return c
 }
 
 // step carries out one op.
@@ -149,15 +152,7 @@ func (b *batch) append() error {
 		b.put(appendEntry(b.arena, f.base, source, seq, &e))
 		seq++
 	}
-	if err := b.s.appendTo(f, first, b.values); err != nil {
-		return err
-	}
-	for _, c := range b.changes {
-		if c.append && c.record.State != dedup.StateFree {
-			f.expiries.add(c.record.Expires, b.s.options.RollAge)
-		}
-	}
-	return nil
+	return b.s.appendTo(f, first, b.values)
 }
 
 // put takes over the arena with one more entry at its end.
@@ -176,15 +171,30 @@ func (b *batch) publish() {
 		if !c.changed {
 			continue
 		}
-		switch hash := s.hash(c.id); {
-		case !c.append:
-		case c.record.State == dedup.StateFree:
-			s.index.remove(hash, c.prev)
-		default:
-			s.index.put(hash, c.prev, c.seq)
+		if c.append {
+			s.reindex(c)
 		}
 		s.hold(c)
 	}
+}
+
+// reindex makes the index name the record that was appended for c. The caller
+// holds mu.
+func (s *Store) reindex(c *change) {
+	hash := s.hash(c.id)
+	replaced := false
+	if c.record.State == dedup.StateFree {
+		replaced = s.index.remove(hash, c.prev)
+	} else {
+		replaced = s.index.put(hash, c.prev, c.seq)
+		x := &s.fileOf(c.seq).expiries
+		x.add(x.stepOf(c.record.Expires))
+	}
+	if replaced {
+		x := &s.fileOf(c.prev).expiries
+		x.replaced(x.stepOf(c.stored))
+	}
+	c.stored = c.record.Expires
 }
 
 // hold keeps the claims of this process in memory, where they are renewed. The
@@ -196,7 +206,7 @@ func (s *Store) hold(c *change) {
 	}
 	h := s.held[c.id]
 	if h == nil || h.record.Token != c.record.Token {
-		h = &claim{record: c.record, seq: c.seq, stored: c.record.Expires, beside: c.beside}
+		h = &standing{record: c.record, beside: c.beside}
 		s.held[c.id] = h
 	}
 	// What renewed it since the batch read it comes after the batch.
@@ -204,11 +214,8 @@ func (s *Store) hold(c *change) {
 	if !overtaken {
 		h.record = c.record
 	}
-	if c.append {
-		h.seq, h.stored, h.renewed = c.seq, c.record.Expires, overtaken
-	} else {
-		h.renewed = true
-	}
+	h.seq, h.stored = c.seq, c.stored
+	h.renewed = overtaken || !c.append
 }
 
 // closeView ends the reading, which would keep the writer waiting.
@@ -261,7 +268,7 @@ func (s *Store) roll(now time.Time) (*file, error) {
 	st := state{id: s.id, file: s.files[len(s.files)-1].number + 1, time: now, since: s.since, high: s.high}
 	first := s.last + 1
 	s.mu.Unlock()
-	f, err := createFile(s.dir, first, &st, s.options.RollBytes)
+	f, err := createFile(s.dir, first, &st, &s.options)
 	if err != nil {
 		return nil, err
 	}

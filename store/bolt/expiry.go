@@ -1,37 +1,48 @@
 package boltstore
 
 import (
-	"maps"
-	"slices"
+	"math"
 	"time"
 )
 
-// A file is removed when all but this part of its records have expired; the
-// others are written again.
+// A file is dropped when all but this part of its records have expired, or were
+// replaced; the others are written again.
 const carried = 32
 
-// expiries counts records by when they expire, rounded up to steps.
+// expiries counts the records of a file that were not replaced by when they
+// expire: in steps of time from when the file was created.
 type expiries struct {
-	counts map[int64]int // step -> records
-	total  int
+	base   time.Time
 	step   time.Duration
+	counts map[uint32]int
+	total  int // records, including those that were replaced
 }
 
-func (x *expiries) add(t time.Time, step time.Duration) {
-	if x.counts == nil {
-		x.counts, x.step = make(map[int64]int), step
-	}
-	x.counts[t.UnixNano()/int64(step)+1]++
+// stepOf returns the step by whose end a record has expired.
+func (x *expiries) stepOf(t time.Time) uint32 {
+	n := t.Sub(x.base) / x.step
+	return uint32(min(max(n, 0), math.MaxUint32))
+}
+
+func (x *expiries) add(step uint32) {
+	x.counts[step]++
 	x.total++
 }
 
-// due returns when all but a few of the records will have expired.
-func (x *expiries) due() time.Time {
-	few, left := x.total/carried, x.total
-	for _, step := range slices.Sorted(maps.Keys(x.counts)) {
-		if left -= x.counts[step]; left <= few {
-			return time.Unix(0, step*int64(x.step)).UTC()
+func (x *expiries) replaced(step uint32) {
+	if x.counts[step]--; x.counts[step] == 0 {
+		delete(x.counts, step)
+	}
+}
+
+// few reports whether so few of the records live that it is time to write them
+// again and drop the file.
+func (x *expiries) few(now time.Time) bool {
+	n := 0
+	for step, count := range x.counts {
+		if step == math.MaxUint32 || x.base.Add(time.Duration(step+1)*x.step).After(now) {
+			n += count
 		}
 	}
-	return time.Time{} // no records
+	return n <= x.total/carried
 }

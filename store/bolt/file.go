@@ -42,16 +42,23 @@ type file struct {
 	// because it was added before the record was committed.
 	sources atomic.Pointer[[]string]
 
-	// For the writer alone, until the file takes no more records.
-	numbers  map[string]uint64 // source -> number
-	expiries expiries          // of its records
+	numbers  map[string]uint64 // source -> number; for the writer alone
+	expiries expiries          // under the store's mu
+	// While the store is being opened, when each record expires, in steps, by its
+	// place in the file: a record says which one it replaces, and not when that
+	// would have expired.
+	steps []uint32
 
 	size atomic.Int64 // bytes in use
 	refs atomic.Int64 // the store's own, and one for each view
 }
 
-func newFile(number, first uint64, base time.Time, path string, db *bolt.DB) *file {
-	f := &file{number: number, path: path, db: db, first: first, base: base, numbers: make(map[string]uint64)}
+func newFile(number, first uint64, base time.Time, step time.Duration, path string, db *bolt.DB) *file {
+	f := &file{
+		number: number, path: path, db: db, first: first, base: base,
+		numbers:  make(map[string]uint64),
+		expiries: expiries{base: base, step: step, counts: make(map[uint32]int)},
+	}
 	f.sources.Store(new([]string))
 	f.refs.Store(1)
 	return f
@@ -198,7 +205,7 @@ func openDB(path string, readOnly bool, mapBytes int64) (*bolt.DB, error) {
 }
 
 // openFile opens a file to be read, and reads its first entry.
-func openFile(dir string, number uint64) (*file, state, error) {
+func openFile(dir string, number uint64, o *Options) (*file, state, error) {
 	path := filepath.Join(dir, fileName(number))
 	info, err := os.Stat(path)
 	if err != nil {
@@ -212,7 +219,7 @@ func openFile(dir string, number uint64) (*file, state, error) {
 	if err != nil {
 		return nil, state{}, err
 	}
-	f := newFile(number, 0, time.Time{}, path, db)
+	f := newFile(number, 0, time.Time{}, o.RollAge, path, db)
 	st, err := f.readState()
 	if err != nil {
 		return nil, state{}, errors.Join(err, db.Close())
@@ -242,7 +249,7 @@ func (f *file) readState() (st state, err error) {
 		if err != nil {
 			return f.damage(f.first, value, err)
 		}
-		f.base = st.time
+		f.base, f.expiries.base = st.time, st.time
 		return nil
 	})
 	return st, err
@@ -303,13 +310,13 @@ func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
 
 // createFile makes a file whose first entry is st under first. It gets its name
 // only when that is on disk, so a file with a name has a first entry.
-func createFile(dir string, first uint64, st *state, mapBytes int64) (*file, error) {
+func createFile(dir string, first uint64, st *state, o *Options) (*file, error) {
 	path := filepath.Join(dir, fileName(st.file))
 	tmp := path + tmpSuffix
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("boltstore: %w", err)
 	}
-	db, err := openDB(tmp, false, mapBytes)
+	db, err := openDB(tmp, false, o.RollBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +340,7 @@ func createFile(dir string, first uint64, st *state, mapBytes int64) (*file, err
 		_ = os.Remove(tmp)
 		return nil, fmt.Errorf("boltstore: create %s: %w", path, err)
 	}
-	return newFile(st.file, first, st.time, path, db), nil
+	return newFile(st.file, first, st.time, o.RollAge, path, db), nil
 }
 
 // put appends values from the sequence number first on.

@@ -62,13 +62,14 @@ func (x *index) has(hash, seq uint64) bool {
 	return ok
 }
 
-// put moves the entry (hash, prev) to seq, or adds one if there is none.
-func (x *index) put(hash, prev, seq uint64) {
+// put moves the entry (hash, prev) to seq, and reports that it did, or adds one
+// if there is none.
+func (x *index) put(hash, prev, seq uint64) bool {
 	t := x.of(hash)
 	if prev != 0 {
 		if i, ok := t.at(hash, prev); ok {
 			t.slots[i].seq = seq
-			return
+			return true
 		}
 	}
 	if len(t.slots)*13 <= t.n*16 {
@@ -77,14 +78,15 @@ func (x *index) put(hash, prev, seq uint64) {
 	t.add(slot{hash, seq})
 	t.n++
 	x.n++
+	return false
 }
 
-// remove removes the entry (hash, seq), if there is one.
-func (x *index) remove(hash, seq uint64) {
+// remove removes the entry (hash, seq), and reports whether there was one.
+func (x *index) remove(hash, seq uint64) bool {
 	t := x.of(hash)
 	i, ok := t.at(hash, seq)
 	if !ok {
-		return
+		return false
 	}
 	t.cut(i)
 	t.n--
@@ -92,6 +94,7 @@ func (x *index) remove(hash, seq uint64) {
 	if len(t.slots) > minSlots && t.n*8 < len(t.slots) {
 		t.resize(len(t.slots) / 2)
 	}
+	return true
 }
 
 // probe yields the slots in which an entry of hash can be.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -44,7 +43,7 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 		hash:    hash,
 		commit:  (*bolt.Tx).Commit,
 		writer:  make(chan struct{}, 1),
-		held:    make(map[dedup.ID]*claim),
+		held:    make(map[dedup.ID]*standing),
 		stop:    make(chan struct{}),
 	}
 	defer func() {
@@ -55,20 +54,20 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	unfinished, high, err := s.recover()
-	if err != nil {
+	r := recovery{Store: s}
+	if err := r.run(); err != nil {
 		return nil, err
 	}
 	// Nothing was written so far. From here on the store is ours.
 	if err := signLock(lock); err != nil {
 		return nil, fmt.Errorf("boltstore: sign %s: %w", lock.Name(), err)
 	}
-	for _, name := range unfinished {
+	for _, name := range r.unfinished {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			return nil, fmt.Errorf("boltstore: remove what was never finished: %w", err)
 		}
 	}
-	s.clock = newClock(options.Now, high)
+	s.clock = newClock(options.Now, r.time)
 	s.opened = s.clock.now()
 	s.boot = s.high
 	if err := s.prepare(); err != nil {
@@ -97,80 +96,6 @@ func makeDir(dir string) error {
 	return syncDir(filepath.Dir(filepath.Clean(dir)))
 }
 
-// recover reads all files, oldest first, and builds the index. It writes
-// nothing. It returns the names of unfinished files, and the latest time found.
-func (s *Store) recover() (unfinished []string, high time.Time, err error) {
-	numbers, unfinished, err := listFiles(s.dir)
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("boltstore: %w", err)
-	}
-	for i, n := range numbers {
-		f, st, err := openFile(s.dir, n)
-		if err != nil {
-			return nil, time.Time{}, err
-		}
-		s.files = append(s.files, f)
-		if i == 0 {
-			s.id, s.last = st.id, f.first-1
-		}
-		switch {
-		case st.id != s.id:
-			return nil, time.Time{}, f.damage(f.first, nil, errors.New("the file is of another store"))
-		case f.first != s.last+1:
-			return nil, time.Time{}, f.damage(f.first, nil, fmt.Errorf("the files with the entries from %d on are missing", s.last+1))
-		}
-		s.last, err = f.scan(func(seq uint64, k kind, body []byte) error {
-			return s.replay(f, seq, k, body, &high)
-		})
-		if err != nil {
-			return nil, time.Time{}, err
-		}
-	}
-	return unfinished, high, nil
-}
-
-// replay does to the store in memory what an entry says.
-func (s *Store) replay(f *file, seq uint64, k kind, body []byte, high *time.Time) error {
-	switch k {
-	case kindState:
-		st, err := decodeState(body)
-		if err != nil {
-			return err
-		}
-		s.since, s.high = st.since, max(s.high, st.high)
-		later(high, st.time)
-		return nil
-	case kindSource:
-		n, source, err := decodeSource(body)
-		if err == nil && n != f.nextSource() {
-			err = errBody
-		}
-		if err == nil {
-			f.addSource(n, source)
-		}
-		return err
-	}
-	e, err := decodeEntry(k, body, f.base, *f.sources.Load(), seq)
-	if err != nil {
-		return err
-	}
-	later(high, e.written)
-	if k == kindForgotten {
-		s.index.remove(s.hash(e.id), e.prev)
-		return nil
-	}
-	s.index.put(s.hash(e.id), e.prev, seq)
-	s.high = max(s.high, e.record.Token)
-	f.expiries.add(e.record.Expires, s.options.RollAge)
-	return nil
-}
-
-func later(high *time.Time, t time.Time) {
-	if t.After(*high) {
-		*high = t
-	}
-}
-
 // prepare makes the newest file one that can be written to, or the first one.
 func (s *Store) prepare() error {
 	if len(s.files) == 0 {
@@ -181,7 +106,7 @@ func (s *Store) prepare() error {
 		if _, err := rand.Read(st.id[:]); err != nil {
 			return fmt.Errorf("boltstore: %w", err)
 		}
-		f, err := createFile(s.dir, 1, &st, s.options.RollBytes)
+		f, err := createFile(s.dir, 1, &st, &s.options)
 		if err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	r := &repair{dir: dir, newest: make(map[dedup.ID]location)}
+	r := &repair{dir: dir, options: options, newest: make(map[dedup.ID]location)}
 	defer func() {
 		for _, f := range r.files {
 			err = errors.Join(err, f.release())
@@ -56,11 +56,12 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 	if len(r.lost) == 0 {
 		return Report{Kept: len(r.newest), Since: r.state.since}, nil
 	}
-	return r.write(options)
+	return r.write()
 }
 
 type repair struct {
 	dir     string
+	options Options
 	numbers []uint64
 	files   []*file
 	lost    []*DamageError
@@ -83,7 +84,7 @@ func (r *repair) read() (err error) {
 		return fmt.Errorf("boltstore: %s: there is no store: name the directory of one", r.dir)
 	}
 	for _, n := range r.numbers {
-		f, st, err := openFile(r.dir, n)
+		f, st, err := openFile(r.dir, n, &r.options)
 		var damage *DamageError
 		switch {
 		case errors.As(err, &damage):
@@ -114,13 +115,6 @@ func (r *repair) read() (err error) {
 func (r *repair) observe(st state) {
 	st.time, st.high = latest(st.time, r.state.time), max(st.high, r.state.high)
 	r.state = st
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // readFile reads each entry for itself, so that a damaged page takes no others
@@ -211,11 +205,11 @@ func (r *repair) replay(f *file, seq uint64, value []byte) error {
 
 // write writes what was found into new files, behind all others, and then
 // removes those.
-func (r *repair) write(options Options) (report Report, err error) {
+func (r *repair) write() (report Report, err error) {
 	s := &Store{
-		dir: r.dir, options: options, log: options.Logger,
-		hash: hashID, commit: (*bolt.Tx).Commit, held: make(map[dedup.ID]*claim),
-		clock: newClock(options.Now, r.state.time), boot: r.state.high, high: r.state.high,
+		dir: r.dir, options: r.options, log: r.options.Logger,
+		hash: hashID, commit: (*bolt.Tx).Commit, held: make(map[dedup.ID]*standing),
+		clock: newClock(r.options.Now, r.state.time), boot: r.state.high, high: r.state.high,
 		id: r.state.id, last: r.last + 1,
 	}
 	s.since = s.clock.now()
@@ -225,7 +219,7 @@ func (r *repair) write(options Options) (report Report, err error) {
 		}
 	}
 	st := state{id: s.id, file: r.numbers[len(r.numbers)-1] + 1, time: s.since, since: s.since, high: s.high}
-	f, err := createFile(r.dir, s.last, &st, options.RollBytes)
+	f, err := createFile(r.dir, s.last, &st, &r.options)
 	if err != nil {
 		return Report{}, err
 	}
@@ -264,7 +258,7 @@ func (s *Store) copyFrom(records map[dedup.ID]location) (n int, err error) {
 		if !e.record.Expires.After(b.now) {
 			continue
 		}
-		b.add(change{id: id, record: e.record, seq: at.seq, changed: true, append: true})
+		b.add(id, standing{record: e.record, seq: at.seq}).rewrite()
 		n++
 		if len(b.changes) < dedup.MaxBatch {
 			continue

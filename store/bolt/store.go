@@ -41,7 +41,7 @@ type Store struct {
 	files []*file // in order; the last one takes the records
 	last  uint64  // sequence number
 	index index
-	held  map[dedup.ID]*claim
+	held  map[dedup.ID]*standing // claims that this Store granted, as long as their lease lives
 	high  dedup.Token
 	since time.Time
 	err   error // why nothing works any more
@@ -56,14 +56,15 @@ var (
 	_ dedup.Inspector = (*Store)(nil)
 )
 
-// claim is a claim that this Store granted and whose lease lives. Renewals
-// change it and not the log.
-type claim struct {
-	record  dedup.Record
-	seq     uint64    // of its record in the log
-	stored  time.Time // Expires as it stands there
-	renewed bool      // since it was written there
-	beside  int       // renewals beside the writer
+// standing is how a key stands: its record, and where that is in the log.
+type standing struct {
+	record dedup.Record
+	seq    uint64    // 0: there is no record
+	stored time.Time // Expires as it stands in the log
+
+	// Of a claim that this Store granted and whose lease has not ended long since.
+	renewed bool // since it was appended to the log
+	beside  int  // renewals beside the writer
 }
 
 // Apply implements dedup.Store. What it answers is on disk. When the disk fails
@@ -197,12 +198,12 @@ func (s *Store) poison(cause error) error {
 
 // load returns the record of id, expired or not, and where it is; seq is 0 if
 // there is none. The record owns its Result.
-func (s *Store) load(v *view, id dedup.ID) (claim, error) {
+func (s *Store) load(v *view, id dedup.ID) (standing, error) {
 	hash := s.hash(id)
 	s.mu.Lock()
 	if err := s.err; err != nil {
 		s.mu.Unlock()
-		return claim{}, err
+		return standing{}, err
 	}
 	if c := s.held[id]; c != nil {
 		defer s.mu.Unlock()
@@ -216,13 +217,13 @@ func (s *Store) load(v *view, id dedup.ID) (claim, error) {
 	for _, seq := range v.seqs {
 		e, err := v.get(seq)
 		if err != nil {
-			return claim{}, err
+			return standing{}, err
 		}
 		if e.id == id {
-			return claim{record: s.lapsed(e.record), seq: seq}, nil
+			return standing{record: s.lapsed(e.record), seq: seq, stored: e.record.Expires}, nil
 		}
 	}
-	return claim{}, nil
+	return standing{}, nil
 }
 
 // lapsed ends the lease of a claim that was granted before the store was opened.

@@ -82,7 +82,7 @@ func (s *Store) asWriter(fn func() error) error {
 func (s *Store) tendClaims() error {
 	return s.asWriter(func() error {
 		b := s.newBatch()
-		b.renewed(func(c *claim) bool {
+		b.renewed(func(c *standing) bool {
 			if !c.record.LeaseEnd.After(b.now) {
 				return true
 			}
@@ -106,12 +106,12 @@ func (s *Store) tendClaims() error {
 // renewed adds claims to the batch, to be written as they are in memory: those
 // that were renewed since they were written, for which fn says so. limit is how
 // many at most; 0: all.
-func (b *batch) renewed(fn func(*claim) bool, limit int) {
+func (b *batch) renewed(fn func(*standing) bool, limit int) {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	for id, c := range b.s.held {
 		if c.renewed && fn(c) && (limit == 0 || len(b.changes) < limit) {
-			b.add(change{id: id, record: c.record, seq: c.seq, beside: c.beside, changed: true, append: true})
+			b.add(id, *c).rewrite()
 		}
 	}
 }
@@ -131,7 +131,7 @@ func (s *Store) rollIdle() error {
 func (s *Store) expired() *file {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.files) < 2 || s.files[0].expiries.due().After(s.clock.now()) {
+	if len(s.files) < 2 || !s.files[0].expiries.few(s.clock.now()) {
 		return nil
 	}
 	return s.files[0]
@@ -191,12 +191,12 @@ func (s *Store) move(found []remains) error {
 		if !s.index.has(s.hash(r.id), r.seq) {
 			continue
 		}
-		at := claim{record: s.lapsed(r.record), seq: r.seq}
+		at := standing{record: s.lapsed(r.record), seq: r.seq, stored: r.record.Expires}
 		if c := s.held[r.id]; c != nil && c.seq == r.seq {
 			at = *c // renewed
 		}
 		if at.record.Expires.After(b.now) {
-			b.add(change{id: r.id, record: at.record, seq: at.seq, beside: at.beside, changed: true, append: true})
+			b.add(r.id, at).rewrite()
 		}
 	}
 	s.mu.Unlock()
@@ -248,7 +248,7 @@ func (s *Store) remains(f *file, seq uint64) (found []remains, next uint64, err 
 // were written, and the time. The caller has the right to write.
 func (s *Store) writeState() error {
 	b := s.newBatch()
-	b.renewed(func(*claim) bool { return true }, 0)
+	b.renewed(func(*standing) bool { return true }, 0)
 	if err := b.write(); err != nil {
 		return err
 	}
