@@ -118,7 +118,7 @@ func TestStepTable(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, reply := dedup.Step(c.record, c.op, stepNow, stepNext)
 			if reply.Status != c.status || got.State != c.state || got.Token != c.token {
-				t.Errorf("got %v, state %d, token %d; want %v, state %d, token %d",
+				t.Errorf("got %v, state %v, token %d; want %v, state %v, token %d",
 					reply.Status, got.State, got.Token, c.status, c.state, c.token)
 			}
 			if !reflect.DeepEqual(reply.Record, got) {
@@ -143,11 +143,11 @@ func TestStepExpiredIsFree(t *testing.T) {
 			got, reply := dedup.Step(r, op, stepNow, stepNext)
 			want, wantReply := dedup.Step(dedup.Record{}, op, stepNow, stepNext)
 			if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(reply, wantReply) {
-				t.Errorf("%v of an expired record of state %d: got %+v, want that of a free key, %+v", kind, state, got, want)
+				t.Errorf("%v of an expired record of state %v: got %+v, want that of a free key, %+v", kind, state, got, want)
 			}
 			r.Expires = stepNow.Add(1)
 			if _, reply := dedup.Step(r, op, stepNow, stepNext); kind == dedup.OpClaim && reply.Status != dedup.StatusConflict {
-				t.Errorf("claim of a record of state %d before it expires: got %v, want conflict", state, reply.Status)
+				t.Errorf("claim of a record of state %v before it expires: got %v, want conflict", state, reply.Status)
 			}
 		}
 	}
@@ -175,10 +175,10 @@ func TestStepIsPure(t *testing.T) {
 			first, firstReply := dedup.Step(r, op, stepNow, stepNext)
 			second, secondReply := dedup.Step(r, op, stepNow, stepNext)
 			if !reflect.DeepEqual(first, second) || !reflect.DeepEqual(firstReply, secondReply) {
-				t.Errorf("%v of state %d: got %+v, then %+v", kind, state, first, second)
+				t.Errorf("%v of state %v: got %+v, then %+v", kind, state, first, second)
 			}
 			if !reflect.DeepEqual(r, stepRecord(state)) || !reflect.DeepEqual(op, stepOp(kind, stepToken)) {
-				t.Errorf("%v of state %d changed its arguments", kind, state)
+				t.Errorf("%v of state %v changed its arguments", kind, state)
 			}
 		}
 	}

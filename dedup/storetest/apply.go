@@ -45,7 +45,7 @@ var applyRules = []rule{
 		id, r := s.granted()
 		got := s.apply(release(id, r.Token), claim(id, 2))
 		if got[0].Record.State != dedup.StateReleased || got[1].Record.State != dedup.StateClaimed {
-			s.t.Errorf("got states %d, %d, want released, then claimed", got[0].Record.State, got[1].Record.State)
+			s.t.Errorf("got %v, %v, want released, then claimed", got[0].Record.State, got[1].Record.State)
 		}
 	}},
 	{"ops are independent", func(s *suite) {

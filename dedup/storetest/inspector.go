@@ -52,7 +52,7 @@ var inspectorRules = []rule{
 		}
 		for id := range want {
 			if seen[id] != 1 {
-				s.t.Errorf("record %v: seen %d times, want once", want[id].State, seen[id])
+				s.t.Errorf("record that is %v: seen %d times, want once", want[id].State, seen[id])
 			}
 		}
 		if seen[gone] != 0 {
@@ -83,7 +83,7 @@ var inspectorRules = []rule{
 		}
 		for id, r := range want {
 			if r.State != dedup.StateClaimed {
-				s.t.Errorf("a record of state %d was not seen", r.State)
+				s.t.Errorf("a record that is %v was not seen", r.State)
 			}
 			s.lookup(in, id, r)
 		}

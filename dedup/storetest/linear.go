@@ -78,9 +78,9 @@ func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store
 		switch porcupine.CheckOperationsTimeout(linear, part, patience) {
 		case porcupine.Ok:
 		case porcupine.Unknown:
-			t.Errorf("%d operations on one key: no verdict within %v", len(part), patience)
+			t.Fatalf("%d operations on one key: no verdict within %v", len(part), patience)
 		default:
-			t.Errorf("%d operations on one key: no order explains the replies; by call:\n%s", len(part), describe(part))
+			t.Fatalf("%d operations on one key: no order explains the replies; by call:\n%s", len(part), describe(part))
 		}
 	}
 }

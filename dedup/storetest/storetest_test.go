@@ -26,7 +26,8 @@ func runDurable(t *testing.T, fault string) {
 }
 
 // faultVariable names the fault of the store that TestFaulty and
-// TestFaultyDurable run.
+// TestFaultyDurable run, in the processes that TestFaultsAreFound starts. Without
+// it they do nothing.
 const faultVariable = "STORETEST_FAULT"
 
 func TestFaulty(t *testing.T)        { runFaulty(t, run) }
