@@ -33,7 +33,7 @@ func TestSteering(t *testing.T) {
 		{"joined", errors.Join(base, Transient(base), MaybeDone(base)), steer{transient: true, maybeDone: true}},
 		{"two wrapped at once", fmt.Errorf("%w, then %w", RetryAfter(base, time.Second), RetryAfter(Permanent(base), time.Minute)),
 			steer{permanent: true, after: time.Second, hasAfter: true}},
-		{"hidden by text", fmt.Errorf("order 7: %v", Permanent(base)), steer{}},
+		{"hidden by text", errors.New(Permanent(base).Error()), steer{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := steering(c.err)

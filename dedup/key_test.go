@@ -146,7 +146,7 @@ func TestPayloadHash(t *testing.T) {
 		}
 		return key
 	}
-	if hash("a", "bc") != hash("a", "bc") {
+	if first, second := hash("a", "bc"), hash("a", "bc"); first != second {
 		t.Errorf("two messages with equal topic and payload: got two keys, want one")
 	}
 	for _, c := range [][4]string{{"a", "bc", "ab", "c"}, {"a", "x", "b", "x"}, {"a", "", "", "a"}, {"a", "x", "a", "y"}} {
@@ -239,7 +239,7 @@ func TestPerTopic(t *testing.T) {
 		}
 		return key
 	}
-	if key("a", "1") != key("a", "1") {
+	if first, second := key("a", "1"), key("a", "1"); first != second {
 		t.Errorf("one topic, one key: got two, want one")
 	}
 	for _, c := range [][4]string{{"a", "1", "b", "1"}, {"a", "bc", "ab", "c"}, {"", "abc", "a", "bc"}} {

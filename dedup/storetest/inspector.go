@@ -62,7 +62,10 @@ var inspectorRules = []rule{
 	{"records ends early", inspect(func(s *suite, in dedup.Inspector) {
 		s.oneOfEach()
 		n := 0
-		for range in.Records(s.t.Context()) {
+		for _, err := range in.Records(s.t.Context()) {
+			if err != nil {
+				s.t.Fatal(err)
+			}
 			if n++; n == 2 {
 				break
 			}

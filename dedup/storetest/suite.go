@@ -84,7 +84,7 @@ func apply(t *testing.T, store dedup.Store, ops []dedup.Op) ([]dedup.Reply, erro
 	}
 	for i, reply := range replies {
 		if reply.Err != nil {
-			return nil, fmt.Errorf("Apply: reply %d, to %v: %w", i, ops[i].Kind, reply.Err)
+			return nil, fmt.Errorf("reply %d of Apply, to %v: %w", i, ops[i].Kind, reply.Err)
 		}
 	}
 	return replies, nil
