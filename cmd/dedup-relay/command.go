@@ -36,11 +36,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitClean
 	}
-	fmt.Fprintln(stderr, "dedup-relay: "+strings.ReplaceAll(err.Error(), "\n", "; "))
-	if errors.As(err, new(failure)) {
-		return exitFailure
+	text, code := strings.ReplaceAll(err.Error(), "\n", "; "), exitFailure
+	if !errors.As(err, new(failure)) {
+		text, code = text+"; see dedup-relay run --help", exitUsage
 	}
-	return exitUsage
+	fmt.Fprintln(stderr, "dedup-relay: "+text)
+	return code
 }
 
 func command(stderr io.Writer) *cobra.Command {
@@ -50,7 +51,7 @@ func command(stderr io.Writer) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return errors.New("no command given: try dedup-relay run --help")
+			return errors.New("no command given")
 		},
 	}
 	root.AddCommand(runCommand(stderr), &cobra.Command{
@@ -106,7 +107,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 func (f *flags) config() (c relay.Config, err error) {
 	required := func(flag, value string) {
 		if err == nil && value == "" {
-			err = fmt.Errorf("--%s is missing: see dedup-relay run --help", flag)
+			err = fmt.Errorf("--%s is missing", flag)
 		}
 	}
 	required("from", f.from)

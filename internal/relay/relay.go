@@ -87,12 +87,12 @@ func (r *Relay) open(ctx context.Context) error {
 	if r.source, err = newSource(c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
-	if r.sink, err = newSink(c.To); err != nil {
+	if r.sink, err = newSink(c.To, c.From.Topic); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
 	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: dedup.Hooks{Decided: r.decided}, MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
-		if r.letters, err = newSink(c.DeadLetter); err != nil {
+		if r.letters, err = newSink(c.DeadLetter, c.From.Topic); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
 		}
 		options.DeadLetter = r.bury
@@ -142,10 +142,8 @@ func newSource(e Endpoint, logger *slog.Logger) (source, error) {
 	return kafkatransport.NewConsumer(e.Brokers, e.Group, []string{e.Topic}, config)
 }
 
-// newSink returns a sink that writes to each message's own topic, which output
-// has set.
-func newSink(e Endpoint) (sink, error) {
-	return kafkatransport.NewSink(e.Brokers, "", &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
+func newSink(e Endpoint, from string) (sink, error) {
+	return kafkatransport.NewSink(e.Brokers, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
 }
 
 // Run relays until ctx ends, then drains what is under way and returns nil. Any

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+	boltstore "github.com/oncequeue/oncequeue/store/bolt"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Everything a user can get wrong is one line that names the value, the cause
+// and the remedy; nothing is written.
+func TestBadInput(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"orders": 1, "orders.once": 1}, nil)
+	at := "kafka://" + k.Addrs()[0] + "/"
+	from, to := at+"orders?group=g", at+"orders.once"
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	used := filepath.Join(dir, "used")
+	s, err := boltstore.Open(used, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	fresh := filepath.Join(dir, "fresh")
+	complete := func(more ...string) []string {
+		return append([]string{"run", "--from", from, "--to", to, "--store", "bolt:" + fresh}, more...)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says []string
+	}{
+		"no command":         {nil, exitUsage, []string{"no command"}},
+		"unknown command":    {[]string{"walk"}, exitUsage, []string{`"walk"`}},
+		"unknown flag":       {complete("--tll", "1h"), exitUsage, []string{"--tll", "--help"}},
+		"stray argument":     {complete("now"), exitUsage, []string{`"now"`}},
+		"missing flag":       {[]string{"run", "--from", from, "--to", to}, exitUsage, []string{"--store is missing"}},
+		"no URL":             {complete("--from", "orders"), exitUsage, []string{"--from", `"orders"`, "kafka://HOST:PORT"}},
+		"unknown scheme":     {complete("--to", "amqp://h:1/q"), exitUsage, []string{"--to", `"amqp"`, "kafka://"}},
+		"no port":            {complete("--to", "kafka://broker/t"), exitUsage, []string{"--to", `"broker"`, "HOST:PORT"}},
+		"no group":           {complete("--from", to), exitUsage, []string{"--from", "?group=NAME"}},
+		"unknown parameter":  {complete("--from", from+"&sesion=6s"), exitUsage, []string{`"sesion"`, "session"}},
+		"bad session":        {complete("--from", from+"&session=6"), exitUsage, []string{"session=6", "session=30s"}},
+		"bad duration":       {complete("--ttl", "2d"), exitUsage, []string{"--ttl", `"2d"`}},
+		"bad key":            {complete("--key", "heder:X"), exitUsage, []string{"--key", `"heder:X"`, "header:NAME"}},
+		"bad store":          {complete("--store", "redis"), exitUsage, []string{"--store", `"redis"`, "bolt:DIR"}},
+		"bad time":           {complete("--vouch-from", "yesterday"), exitUsage, []string{"--vouch-from", `"yesterday"`}},
+		"password in a URL":  {complete("--to", "kafka://user:hunter2@h:1/t"), exitUsage, []string{"--to", "password"}},
+		"TTL below lease":    {complete("--ttl", "10s"), exitFailure, []string{"TTL 10s", "Lease 30s"}},
+		"unreachable broker": {complete("--from", "kafka://127.0.0.1:1/orders?group=g"), exitFailure, []string{"127.0.0.1:1", "refused"}},
+		"unknown source":     {complete("--from", at+"oders?group=g"), exitFailure, []string{"oders", "does not exist"}},
+		"unknown target":     {complete("--to", at+"nowhere"), exitFailure, []string{"nowhere", "does not exist"}},
+		"unknown letters":    {complete("--dead-letter", at+"nowhere"), exitFailure, []string{"dead letters", "nowhere"}},
+		"reads its output":   {complete("--to", at+"orders"), exitFailure, []string{"both source and target"}},
+		"directory in use":   {complete("--store", "bolt:"+used), exitFailure, []string{used, "in use"}},
+		"not a directory":    {complete("--store", "bolt:"+file), exitFailure, []string{file, "director"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // what is accepted by mistake must end too
+			defer cancel()
+			code := run(ctx, c.args, &stdout, &stderr)
+			got := stderr.String()
+			if code != c.code || strings.Count(got, "\n") != 1 || stdout.Len() > 0 {
+				t.Errorf("got exit %d, stdout %q, stderr %q; want exit %d and one line on stderr", code, stdout.String(), got, c.code)
+			}
+			for _, part := range c.says {
+				if !strings.Contains(got, part) {
+					t.Errorf("got %q, want it to name %q", got, part)
+				}
+			}
+			if strings.Contains(got, "hunter2") {
+				t.Errorf("a password shows in %q", got)
+			}
+			if _, err := os.Stat(fresh); !os.IsNotExist(err) {
+				t.Errorf("the store was created: %v", err)
+			}
+		})
+	}
+}
+
+func TestRunDrainsAndSaysWhatItDid(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"orders": 1, "orders.once": 1}, nil)
+	at := "kafka://" + k.Addrs()[0] + "/"
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	code := run(ctx, []string{"run", "--from", at + "orders?group=g", "--to", at + "orders.once", "--store", "bolt:" + t.TempDir()}, &stdout, &stderr)
+	if code != exitClean || !strings.Contains(stderr.String(), "relayed=0") {
+		t.Errorf("got exit %d, stderr %s", code, stderr.String())
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"--help"}, {"run", "--help"}} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitClean || stdout.Len() == 0 || stderr.Len() > 0 {
+			t.Errorf("%v: got exit %d, stdout %q, stderr %q", args, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// FuzzFlags: whatever is typed is taken, or refused in one line.
+func FuzzFlags(f *testing.F) {
+	f.Add("kafka://h:1/t?group=g", "kafka://h:1/u", "bolt:/d", "header:X,json:a.b", "", "")
+	f.Add("kafka://[::1]:9092,h:2/t?group=g&session=6s", "kafka://h:1/{topic}.once", "mem:", "payload", "kafka://h:1/d", "2026-01-02T15:04:05Z")
+	f.Fuzz(func(t *testing.T, from, to, store, key, letters, vouch string) {
+		c, err := (&flags{from: from, to: to, store: store, key: key, deadLetter: letters, vouchFrom: vouch}).config()
+		switch {
+		case err != nil && !strings.HasPrefix(err.Error(), "--"):
+			t.Errorf("%v does not name the flag", err)
+		case err != nil && strings.Contains(err.Error(), "\n"):
+			t.Errorf("%q has several lines", err)
+		case err == nil && (len(c.From.Brokers) == 0 || c.From.Topic == "" || c.From.Group == "" || c.To.Topic == "" || c.Key == nil):
+			t.Errorf("accepted %+v", c)
+		}
+	})
+}

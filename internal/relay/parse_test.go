@@ -1,0 +1,95 @@
+package relay
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+func TestParseSource(t *testing.T) {
+	for in, want := range map[string]Endpoint{
+		"kafka://localhost:9092/orders?group=g": {Kind: "kafka", Brokers: []string{"localhost:9092"}, Topic: "orders", Group: "g"},
+		"kafka://a:1,b:2,a:1/o.1_x-y?group=a%20b&session=6s&start=latest": {
+			Kind: "kafka", Brokers: []string{"a:1", "b:2"}, Topic: "o.1_x-y", Group: "a b", Session: 6 * time.Second, Latest: true},
+		"kafka://[::1]:9092/t?group=g&start=earliest": {Kind: "kafka", Brokers: []string{"[::1]:9092"}, Topic: "t", Group: "g"},
+	} {
+		got, err := ParseSource(in)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: got %+v, %v; want %+v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{
+		"", "orders", "kafka:/h:1/t?group=g", "kafka://h:1/?group=g", "kafka://h:1?group=g", "kafka:///t?group=g", "kafka://h/t?group=g",
+		"kafka://h:0/t?group=g", "kafka://h:65536/t?group=g", "kafka://:1/t?group=g", "kafka://h:1,/t?group=g", "kafka://h:1/a b?group=g",
+		"kafka://h:1/t/u?group=g", "kafka://h:1/..?group=g", "kafka://h:1/{topic}?group=g", "kafka://h:1/t?group=", "kafka://h:1/t",
+		"kafka://h:1/t?group=g&session=-1s", "kafka://h:1/t?group=g&start=middle", "kafka://h:1/t?group=g&x=1", "kafka://h:1/t?group=%zz",
+		"kafka://h:1/" + strings.Repeat("t", 250) + "?group=g", "KAFKA://h:1/t?group=g",
+	} {
+		if got, err := ParseSource(in); err == nil {
+			t.Errorf("%q: got %+v, want an error", in, got)
+		}
+	}
+}
+
+func TestParseTarget(t *testing.T) {
+	got, err := ParseTarget("kafka://h:1/{topic}.once")
+	if err != nil || got.For("orders") != "orders.once" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := ParseTarget("kafka://h:1/t?group=g"); err == nil {
+		t.Error("a target took a group")
+	}
+}
+
+func TestParseKey(t *testing.T) {
+	m := &dedup.Message{Value: []byte(`{"order":{"id":7}}`)}
+	for in, found := range map[string]bool{
+		"header:X": false, "header:X, json:order.id": true, "json:order.id": true, "payload": true, "position": true, "json:nothing": false,
+	} {
+		fn, err := ParseKey(in)
+		if err != nil {
+			t.Fatalf("%q: %v", in, err)
+		}
+		if key, err := fn(m); (err == nil) != found || err != nil && !errors.Is(err, dedup.ErrNoKey) {
+			t.Errorf("%q: got key %q, %v", in, key, err)
+		}
+	}
+	for _, in := range []string{"", "header", "header:", "json:", "payload:x", "position,", "HEADER:X"} {
+		if _, err := ParseKey(in); err == nil {
+			t.Errorf("%q: want an error", in)
+		}
+	}
+}
+
+func TestParseStore(t *testing.T) {
+	for in, want := range map[string]StoreURL{"bolt:/var/lib/x": {"bolt", "/var/lib/x"}, "bolt:.": {"bolt", "."}, "mem:": {Kind: "mem"}} {
+		if got, err := ParseStore(in); err != nil || got != want || got.String() != in {
+			t.Errorf("%q: got %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "bolt", "bolt:", "mem", "mem:x", "redis://h:1/0"} {
+		if _, err := ParseStore(in); err == nil {
+			t.Errorf("%q: want an error", in)
+		}
+	}
+}
+
+// FuzzEndpoint: what is accepted can be written and read again.
+func FuzzEndpoint(f *testing.F) {
+	f.Add("kafka://h:1,g:2/t?group=g&session=6s")
+	f.Add("kafka://[::1]:9092/t%2e?group=a%20b")
+	f.Fuzz(func(t *testing.T, in string) {
+		if e, err := ParseTarget(in); err == nil {
+			if again, err := ParseTarget(e.String()); err != nil || !reflect.DeepEqual(again, e) {
+				t.Errorf("%q: got %+v, then %+v, %v", in, e, again, err)
+			}
+		}
+		if e, err := ParseSource(in); err == nil && (e.Group == "" || len(e.Brokers) == 0 || checkTopic(e.Topic) != nil) {
+			t.Errorf("%q: accepted %+v", in, e)
+		}
+	})
+}

@@ -1,0 +1,355 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start runs a relay between the topics orders, orders.once and orders.dead,
+// and returns a function that drains it.
+func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop func() Summary) {
+	t.Helper()
+	key, err := ParseKey("header:Idempotency-Key,json:order.id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{
+		From:       Endpoint{Kind: "kafka", Brokers: from.Addrs(), Topic: "orders", Group: "g"},
+		To:         Endpoint{Kind: "kafka", Brokers: to.Addrs(), Topic: "{topic}.once"},
+		DeadLetter: Endpoint{Kind: "kafka", Brokers: to.Addrs(), Topic: "orders.dead"},
+		Store:      StoreURL{Kind: "bolt", Dir: t.TempDir()}, Key: key, VouchFrom: time.Unix(0, 0),
+	}
+	if change != nil {
+		change(&c)
+	}
+	r, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	var once sync.Once
+	stop = func() Summary {
+		once.Do(func() {
+			cancel()
+			if err := errors.Join(<-done, r.Close()); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+		})
+		return r.Summary()
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// eventually waits until condition holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited a minute for %s", what)
+		}
+	}
+}
+
+func committed(k *brokertest.Kafka) bool {
+	ends, done := k.Ends("orders"), k.Committed("g", "orders")
+	for p, end := range ends {
+		if done[p] != end {
+			return false
+		}
+	}
+	return true
+}
+
+func read(t *testing.T, k *brokertest.Kafka, topic string) []*kgo.Record {
+	t.Helper()
+	records, err := k.ReadTopic(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func header(r *kgo.Record, name string) string {
+	for _, h := range r.Headers {
+		if h.Key == name {
+			return string(h.Value)
+		}
+	}
+	return ""
+}
+
+var topics = map[string]int32{"orders": 3, "orders.once": 3, "orders.dead": 1}
+
+func TestRelay(t *testing.T) {
+	k := brokertest.NewKafka(t, topics, nil)
+	stamp := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+	order := func(key, value string, more ...kgo.RecordHeader) *kgo.Record {
+		r := &kgo.Record{Topic: "orders", Key: []byte("customer"), Value: []byte(value), Timestamp: stamp, Headers: more}
+		if key != "" {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: "Idempotency-Key", Value: []byte(key)})
+		}
+		return r
+	}
+	huge := order("too large", strings.Repeat("x", 900_000))
+	if err := k.Produce(t.Context(), false,
+		order("a", "1", kgo.RecordHeader{Key: "x", Value: []byte("1")}, kgo.RecordHeader{Key: "x"}, kgo.RecordHeader{Key: "dedup-ambiguous", Value: []byte("true")}),
+		order("a", "1"),
+		order("", `{"order":{"id":17}}`),
+		order("", `{"order":{"id":17}}`),
+		order("", `{"no":"key"}`),
+		order("a", "another payload"),
+		huge,
+		order("b", "2"),
+	); err != nil {
+		t.Fatal(err)
+	}
+	stop := start(t, k, k, nil)
+	eventually(t, "all to be committed", func() bool { return committed(k) })
+	if got := stop(); got.Relayed != 4 || got.Duplicates != 2 || got.Parked != 2 || got.Ambiguous != 0 {
+		t.Errorf("got %v", got)
+	}
+	out := read(t, k, "orders.once")
+	if len(out) != 4 {
+		t.Fatalf("got %d messages, want 4", len(out))
+	}
+	first := out[0]
+	if string(first.Value) != "1" || string(first.Key) != "customer" || !first.Timestamp.Equal(stamp) {
+		t.Errorf("got %q, key %q, time %v", first.Value, first.Key, first.Timestamp)
+	}
+	var names []string
+	for _, h := range first.Headers {
+		names = append(names, h.Key)
+	}
+	if got, want := fmt.Sprint(names), "[x x Idempotency-Key Dedup-Id Dedup-Source]"; got != want {
+		t.Errorf("got headers %v, want %v", got, want)
+	}
+	if id := header(first, "Dedup-Id"); id != dedup.NewID("g > kafka:{topic}.once", "a").String() {
+		t.Errorf("got Dedup-Id %q", id)
+	}
+	if src := header(first, "Dedup-Source"); !strings.HasPrefix(src, "orders/") || !strings.HasSuffix(src, "@0") {
+		t.Errorf("got Dedup-Source %q", src)
+	}
+	dead := read(t, k, "orders.dead")
+	if len(dead) != 2 || string(dead[0].Value) != `{"no":"key"}` || string(dead[1].Value) != "another payload" {
+		t.Fatalf("got %d dead letters", len(dead))
+	}
+	if why := header(dead[0], "Dedup-Error"); !strings.Contains(why, "no idempotency key") {
+		t.Errorf("got Dedup-Error %q", why)
+	}
+	if why := header(dead[1], "Dedup-Error"); !strings.Contains(why, "another payload") {
+		t.Errorf("got Dedup-Error %q", why)
+	}
+}
+
+func TestTargetStopsAndComesBack(t *testing.T) {
+	from := brokertest.NewKafka(t, map[string]int32{"orders": 3}, nil)
+	to := brokertest.NewKafka(t, map[string]int32{"orders.once": 3, "orders.dead": 1}, &brokertest.KafkaOptions{Durable: true})
+	var log syncBuffer
+	stop := start(t, from, to, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	produce := func(first, n int) {
+		var records []*kgo.Record
+		for i := range n {
+			key := fmt.Appendf(nil, "%d", first+i)
+			records = append(records, &kgo.Record{Topic: "orders", Value: key, Headers: []kgo.RecordHeader{{Key: "Idempotency-Key", Value: key}}})
+		}
+		if err := from.Produce(t.Context(), false, records...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	produce(0, 1000)
+	eventually(t, "the first messages", func() bool { return committed(from) })
+	to.Stop()
+	produce(1000, 1000)
+	eventually(t, "the relay to notice", func() bool { return strings.Contains(log.String(), "does not take messages") })
+	if err := to.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the rest", func() bool { return committed(from) })
+	if got := stop(); got.Relayed != 2000 || got.Parked != 0 {
+		t.Errorf("got %v", got)
+	}
+	seen := map[string]int{}
+	for _, r := range read(t, to, "orders.once") {
+		if header(r, "Dedup-Ambiguous") == "" {
+			seen[string(r.Value)]++
+		} else if seen[string(r.Value)] == 0 {
+			seen[string(r.Value)] = 1
+		}
+	}
+	for i := range 2000 {
+		if n := seen[fmt.Sprint(i)]; n != 1 {
+			t.Errorf("message %d came %d times unflagged", i, n)
+		}
+	}
+	if got := strings.Count(log.String(), "answers again"); got != 1 || strings.Count(log.String(), "does not take messages") != 1 {
+		t.Errorf("want one line for each change of state, got:\n%s", log.String())
+	}
+}
+
+// pump is a source that delivers its messages until they are settled.
+type pump struct{ ms []*dedup.Message }
+
+func (pump) Check(context.Context) error { return nil }
+
+func (p pump) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
+	left := p.ms
+	for len(left) > 0 {
+		var again []*dedup.Message
+		var wait time.Duration
+		for i, r := range d.DoBatch(ctx, left, h) {
+			if !r.Settled() {
+				again, wait = append(again, left[i]), max(wait, r.RetryAfter)
+			}
+		}
+		left = again
+		time.Sleep(wait)
+	}
+	return nil
+}
+
+// fakeSink answers as its script says.
+type fakeSink struct {
+	publish func(m *dedup.Message) error
+	taken   map[string]int
+	calls   int
+}
+
+func (*fakeSink) Check(context.Context) error { return nil }
+func (*fakeSink) Close() error                { return nil }
+func (s *fakeSink) Publish(_ context.Context, ms []*dedup.Message) []error {
+	s.calls++
+	errs := make([]error, len(ms))
+	for i, m := range ms {
+		if errs[i] = s.publish(m); errs[i] == nil {
+			s.taken[string(m.Value)]++
+		}
+	}
+	return errs
+}
+
+// A target that is down for a minute, and one that swallows its answers, park
+// and lose nothing; what it refuses for good is parked once.
+func TestTargetThatFails(t *testing.T) {
+	down := errors.New("connection refused")
+	for name, c := range map[string]struct {
+		publish func(since time.Duration, m *dedup.Message) error
+		parked  int64
+	}{
+		"down for a minute": {func(since time.Duration, _ *dedup.Message) error {
+			if since < time.Minute {
+				return dedup.Transient(down)
+			}
+			return nil
+		}, 0},
+		"unknown outcome for a minute": {func(since time.Duration, m *dedup.Message) error {
+			if since < time.Minute {
+				return dedup.MaybeDone(down)
+			}
+			if !bytes.Equal(headerOf(m, HeaderAmbiguous), []byte("true")) {
+				t.Error("published again without the flag")
+			}
+			return nil
+		}, 0},
+		"refuses one": {func(_ time.Duration, m *dedup.Message) error {
+			if string(m.Value) == "7" {
+				return dedup.Permanent(errors.New("message too large"))
+			}
+			return nil
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				target := &fakeSink{taken: map[string]int{}, publish: func(m *dedup.Message) error { return c.publish(time.Since(begin), m) }}
+				letters := &fakeSink{taken: map[string]int{}, publish: func(*dedup.Message) error { return nil }}
+				var p pump
+				for i := range 100 {
+					m := &dedup.Message{Topic: "orders", Value: fmt.Append(nil, i), Position: dedup.Position{Source: "orders", Offset: int64(i)}, Published: begin}
+					m.Headers.SetKey(dedup.Key(fmt.Sprint(i)))
+					p.ms = append(p.ms, m)
+				}
+				r := &Relay{
+					config: Config{To: Endpoint{Topic: "out"}, DeadLetter: Endpoint{Topic: "dead"}},
+					source: p, sink: target, letters: letters, started: begin,
+					output: health{what: "the target", logger: slog.New(slog.DiscardHandler)},
+				}
+				var err error
+				r.dedup, err = dedup.New(memstore.New(&memstore.Options{VouchFrom: time.Unix(0, 0)}), "s", dedup.HeaderKey(),
+					&dedup.Options{DeadLetter: r.bury, Hooks: dedup.Hooks{Decided: r.decided}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := r.Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := r.Summary(); got.Parked != c.parked || got.Relayed != 100-c.parked || len(letters.taken) != int(c.parked) {
+					t.Errorf("got %v, %d dead letters", got, len(letters.taken))
+				}
+				for i := range 100 {
+					if n := target.taken[fmt.Sprint(i)] + letters.taken[fmt.Sprint(i)]; n != 1 {
+						t.Errorf("message %d was taken %d times", i, n)
+					}
+				}
+				if target.calls > 200 {
+					t.Errorf("got %d calls in a minute: it does not wait", target.calls)
+				}
+			})
+		})
+	}
+}
+
+func headerOf(m *dedup.Message, name string) []byte {
+	v, _ := m.Headers.Get(name)
+	return v
+}
+
+func TestLine(t *testing.T) {
+	if got := line("a\r\nb\x1b[31mc\x00\xff"); got != "a  b [31mc ?" {
+		t.Errorf("got %q", got)
+	}
+	if got := line(strings.Repeat("é", 1000)); len(got) != 1024 {
+		t.Errorf("got %d bytes", len(got))
+	}
+}
+
+// syncBuffer is a bytes.Buffer for several goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
