@@ -34,7 +34,9 @@ fetch_jars() {
     die $unavailable "mvn not found: install Maven (Debian: maven) to fetch Kafka $version"
   echo "kafka $version: fetching its jars, about 45 MB" >&2
   rm -rf "$jars.part"
-  mvn --batch-mode --quiet --no-transfer-progress -Dstyle.color=never --file "$root/scripts/kafka/pom.xml" \
+  # noreset: else Maven ends with a terminal escape, terminal or not.
+  MAVEN_OPTS="${MAVEN_OPTS:-} -Djansi.noreset=true" \
+    mvn --batch-mode --quiet --no-transfer-progress --file "$root/scripts/kafka/pom.xml" \
     -Dkafka.version="$version" "$maven_plugin:copy-dependencies" \
     -DoutputDirectory="$jars.part" -DincludeScope=runtime >&2 ||
     die $unavailable "Maven could not fetch Kafka $version: see above; check the version and the network"
