@@ -67,6 +67,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	watchInterval time.Duration // how often topics are looked at for new partitions
+	metadataTTL   time.Duration // how old what is known of topics and leaders may be
+	fetchPatience time.Duration // how long beyond MaxWait a fetch may take; then its connection counts as dead
 }
 
 const (
@@ -109,6 +111,8 @@ func (o *Config) filled() (Config, error) {
 	c.FetchMaxBytes = orDefault(c.FetchMaxBytes, 1<<20)
 	c.MaxWait = orDefault(c.MaxWait, maxMaxWait)
 	c.watchInterval = orDefault(c.watchInterval, 5*time.Second)
+	c.metadataTTL = orDefault(c.metadataTTL, defaultMetadataTTL)
+	c.fetchPatience = orDefault(c.fetchPatience, requestTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -37,6 +37,8 @@ func TestConfigDefaults(t *testing.T) {
 		FetchMaxBytes:     1 << 20,
 		MaxWait:           500 * time.Millisecond,
 		watchInterval:     5 * time.Second,
+		metadataTTL:       6 * time.Second,
+		fetchPatience:     10 * time.Second,
 	}
 	if c != want {
 		t.Errorf("got %+v\nwant %+v", c, want)

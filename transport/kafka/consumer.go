@@ -64,7 +64,7 @@ func NewConsumer(brokers []string, group string, topics []string, c *Config) (*C
 // Check returns an error if no broker answers or a topic does not exist. Run
 // would wait for either.
 func (c *Consumer) Check(ctx context.Context) error {
-	l := newLink(c.brokers, c.config.ClientID, c.topics)
+	l := newLink(c.brokers, c.config.ClientID, c.topics, c.config.metadataTTL)
 	defer l.close()
 	return l.check(ctx, c.topics...)
 }
@@ -107,7 +107,7 @@ func (c *Consumer) run(ctx context.Context, newWorkers func([]*partition) worker
 	s := &session{
 		config:     &c.config,
 		log:        log,
-		link:       newLink(c.brokers, c.config.ClientID, c.topics),
+		link:       newLink(c.brokers, c.config.ClientID, c.topics, c.config.metadataTTL),
 		status:     &status{log: log},
 		topics:     c.topics,
 		base:       context.WithoutCancel(ctx),

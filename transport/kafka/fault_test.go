@@ -89,6 +89,29 @@ func TestBrokenConnectionsRideThrough(t *testing.T) {
 	commits.check(t)
 }
 
+func TestFetchWithoutAnswerIsNoticed(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	var unanswered atomic.Int32
+	k.Cluster().ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		unanswered.Add(1)
+		return nil, nil, true // once, and on that connection never again
+	})
+	produce(t, k, numbered("t", 0, 10, 10)...)
+	j := newJournal()
+	config := quick(t)
+	config.fetchPatience = 200 * time.Millisecond
+	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+	if got := unanswered.Load(); got != 1 {
+		t.Errorf("got %d fetches without an answer, want 1", got)
+	}
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	j.check(t, 10)
+}
+
 func TestBrokerRestartsUnderRunningConsumer(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"t": 3}, &brokertest.KafkaOptions{Durable: true})
 	j := newJournal()

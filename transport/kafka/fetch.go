@@ -16,10 +16,6 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// fetchPatience is how long, beyond MaxWait, a broker may take to answer a
-// fetch. Then the connection counts as dead.
-const fetchPatience = 10 * time.Second
-
 // readCommitted makes brokers hold back the records of open transactions and
 // list the aborted ones. Records outside transactions are not affected.
 const readCommitted = 1
@@ -35,6 +31,7 @@ type source struct {
 	topic     string
 	partition int32
 	maxWait   time.Duration
+	patience  time.Duration // beyond maxWait
 	maxBytes  int
 	expect    int // messages in the previous batch: how much to make room for
 }
@@ -42,7 +39,7 @@ type source struct {
 // fetch asks the partition's leader for what follows offset. An answer with an
 // error code comes back as a kafka.Error.
 func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.maxWait+fetchPatience)
+	ctx, cancel := context.WithTimeout(ctx, s.maxWait+s.patience)
 	defer cancel()
 	res, err := l.roundTrip(ctx, &fetchapi.Request{
 		ReplicaID:      -1,

@@ -43,13 +43,13 @@ type generation struct {
 }
 
 // outcome says why serve ended.
-type outcome uint8
+type outcome string
 
 const (
-	ended    outcome = iota // the group takes the partitions away
-	left                    // this member gives them up: to join anew
-	stopping                // Run's context ended
-	halted                  // every partition halted
+	ended    outcome = "the group rebalances"
+	left     outcome = "this member joins anew"
+	stopping outcome = "the context ended"
+	halted   outcome = "every partition halted"
 )
 
 func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignment, commitTo func(map[string]map[int]int64) error) *generation {
@@ -59,7 +59,7 @@ func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignmen
 		for _, a := range assigned {
 			g.partitions = append(g.partitions, &partition{
 				tracker:   newTracker(a.Offset, s.config.MaxInFlight, s.config.MaxInFlightBytes),
-				source:    source{topic: topic, partition: int32(a.ID), maxWait: s.config.MaxWait, maxBytes: s.config.FetchMaxBytes},
+				source:    source{topic: topic, partition: int32(a.ID), maxWait: s.config.MaxWait, patience: s.config.fetchPatience, maxBytes: s.config.FetchMaxBytes},
 				name:      fmt.Sprintf("%s/%d", topic, a.ID),
 				first:     a.Offset,
 				committed: max(a.Offset, -1),
@@ -86,6 +86,7 @@ func (g *generation) serve(stop context.Context, ended <-chan struct{}) outcome 
 	}
 	why := g.watch(stop, ended)
 	close(g.quit)
+	g.log.Info("giving up the partitions", "why", why, "handlers", g.active.Load())
 	stopFetching()
 	g.drain()
 	return why

@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	dialTimeout = 3 * time.Second
-	// metadataTTL bounds how old the known leaders and partitions may be. It is
-	// also how long kafka-go waits for an answer to a request for them.
-	metadataTTL = 6 * time.Second
+	dialTimeout    = 3 * time.Second
+	requestTimeout = 10 * time.Second
+	// defaultMetadataTTL bounds how old the known leaders and partitions may be. It
+	// is also how long kafka-go waits for an answer to a request for them.
+	defaultMetadataTTL = 6 * time.Second
 	// renewInterval keeps many failing partitions from replacing the connections
 	// again and again.
 	renewInterval = time.Second
@@ -30,6 +31,7 @@ type link struct {
 	brokers  []string
 	clientID string
 	topics   []string // to know the leaders of; nil for all
+	ttl      time.Duration
 
 	mu        sync.Mutex
 	transport *kafka.Transport
@@ -38,8 +40,8 @@ type link struct {
 	closed    bool
 }
 
-func newLink(brokers []string, clientID string, topics []string) *link {
-	l := &link{brokers: brokers, clientID: clientID, topics: topics, open: make(map[*conn]struct{})}
+func newLink(brokers []string, clientID string, topics []string, ttl time.Duration) *link {
+	l := &link{brokers: brokers, clientID: clientID, topics: topics, ttl: ttl, open: make(map[*conn]struct{})}
 	l.transport = l.newTransport()
 	return l
 }
@@ -49,7 +51,7 @@ func (l *link) newTransport() *kafka.Transport {
 		Dial:           l.dial,
 		DialTimeout:    dialTimeout,
 		ClientID:       l.clientID,
-		MetadataTTL:    metadataTTL,
+		MetadataTTL:    l.ttl,
 		MetadataTopics: l.topics,
 	}
 }
@@ -172,7 +174,7 @@ func (l *link) unreachable(err error) error {
 
 // check says whether a broker answers and the topics exist.
 func (l *link) check(ctx context.Context, topics ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	counts, err := l.partitions(ctx, topics...)
 	if err != nil {

@@ -28,6 +28,7 @@ func quick(t *testing.T) *Config {
 		MaxWait:           50 * time.Millisecond,
 		Logger:            testLogger(t),
 		watchInterval:     100 * time.Millisecond,
+		metadataTTL:       time.Second,
 	}
 }
 

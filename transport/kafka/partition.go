@@ -141,7 +141,7 @@ func (g *generation) dispatch(ctx context.Context, p *partition, b batch) bool {
 
 // bounds returns the first offset of the partition's log, and its end.
 func (l *link) bounds(ctx context.Context, topic string, partition int32) (start, end int64, err error) {
-	res, err := l.client(fetchPatience).ListOffsets(ctx, &kafka.ListOffsetsRequest{
+	res, err := l.client(requestTimeout).ListOffsets(ctx, &kafka.ListOffsetsRequest{
 		Topics:         map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(int(partition)), kafka.LastOffsetOf(int(partition))}},
 		IsolationLevel: kafka.ReadCommitted,
 	})

@@ -280,6 +280,67 @@ func TestShutdownDrainsAndRunsNothingTwice(t *testing.T) {
 	}
 }
 
+// slowStart holds back each call of Do until the gate opens.
+type slowStart struct {
+	*dedup.Deduplicator
+	entered atomic.Int32
+	gate    chan struct{}
+}
+
+func (s *slowStart) Do(ctx context.Context, m *dedup.Message, h dedup.Handler) dedup.Result {
+	s.entered.Add(1)
+	<-s.gate
+	return s.Deduplicator.Do(ctx, m, h)
+}
+
+// TestDrainStartsNoHandler: messages that are in Do when the drain begins give
+// their claims back, as if they had never been tried.
+func TestDrainStartsNoHandler(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	const n = 50
+	produce(t, k, numbered("t", 0, n, n)...)
+	config := quick(t)
+	config.Lanes = 10
+	log := &countingHandler{}
+	config.Logger = log.logger()
+	var decided, claims atomic.Int32
+	d := newDeduplicator(t, &dedup.Options{Hooks: dedup.Hooks{Decided: func(e dedup.Event) {
+		decided.Add(1)
+		if e.Message.Claim.Attempt == 1 && !e.Message.Claim.Ambiguous {
+			claims.Add(1)
+		}
+	}}})
+	j := newJournal()
+	slow := &slowStart{Deduplicator: d, gate: make(chan struct{})}
+	c := newConsumer(t, k, "g", config, "t")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r := start(t, func(context.Context) error { return c.runLanes(ctx, slow, j.handle) })
+	eventually(t, "some lanes are in Do", func() bool { return slow.entered.Load() >= 5 })
+	cancel()
+	eventually(t, "the drain has begun", func() bool { return log.count("giving up the partitions") > 0 })
+	close(slow.gate)
+	if err := r.wait(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	if got := j.seen(); got != 0 {
+		t.Errorf("got %d handlers started during the drain, want 0", got)
+	}
+	first := decided.Load()
+	if got := claims.Load(); first == 0 || got != first {
+		t.Errorf("got %d claims of %d as first attempts, want all", got, first)
+	}
+	r = start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	j.check(t, n)
+	if got := claims.Load() - first; got != n {
+		t.Errorf("got %d messages processed in a first attempt, want %d: the drain must not count", got, n)
+	}
+}
+
 func TestStragglerIsReported(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
 	pinned(t, k, perPartition("t", 1, 0)...)

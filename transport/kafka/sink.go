@@ -65,7 +65,7 @@ func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
 		topics = []string{topic}
 	}
 	s.config.ClientID = orDefault(s.config.ClientID, defaultClientID)
-	s.config.Timeout = orDefault(s.config.Timeout, 10*time.Second)
+	s.config.Timeout = orDefault(s.config.Timeout, requestTimeout)
 	s.config.BatchBytes = orDefault(s.config.BatchBytes, 900_000)
 	switch {
 	case s.config.Timeout < 0:
@@ -75,13 +75,13 @@ func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
 	case s.config.Compression != 0 && s.config.Compression.Codec() == nil:
 		return nil, fmt.Errorf("kafkatransport: there is no compression %d", s.config.Compression)
 	}
-	s.link = newLink(slices.Clone(brokers), s.config.ClientID, topics)
+	s.link = newLink(slices.Clone(brokers), s.config.ClientID, topics, defaultMetadataTTL)
 	return s, nil
 }
 
 // Check returns an error if no broker answers or the topic does not exist.
 func (s *Sink) Check(ctx context.Context) error {
-	l := newLink(s.link.brokers, s.config.ClientID, s.link.topics)
+	l := newLink(s.link.brokers, s.config.ClientID, s.link.topics, defaultMetadataTTL)
 	defer l.close()
 	if s.topic == "" {
 		return l.check(ctx)
