@@ -108,10 +108,10 @@ func PayloadHash() KeyFunc {
 
 // JSONKey takes the key from fields of a JSON payload, each named by a path of
 // object fields ("order.id"). The key holds the raw tokens, so 1 and 1.0 and
-// "1" are three keys. A field that is missing, null, or not reached because a
-// value on its path is not an object, is ErrNoKey; a payload that is not JSON
-// is another error. Of a field that occurs twice the last counts, as it does
-// for encoding/json.
+// "1" are three keys. A field that is missing, null, the empty string, or not
+// reached because a value on its path is not an object, is ErrNoKey; a payload
+// that is not JSON is another error. Of a field that occurs twice the last
+// counts, as it does for encoding/json.
 func JSONKey(paths ...string) KeyFunc {
 	split := make([][]string, len(paths))
 	for i, p := range paths {
@@ -135,7 +135,7 @@ func JSONKey(paths ...string) KeyFunc {
 				token = object[name]
 			}
 			token = bytes.TrimSpace(token)
-			if len(token) == 0 || string(token) == "null" {
+			if t := string(token); t == "" || t == "null" || t == `""` {
 				return "", fmt.Errorf("%w: no field %q in the JSON payload", ErrNoKey, paths[i])
 			}
 			key = append(binary.AppendUvarint(key, uint64(len(token))), token...)

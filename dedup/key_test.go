@@ -174,6 +174,7 @@ func TestJSONKey(t *testing.T) {
 		{name: "twice: the last", fn: id, m: of(`{"id":1,"id":2}`), want: "\x012"},
 		{name: "twice: the last is null", fn: id, m: of(`{"id":1,"id":null}`)},
 		{name: "null", fn: id, m: of(`{"id":null}`)},
+		{name: "empty string", fn: id, m: of(`{"id":""}`)},
 		{name: "null as a string", fn: id, m: of(`{"id":"null"}`), want: "\x06\"null\""},
 		{name: "missing", fn: id, m: of(`{"ID":1}`)},
 		{name: "nested", fn: nested, m: of(`{"order":{"id":7}}`), want: "\x017"},
