@@ -66,10 +66,7 @@ func run(ctx context.Context, brokers []string, topic, group, dir string) error 
 // can refuse what it has seen, and the effect is exactly once even over a crash.
 func charge(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	var order struct {
-		Order struct {
-			ID    string
-			Cents int64
-		}
+		Order struct{ Cents int64 }
 	}
 	if err := json.Unmarshal(m.Value, &order); err != nil {
 		return nil, dedup.Permanent(fmt.Errorf("not an order: %w", err)) // no use trying again

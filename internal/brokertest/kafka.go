@@ -301,3 +301,30 @@ func (k *Kafka) Committed(group, topic string) map[int32]int64 {
 	}
 	return committed
 }
+
+// AwaitCommitted waits until the group has committed the end of every partition
+// of the topic that holds something.
+func (k *Kafka) AwaitCommitted(ctx context.Context, group, topic string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !k.AllCommitted(group, topic) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("brokertest: group %s has committed %v of %v of topic %s: %w", group, k.Committed(group, topic), k.Ends(topic), topic, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// AllCommitted reports whether the group has committed the end of every
+// partition of the topic that holds something.
+func (k *Kafka) AllCommitted(group, topic string) bool {
+	committed := k.Committed(group, topic)
+	for p, end := range k.Ends(topic) {
+		if end > 0 && committed[p] != end {
+			return false
+		}
+	}
+	return true
+}

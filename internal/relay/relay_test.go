@@ -74,16 +74,6 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-func committed(k *brokertest.Kafka) bool {
-	ends, done := k.Ends("orders"), k.Committed("g", "orders")
-	for p, end := range ends {
-		if done[p] != end {
-			return false
-		}
-	}
-	return true
-}
-
 func read(t *testing.T, k *brokertest.Kafka, topic string) []*kgo.Record {
 	t.Helper()
 	records, err := k.ReadTopic(t.Context(), topic)
@@ -128,7 +118,7 @@ func TestRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := start(t, k, k, nil)
-	eventually(t, "all to be committed", func() bool { return committed(k) })
+	eventually(t, "all to be committed", func() bool { return k.AllCommitted("g", "orders") })
 	if got := stop(); got.Relayed != 4 || got.Duplicates != 2 || got.Parked != 2 || got.Ambiguous != 0 {
 		t.Errorf("got %v", got)
 	}
@@ -181,14 +171,14 @@ func TestTargetStopsAndComesBack(t *testing.T) {
 		}
 	}
 	produce(0, 1000)
-	eventually(t, "the first messages", func() bool { return committed(from) })
+	eventually(t, "the first messages", func() bool { return from.AllCommitted("g", "orders") })
 	to.Stop()
 	produce(1000, 1000)
 	eventually(t, "the relay to notice", func() bool { return strings.Contains(log.String(), "does not take messages") })
 	if err := to.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the rest", func() bool { return committed(from) })
+	eventually(t, "the rest", func() bool { return from.AllCommitted("g", "orders") })
 	if got := stop(); got.Relayed != 2000 || got.Parked != 0 {
 		t.Errorf("got %v", got)
 	}

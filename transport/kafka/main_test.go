@@ -171,15 +171,7 @@ func produce(t *testing.T, k *brokertest.Kafka, records ...*kgo.Record) {
 }
 
 // complete says whether the group has committed the ends of the topic.
-func complete(k *brokertest.Kafka, group, topic string) bool {
-	committed := k.Committed(group, topic)
-	for p, end := range k.Ends(topic) {
-		if end > 0 && committed[p] != end {
-			return false
-		}
-	}
-	return true
-}
+func complete(k *brokertest.Kafka, group, topic string) bool { return k.AllCommitted(group, topic) }
 
 // journal notes what a handler saw.
 type journal struct {
