@@ -169,9 +169,9 @@ func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry
 		dst = binary.AppendUvarint(dst, written)
 		return seal(dst, start, seq)
 	}
-	flags := flag(r.Ambiguous, flagAmbiguous) | flag(r.Omitted, flagOmitted) | flag(r.Nonce != 0, flagNonce) |
-		flag(r.Fingerprint != dedup.Fingerprint{}, flagFingerprint) | flag(r.First != dedup.Position{}, flagPosition) |
-		flag(r.Result != nil, flagResult)
+	flags := bit(r.Ambiguous, flagAmbiguous) | bit(r.Omitted, flagOmitted) | bit(r.Nonce != 0, flagNonce) |
+		bit(r.Fingerprint != dedup.Fingerprint{}, flagFingerprint) | bit(r.First != dedup.Position{}, flagPosition) |
+		bit(r.Result != nil, flagResult)
 	dst = append(dst, version, byte(kindOfState[r.State]), flags)
 	dst = append(dst, e.id[:]...)
 	dst = binary.AppendUvarint(dst, prev)
@@ -202,7 +202,7 @@ func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry
 	return seal(dst, start, seq)
 }
 
-func flag(is bool, f byte) byte {
+func bit(is bool, f byte) byte {
 	if is {
 		return f
 	}

@@ -77,7 +77,9 @@ func TestKill(t *testing.T) {
 				t.Errorf("run %d: a forgotten key: got %+v, %v, want no record", run, r, err)
 			}
 		}
+		var claims, completes []dedup.Op
 		var settled []dedup.ID
+		var attempts []int
 		for id, a := range known {
 			r, err := s.Lookup(t.Context(), id)
 			if err != nil {
@@ -86,21 +88,27 @@ func TestKill(t *testing.T) {
 			if err := a.check(r); err != nil {
 				t.Errorf("run %d: acknowledged %v under token %d, found %+v: %v", run, a.kind, a.token, r, err)
 			}
-			if r.State != dedup.StateClaimed {
+			if r.State == dedup.StateClaimed {
+				claims = append(claims, dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: 99, Lease: time.Minute, TTL: time.Hour})
+				attempts = append(attempts, r.Attempt)
+			} else {
 				settled = append(settled, id)
-				continue
 			}
-			orphans++
-			reply := mustApply(t, s, dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: 99, Lease: time.Minute, TTL: time.Hour})[0]
-			got := reply.Record
-			if reply.Status != dedup.StatusGranted || !got.Ambiguous || got.Attempt != r.Attempt+1 || got.Token <= high {
-				t.Errorf("run %d: claim of an orphan: got %v, %+v, want granted, Ambiguous, Attempt %d, a token above %d",
-					run, reply.Status, got, r.Attempt+1, high)
-			}
-			high = max(high, got.Token)
-			known[id] = ack{kind: dedup.OpComplete, token: got.Token}
-			mustApply(t, s, dedup.Op{Kind: dedup.OpComplete, ID: id, Token: got.Token, TTL: time.Hour, Result: []byte(known[id].result())})
 		}
+		orphans += len(claims)
+		issued := high
+		for i, reply := range mustApply(t, s, claims) {
+			r := reply.Record
+			if reply.Status != dedup.StatusGranted || !r.Ambiguous || r.Attempt != attempts[i]+1 || r.Token <= issued {
+				t.Errorf("run %d: claim of an orphan: got %v, %+v, want granted, Ambiguous, Attempt %d, a token above %d",
+					run, reply.Status, r, attempts[i]+1, issued)
+			}
+			high = max(high, r.Token)
+			a := ack{kind: dedup.OpComplete, token: r.Token}
+			known[claims[i].ID] = a
+			completes = append(completes, dedup.Op{Kind: a.kind, ID: claims[i].ID, Token: a.token, TTL: time.Hour, Result: []byte(a.result())})
+		}
+		mustApply(t, s, completes)
 		// Few must last, or files are kept for their sake.
 		if err := s.Forget(t.Context(), settled); err != nil {
 			t.Fatalf("run %d: %v", run, err)
@@ -122,11 +130,11 @@ func TestKill(t *testing.T) {
 	}
 }
 
-func mustApply(t *testing.T, s *Store, op dedup.Op) []dedup.Reply {
+func mustApply(t *testing.T, s *Store, ops []dedup.Op) []dedup.Reply {
 	t.Helper()
-	replies, err := s.Apply(t.Context(), []dedup.Op{op})
-	if err == nil {
-		err = replies[0].Err
+	replies, err := s.Apply(t.Context(), ops)
+	for i := range replies {
+		err = errors.Join(err, replies[i].Err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +188,7 @@ func killed(t *testing.T, dir string, run int) []ack {
 	}
 	var acks []ack
 	lines := bufio.NewReader(out)
-	last := mathrand.IntN(300) // some die as soon as they have opened the store
+	last := mathrand.IntN(240) // some die as soon as they have opened the store
 	for {
 		line, err := lines.ReadString('\n')
 		if errors.Is(err, io.EOF) {
@@ -213,8 +221,10 @@ func work(dir string) {
 	for w := range workers {
 		running.Go(func() { workOn(s, run, w) })
 	}
-	for err == nil {
-		err = s.tend()
+	for range time.Tick(5 * time.Millisecond) {
+		if err = s.tend(); err != nil {
+			break
+		}
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
@@ -234,7 +244,7 @@ func workOn(s *Store, run, worker int) {
 		a := ack{worker: worker, n: n}
 		lasting := a.key(run)
 		ops := []dedup.Op{{Kind: dedup.OpClaim, ID: lasting, Nonce: 1, Lease: time.Minute, TTL: time.Hour, Position: position}}
-		for range 200 {
+		for range 100 {
 			other := dedup.NewID("other", dedup.Key(rand.Text()))
 			ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: other, Nonce: 1, Lease: 20 * time.Millisecond, TTL: 20 * time.Millisecond})
 		}

@@ -1,0 +1,125 @@
+package boltstore
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Every version of the format has a directory in testdata that stays as it is.
+var update = flag.Bool("update-golden", false, "write testdata/v1 anew: only before its format is released")
+
+const goldenDir = "testdata/v1"
+
+func golden(i int) dedup.ID { return dedup.NewID("golden", dedup.Key(rune('0'+i))) }
+
+// goldenRecords are what the store in testdata/v1 remembers.
+func goldenRecords() map[dedup.ID]dedup.Record {
+	token := dedup.Token(base.UnixMicro())
+	position := dedup.Position{Source: "orders", Partition: 3, Offset: 42}
+	fingerprint := dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
+	record := func(r dedup.Record) dedup.Record {
+		r.FirstSeen, r.First, r.Fingerprint = base, position, fingerprint
+		if r.Expires.IsZero() {
+			r.Expires = base.Add(day)
+		}
+		return r
+	}
+	return map[dedup.ID]dedup.Record{
+		golden(0): record(dedup.Record{State: dedup.StateClaimed, Token: token, Nonce: 11, LeaseEnd: base.Add(lease), Expires: base.Add(lease + day)}),
+		golden(1): record(dedup.Record{State: dedup.StateDone, Token: token + 1, Result: []byte("result")}),
+		golden(2): record(dedup.Record{State: dedup.StateDone, Token: token + 2, Omitted: true}),
+		golden(3): record(dedup.Record{State: dedup.StateReleased, Token: token + 3, Nonce: 14, Attempt: 1, Ambiguous: true}),
+		golden(4): record(dedup.Record{State: dedup.StateParked, Token: token + 4, Result: []byte("no such order")}),
+		// golden(5) was forgotten.
+		golden(6): {
+			State: dedup.StateDone, Token: 7, Expires: base.Add(time.Hour + day), FirstSeen: base.Add(time.Hour),
+			First: dedup.Position{Source: "payments", Partition: 0, Offset: 1},
+		},
+	}
+}
+
+func TestGolden(t *testing.T) {
+	if *update {
+		writeGolden(t)
+	}
+	dir := t.TempDir()
+	copyDir(t, dir, goldenDir)
+	clock := &testClock{now: base.Add(3 * time.Hour)}
+	s, err := Open(dir, &Options{Now: clock.Now, RollBytes: minRollBytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	v, err := s.Vouch(t.Context())
+	if err != nil || !v.Since.Equal(base.Add(-time.Hour)) || v.ID == "" {
+		t.Errorf("Vouch: got %+v, %v, want an id and since %v", v, err, base.Add(-time.Hour))
+	}
+	want := goldenRecords()
+	seen := 0
+	for r, err := range s.Records(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen++
+		if w, ok := want[r.ID]; !ok || !same(&r.Record, &w) {
+			t.Errorf("got %+v, want %+v", r.Record, w)
+		}
+	}
+	if seen != len(want) {
+		t.Errorf("got %d records, want %d", seen, len(want))
+	}
+	token := dedup.Token(base.UnixMicro()) + 5
+	if st, err := s.Stats(t.Context()); err != nil || st.Token != token || len(s.files) != 2 {
+		t.Errorf("got token %d, %d files, %v, want %d and 2", st.Token, len(s.files), err, token)
+	}
+}
+
+func writeGolden(t *testing.T) {
+	b := newBench(t, Options{RollBytes: minRollBytes})
+	closeStore(t, b.Store)
+	b.dir = t.TempDir()
+	b.clock.now = base
+	b.opts.VouchFrom = base.Add(-time.Hour)
+	b.open()
+	for i := range 6 {
+		op := claim1(golden(i), uint64(11+i))
+		op.Fingerprint = dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
+		token := b.want(op, dedup.StatusGranted).Token
+		end := complete1(golden(i), token, day)
+		switch i {
+		case 0:
+			continue
+		case 2:
+			end.Result, end.Omitted = nil, true
+		case 3:
+			end = release1(golden(i), token)
+			end.Ambiguous = true
+		case 4:
+			end.Kind, end.Result = dedup.OpPark, []byte("no such order")
+		}
+		b.want(end, dedup.StatusOK)
+	}
+	if err := b.Forget(t.Context(), []dedup.ID{golden(5)}); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.advance(time.Hour)
+	b.nextFile()
+	b.want(dedup.Op{Kind: dedup.OpComplete, ID: golden(6), Token: 7, TTL: day, Position: dedup.Position{Source: "payments", Offset: 1}}, dedup.StatusOK)
+	closeStore(t, b.Store)
+	if err := os.RemoveAll(goldenDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(goldenDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copyDir(t, goldenDir, b.dir)
+	if err := os.Remove(filepath.Join(goldenDir, lockName)); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+}
