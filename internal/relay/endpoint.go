@@ -139,7 +139,7 @@ func checkTopic(topic string) error {
 	case plain == "":
 		return fmt.Errorf("it names no topic: it has the form %s", endpointForm)
 	case plain == "." || plain == ".." || len(plain) > 249:
-		return fmt.Errorf("topic %q: a name has 1 to 249 characters and is not . or ..", topic)
+		return fmt.Errorf("topic %q: . and .. are no names, and a name has 1 to 249 characters", topic)
 	}
 	for _, c := range plain {
 		if c != '.' && c != '_' && c != '-' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
