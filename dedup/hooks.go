@@ -5,7 +5,8 @@ import "time"
 // Hooks observe a Deduplicator. They are called in line, by many goroutines at
 // once: a slow hook slows the messages. A nil hook costs nothing.
 type Hooks struct {
-	// Decided is called once for each delivery, when its Result is known.
+	// Decided is called once for each message given to Do or DoBatch, when its
+	// Result is known. Settle calls Do for each try.
 	Decided func(Event)
 	// Applied is called after each Apply of the store.
 	Applied func(ops int, took time.Duration, err error)

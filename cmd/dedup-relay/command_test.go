@@ -34,6 +34,13 @@ func TestBadInput(t *testing.T) {
 	}
 	defer s.Close()
 	fresh := filepath.Join(dir, "fresh")
+	corrupt := filepath.Join(dir, "corrupt")
+	if err := os.Mkdir(corrupt, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(corrupt, "log-000001.db"), bytes.Repeat([]byte("garbage "), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	complete := func(more ...string) []string {
 		return append([]string{"run", "--from", from, "--to", to, "--store", "bolt:" + fresh}, more...)
 	}
@@ -65,6 +72,8 @@ func TestBadInput(t *testing.T) {
 		"unknown letters":    {complete("--dead-letter", at+"nowhere"), exitFailure, []string{"dead letters", "nowhere"}},
 		"reads its output":   {complete("--to", at+"orders"), exitFailure, []string{"both source and target"}},
 		"directory in use":   {complete("--store", "bolt:"+used), exitFailure, []string{used, "in use"}},
+		"unwritable place":   {complete("--store", "bolt:/proc/oncequeue"), exitFailure, []string{"/proc/oncequeue", "choose another path"}},
+		"corrupt file":       {complete("--store", "bolt:"+corrupt), exitFailure, []string{"log-000001.db"}},
 		"not a directory":    {complete("--store", "bolt:"+file), exitFailure, []string{file, "director"}},
 	} {
 		t.Run(name, func(t *testing.T) {

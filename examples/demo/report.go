@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -58,19 +57,19 @@ func check(t *traffic, out []received) report {
 }
 
 func (r report) print(w io.Writer) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	row := func(name string, n int, note string) { fmt.Fprintf(tw, "%s\t%d\t  %s\n", name, n, note) }
+	row := func(name string, n int, note string) {
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-14s %8d  %s", name, n, note), " "))
+	}
 	fmt.Fprintln(w)
 	row("unique in", r.UniqueIn, "")
 	row("unique out", r.UniqueOut, "")
 	row("lost", r.Lost, verdict(r.Lost == 0))
 	row("duplicates in", r.DuplicatesIn, "")
 	row("dropped", r.dropped, "")
-	row("repeated out", r.RepeatedOut, fmt.Sprintf("of which without Dedup-Ambiguous: %d %s", r.unflagged, verdict(r.unflagged == 0)))
-	row("flagged", r.Ambiguous, "outputs with Dedup-Ambiguous: a killed relay may have published them")
+	row("repeated out", r.RepeatedOut, fmt.Sprintf("%d of them without Dedup-Ambiguous %s", r.unflagged, verdict(r.unflagged == 0)))
+	row("flagged", r.Ambiguous, "outputs with Dedup-Ambiguous: a killed relay may have published them before")
 	row("kills", r.Kills, "SIGKILL in the middle of the work")
-	row("messages/s", int(float64(r.Messages)/r.Seconds), fmt.Sprintf("over %.1f s, of which most is the group waiting for the dead: 6 s a kill", r.Seconds))
-	_ = tw.Flush()
+	row("messages/s", int(float64(r.Messages)/r.Seconds), fmt.Sprintf("over %.1f s, most of it the group waiting for the dead: 6 s a kill", r.Seconds))
 	fmt.Fprintln(w)
 }
 
