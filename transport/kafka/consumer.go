@@ -75,7 +75,8 @@ func (c *Consumer) Check(ctx context.Context) error {
 //
 // A broker that does not answer, or a topic that does not exist yet, is waited
 // for. Run returns early, with an error that matches dedup.ErrHalted, only when
-// every partition that the group gave this member has halted.
+// every partition that the group gave this member has halted, and when the
+// brokers refuse the SessionTimeout.
 //
 // The messages have no Raw, and no Delivery count: Kafka does not keep one.
 func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handler) error {
@@ -146,6 +147,8 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 			return nil
 		case errors.Is(err, kafka.RebalanceInProgress):
 			continue // normal: the join is tried again
+		case errors.Is(err, kafka.InvalidSessionTimeout):
+			return fmt.Errorf("kafkatransport: the brokers refuse a SessionTimeout of %v: choose one between their group.min.session.timeout.ms (6s unless changed) and group.max.session.timeout.ms", s.config.SessionTimeout)
 		default:
 			s.status.bad(theGroup, err)
 			continue // kafka-go waits before it tries again
