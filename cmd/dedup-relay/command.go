@@ -149,7 +149,7 @@ func relayUntil(ctx context.Context, config relay.Config) error {
 	if err != nil {
 		return err
 	}
-	log.Info("relaying", "from", config.From.String(), "group", config.From.Group, "to", config.To.String(), "store", config.Store.String(), "version", version())
+	log.Info("relaying", "from", config.From.String(), "reader", config.From.Reader(), "to", config.To.String(), "store", config.Store.String(), "version", version())
 	context.AfterFunc(ctx, func() { log.Info("draining") })
 	err = r.Run(ctx)
 	err = errors.Join(err, r.Close())

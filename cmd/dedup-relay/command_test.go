@@ -143,7 +143,7 @@ func FuzzFlags(f *testing.F) {
 			t.Errorf("%v does not name the flag", err)
 		case err != nil && strings.Contains(err.Error(), "\n"):
 			t.Errorf("%q has several lines", err)
-		case err == nil && (len(c.From.Brokers) == 0 || c.From.Topic == "" || c.From.Group == "" || c.To.Topic == "" || c.Key == nil):
+		case err == nil && (len(c.From.Hosts) == 0 || c.From.Topic == "" || c.From.Group == "" || c.To.Topic == "" || c.Key == nil):
 			t.Errorf("accepted %+v", c)
 		}
 	})

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -10,28 +11,47 @@ import (
 	"time"
 )
 
-// Endpoint is a topic on a broker, as a URL names it:
+// Kind is a kind of broker.
+type Kind string
+
+// The kinds of brokers.
+const (
+	Kafka Kind = "kafka"
+	NATS  Kind = "nats"
+)
+
+// Endpoint is a topic on a Kafka broker, or a subject on a NATS server, as a URL
+// names it:
 //
 //	kafka://HOST:PORT[,HOST:PORT]/TOPIC[?group=G&session=6s&start=earliest]
+//	nats://HOST:PORT[,HOST:PORT]/SUBJECT[?consumer=DURABLE&stream=NAME]
 //
-// The parameters are for a source. A target's TOPIC may hold {topic}, which
-// stands for the topic of each message.
+// The parameters are for a source. A target's topic or subject may hold {topic}
+// or, which is the same, {subject}: it stands for that of each message.
 type Endpoint struct {
-	Kind    string // "kafka"
-	Brokers []string
-	Topic   string
+	Kind  Kind
+	Hosts []string
+	Topic string // or subject
 
-	Group   string        // source: the consumer group
-	Session time.Duration // source: its session timeout; 0 is the transport's default
-	Latest  bool          // source: without a committed offset begin at the end, not at the beginning
+	Group   string        // Kafka source: the consumer group
+	Session time.Duration // Kafka source: its session timeout; 0 is the transport's default
+	Latest  bool          // Kafka source: without a committed offset begin at the end, not at the beginning
+
+	Consumer string // NATS source: the durable consumer
+	Stream   string // NATS source: the stream; empty: the one that has the subject
 }
-
-// topicHere is what a target's topic may hold for the message's own.
-const topicHere = "{topic}"
 
 // String returns the URL without parameters.
 func (e Endpoint) String() string {
-	return e.Kind + "://" + strings.Join(e.Brokers, ",") + "/" + e.Topic
+	return string(e.Kind) + "://" + strings.Join(e.Hosts, ",") + "/" + e.Topic
+}
+
+// Reader names who reads the source: the group or the consumer.
+func (e Endpoint) Reader() string { return e.Group + e.Consumer }
+
+// For returns the topic or subject of a target that a message goes to.
+func (e Endpoint) For(topic string) string {
+	return strings.NewReplacer("{topic}", topic, "{subject}", topic).Replace(e.Topic)
 }
 
 // ParseSource reads the URL of a source.
@@ -42,28 +62,41 @@ func ParseSource(s string) (Endpoint, error) {
 	}
 	for name, values := range params {
 		value := values[len(values)-1]
-		switch name {
-		case "group":
+		switch {
+		case e.Kind == Kafka && name == "group":
 			e.Group = value
-		case "session":
+		case e.Kind == Kafka && name == "session":
 			e.Session, err = time.ParseDuration(value)
 			if err != nil || e.Session <= 0 {
 				return e, fmt.Errorf("%q: session=%s is not a duration: write it like session=30s", s, value)
 			}
-		case "start":
+		case e.Kind == Kafka && name == "start":
 			if value != "earliest" && value != "latest" {
 				return e, fmt.Errorf("%q: start=%s: it is earliest (the default) or latest", s, value)
 			}
 			e.Latest = value == "latest"
+		case e.Kind == NATS && name == "consumer":
+			e.Consumer = value
+		case e.Kind == NATS && name == "stream":
+			e.Stream = value
+		case e.Kind == NATS:
+			return e, fmt.Errorf("%q: a NATS source has no parameter %q: it has consumer and stream", s, name)
 		default:
-			return e, fmt.Errorf("%q: a source has no parameter %q: it has group, session and start", s, name)
+			return e, fmt.Errorf("%q: a Kafka source has no parameter %q: it has group, session and start", s, name)
 		}
 	}
-	if e.Group == "" {
+	switch {
+	case e.Kind == Kafka && e.Group == "":
 		return e, fmt.Errorf("%q names no consumer group: append ?group=NAME", s)
+	case e.Kind == NATS && e.Consumer == "":
+		return e, fmt.Errorf("%q names no durable consumer: append ?consumer=NAME", s)
+	case e.For("x") != e.Topic:
+		return e, fmt.Errorf("%q: {topic} and {subject} stand for those of a message and are for targets only", s)
 	}
-	if strings.Contains(e.Topic, topicHere) {
-		return e, fmt.Errorf("%q: %s stands for a message's topic and is for targets only", s, topicHere)
+	for _, name := range []string{e.Consumer, e.Stream} {
+		if strings.ContainsAny(name, ". \t\r\n*>/\\") {
+			return e, fmt.Errorf("%q: %q is no name of a stream or consumer: it has no dots, wildcards, slashes or spaces", s, name)
+		}
 	}
 	return e, nil
 }
@@ -77,53 +110,45 @@ func ParseTarget(s string) (Endpoint, error) {
 	for name := range params {
 		return e, fmt.Errorf("%q: a target has no parameters, but this one has %q", s, name)
 	}
+	if e.Kind == NATS && strings.ContainsAny(e.Topic, "*>") {
+		return e, fmt.Errorf("%q: one cannot publish to the wildcard %q: name a subject", s, e.Topic)
+	}
 	return e, nil
 }
 
-// For returns the topic that a message of the source topic goes to.
-func (e Endpoint) For(topic string) string {
-	return strings.ReplaceAll(e.Topic, topicHere, topic)
-}
-
-const endpointForm = "kafka://HOST:PORT[,HOST:PORT]/TOPIC"
+const endpointForm = "kafka://HOST:PORT[,HOST:PORT]/TOPIC or nats://HOST:PORT[,HOST:PORT]/SUBJECT"
 
 // parseEndpoint splits the URL itself: net/url refuses a list of hosts.
 func parseEndpoint(s string) (e Endpoint, params url.Values, err error) {
 	scheme, rest, ok := strings.Cut(s, "://")
+	e.Kind = Kind(scheme)
 	switch {
 	case !ok:
 		return e, nil, fmt.Errorf("%q is not a URL: it has the form %s", s, endpointForm)
-	case scheme != "kafka":
+	case e.Kind != Kafka && e.Kind != NATS:
 		return e, nil, fmt.Errorf("%q: unknown scheme %q: it has the form %s", s, scheme, endpointForm)
 	}
-	e.Kind = scheme
 	rest, query, _ := strings.Cut(rest, "?")
 	hosts, topic, _ := strings.Cut(rest, "/")
 	if strings.Contains(hosts, "@") {
 		return e, nil, fmt.Errorf("a %s URL holds a user or password, which is not supported: it would show in process lists", scheme)
 	}
 	for host := range strings.SplitSeq(hosts, ",") {
-		name, port, err := net.SplitHostPort(host)
-		if err == nil && name == "" {
-			err = fmt.Errorf("the host is missing")
+		if err := checkHost(host); err != nil {
+			return e, nil, fmt.Errorf("%q: host %q: %w: write HOST:PORT", s, host, err)
 		}
-		if err == nil {
-			var n uint64
-			if n, err = strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-				err = fmt.Errorf("%q is not a port", port)
-			}
-		}
-		if err != nil {
-			return e, nil, fmt.Errorf("%q: broker %q: %w: write HOST:PORT", s, host, err)
-		}
-		if !slices.Contains(e.Brokers, host) {
-			e.Brokers = append(e.Brokers, host)
+		if !slices.Contains(e.Hosts, host) {
+			e.Hosts = append(e.Hosts, host)
 		}
 	}
 	if e.Topic, err = url.PathUnescape(topic); err != nil {
 		return e, nil, fmt.Errorf("%q: topic %q: %w", s, topic, err)
 	}
-	if err := checkTopic(e.Topic); err != nil {
+	check := checkTopic
+	if e.Kind == NATS {
+		check = checkSubject
+	}
+	if err := check(e.For("x")); err != nil {
 		return e, nil, fmt.Errorf("%q: %w", s, err)
 	}
 	if params, err = url.ParseQuery(query); err != nil {
@@ -132,18 +157,56 @@ func parseEndpoint(s string) (e Endpoint, params url.Values, err error) {
 	return e, params, nil
 }
 
+func checkHost(host string) error {
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		return errors.New("the host is missing")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%q is not a port", port)
+	}
+	return nil
+}
+
 // checkTopic holds Kafka's rule for topic names.
 func checkTopic(topic string) error {
-	plain := strings.ReplaceAll(topic, topicHere, "x")
 	switch {
-	case plain == "":
+	case topic == "":
 		return fmt.Errorf("it names no topic: it has the form %s", endpointForm)
-	case plain == "." || plain == ".." || len(plain) > 249:
+	case topic == "." || topic == ".." || len(topic) > 249:
 		return fmt.Errorf("topic %q: . and .. are no names, and a name has 1 to 249 characters", topic)
 	}
-	for _, c := range plain {
+	for _, c := range topic {
 		if c != '.' && c != '_' && c != '-' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
 			return fmt.Errorf("topic %q: %q cannot be part of a name: it has letters, digits, '.', '_' and '-'", topic, c)
+		}
+	}
+	return nil
+}
+
+// checkSubject holds NATS' rule for subjects: tokens between dots, of printable
+// characters; * is a token, and > the last one.
+func checkSubject(subject string) error {
+	if subject == "" {
+		return fmt.Errorf("it names no subject: it has the form %s", endpointForm)
+	}
+	tokens := strings.Split(subject, ".")
+	for i, token := range tokens {
+		switch {
+		case token == "":
+			return fmt.Errorf("subject %q: a token between its dots is empty", subject)
+		case token == ">" && i < len(tokens)-1:
+			return fmt.Errorf("subject %q: > can only be its last token", subject)
+		case len(token) > 1 && strings.ContainsAny(token, "*>"):
+			return fmt.Errorf("subject %q: a wildcard is a token of its own", subject)
+		}
+		for _, c := range token {
+			if c <= ' ' || c == 0x7f {
+				return fmt.Errorf("subject %q: %q cannot be part of it", subject, c)
+			}
 		}
 	}
 	return nil

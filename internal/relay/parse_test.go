@@ -12,10 +12,10 @@ import (
 
 func TestParseSource(t *testing.T) {
 	for in, want := range map[string]Endpoint{
-		"kafka://localhost:9092/orders?group=g": {Kind: "kafka", Brokers: []string{"localhost:9092"}, Topic: "orders", Group: "g"},
+		"kafka://localhost:9092/orders?group=g": {Kind: Kafka, Hosts: []string{"localhost:9092"}, Topic: "orders", Group: "g"},
 		"kafka://a:1,b:2,a:1/o.1_x-y?group=a%20b&session=6s&start=latest": {
-			Kind: "kafka", Brokers: []string{"a:1", "b:2"}, Topic: "o.1_x-y", Group: "a b", Session: 6 * time.Second, Latest: true},
-		"kafka://[::1]:9092/t?group=g&start=earliest": {Kind: "kafka", Brokers: []string{"[::1]:9092"}, Topic: "t", Group: "g"},
+			Kind: Kafka, Hosts: []string{"a:1", "b:2"}, Topic: "o.1_x-y", Group: "a b", Session: 6 * time.Second, Latest: true},
+		"kafka://[::1]:9092/t?group=g&start=earliest": {Kind: Kafka, Hosts: []string{"[::1]:9092"}, Topic: "t", Group: "g"},
 	} {
 		got, err := ParseSource(in)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -88,7 +88,7 @@ func FuzzEndpoint(f *testing.F) {
 				t.Errorf("%q: got %+v, then %+v, %v", in, e, again, err)
 			}
 		}
-		if e, err := ParseSource(in); err == nil && (e.Group == "" || len(e.Brokers) == 0 || checkTopic(e.Topic) != nil) {
+		if e, err := ParseSource(in); err == nil && (e.Group == "" || len(e.Hosts) == 0 || checkTopic(e.Topic) != nil) {
 			t.Errorf("%q: accepted %+v", in, e)
 		}
 	})

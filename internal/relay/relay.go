@@ -63,11 +63,11 @@ const checkTimeout = 10 * time.Second
 // store, in this order, so that nothing is written for a configuration that
 // cannot work. Close the Relay in the end.
 func Open(ctx context.Context, c Config) (*Relay, error) {
-	if c.From.Kind == c.To.Kind && c.To.For(c.From.Topic) == c.From.Topic && overlap(c.From.Brokers, c.To.Brokers) {
+	if c.From.Kind == c.To.Kind && c.To.For(c.From.Topic) == c.From.Topic && overlap(c.From.Hosts, c.To.Hosts) {
 		return nil, fmt.Errorf("%v is both source and target: the relay would read its own output for ever", c.To)
 	}
 	if c.Scope == "" {
-		c.Scope = c.From.Group + " > " + c.To.Kind + ":" + c.To.Topic
+		c.Scope = c.From.Reader() + " > " + string(c.To.Kind) + ":" + c.To.Topic
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -139,11 +139,11 @@ func newSource(e Endpoint, logger *slog.Logger) (source, error) {
 	if e.Latest {
 		config.StartOffset = kafka.LastOffset
 	}
-	return kafkatransport.NewConsumer(e.Brokers, e.Group, []string{e.Topic}, config)
+	return kafkatransport.NewConsumer(e.Hosts, e.Group, []string{e.Topic}, config)
 }
 
 func newSink(e Endpoint, from string) (sink, error) {
-	return kafkatransport.NewSink(e.Brokers, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
+	return kafkatransport.NewSink(e.Hosts, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
 }
 
 // Run relays until ctx ends, then drains what is under way and returns nil. Any

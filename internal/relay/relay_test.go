@@ -30,9 +30,9 @@ func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop
 		t.Fatal(err)
 	}
 	c := Config{
-		From:       Endpoint{Kind: "kafka", Brokers: from.Addrs(), Topic: "orders", Group: "g"},
-		To:         Endpoint{Kind: "kafka", Brokers: to.Addrs(), Topic: "{topic}.once"},
-		DeadLetter: Endpoint{Kind: "kafka", Brokers: to.Addrs(), Topic: "orders.dead"},
+		From:       Endpoint{Kind: Kafka, Hosts: from.Addrs(), Topic: "orders", Group: "g"},
+		To:         Endpoint{Kind: Kafka, Hosts: to.Addrs(), Topic: "{topic}.once"},
+		DeadLetter: Endpoint{Kind: Kafka, Hosts: to.Addrs(), Topic: "orders.dead"},
 		Store:      StoreURL{Kind: "bolt", Dir: t.TempDir()}, Key: key, VouchFrom: time.Unix(0, 0),
 	}
 	if change != nil {
