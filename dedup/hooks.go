@@ -3,7 +3,8 @@ package dedup
 import "time"
 
 // Hooks observe a Deduplicator. They are called in line, by many goroutines at
-// once: a slow hook slows the messages. A nil hook costs nothing.
+// once: a slow hook slows the messages. One that panics is logged. A nil hook
+// costs nothing.
 type Hooks struct {
 	// Started is called once for each message given to Do or DoBatch, when the
 	// Deduplicator has received it. Each is followed by one Decided.
@@ -14,7 +15,8 @@ type Hooks struct {
 	// Applied is called after each Apply of the store. err is not nil if none of
 	// the operations was answered.
 	Applied func(ops int, took time.Duration, err error)
-	// LeaseLost is called when a running handler loses its claim.
+	// LeaseLost is called for a message whose claim was lost before its handler
+	// returned, once that has.
 	LeaseLost func(Event)
 }
 
