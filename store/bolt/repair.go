@@ -44,7 +44,7 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 	if err != nil {
 		return Report{}, err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() { err = errors.Join(err, unlockDir(lock)) }()
 	kept, since, err := check(dir, options)
 	var damage *DamageError
 	if err == nil || !errors.As(err, &damage) {

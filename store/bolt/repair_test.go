@@ -127,6 +127,7 @@ func TestRepairInterrupted(t *testing.T) {
 // damaged; and Repair makes it one that opens, with nothing in it that was not
 // there.
 func TestRandomDamage(t *testing.T) {
+	t.Parallel()
 	b := threeFiles(t)
 	damages := 60
 	if testing.Short() {
