@@ -61,6 +61,9 @@ func (x *delivery) text() string {
 
 func (n *notes) decided(x *delivery) {
 	r := &x.res
+	if x.park != nil && !r.settled && !r.Halt && r.Outcome != Uncertain {
+		return // the dead letter is not confirmed: who sends it tells
+	}
 	level, text := slog.LevelWarn, x.text()
 	if text == "" {
 		return

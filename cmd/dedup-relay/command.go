@@ -99,7 +99,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	cmd.Flags().DurationVar(&f.ttl, "ttl", 24*time.Hour, "how long a key is remembered: longer than the longest backlog and the latest retry")
 	cmd.Flags().DurationVar(&f.lease, "lease", 30*time.Second, "how long a claim outlives a relay that died")
 	cmd.Flags().StringVar(&f.deadLetter, "dead-letter", "", "where messages go that cannot be relayed, such as those without a key (default: they halt their partition)")
-	cmd.Flags().StringVar(&f.vouchFrom, "vouch-from", "", "RFC 3339 time: nothing published before it was ever relayed. Only for a new store, whose first messages else count as stale")
+	cmd.Flags().StringVar(&f.vouchFrom, "vouch-from", "", "for a new store: RFC 3339 time since when no message was relayed without it. What was published earlier counts as stale (default: now)")
 	return cmd
 }
 
@@ -135,10 +135,21 @@ func (f *flags) config() (c relay.Config, err error) {
 		at("dead-letter", e)
 	}
 	if f.vouchFrom != "" {
-		c.VouchFrom, e = time.Parse(time.RFC3339, f.vouchFrom)
+		if c.VouchFrom, e = time.Parse(time.RFC3339, f.vouchFrom); e != nil || c.VouchFrom.After(time.Now()) {
+			e = fmt.Errorf("%q is no time of the past: write it like 2026-01-02T15:04:05Z", f.vouchFrom)
+		}
 		at("vouch-from", e)
 	}
+	switch {
+	case f.lease <= 0:
+		at("lease", fmt.Errorf("%v is no duration of a claim: the default is 30s", f.lease))
+	case f.ttl < f.lease:
+		at("ttl", fmt.Errorf("%v is shorter than --lease %v: a key would be forgotten while it is relayed", f.ttl, f.lease))
+	}
 	c.Scope, c.TTL, c.Lease = f.scope, f.ttl, f.lease
+	if err == nil {
+		err = c.Check()
+	}
 	return c, err
 }
 
@@ -146,10 +157,18 @@ func (f *flags) config() (c relay.Config, err error) {
 func relayUntil(ctx context.Context, config relay.Config) error {
 	log := config.Logger
 	r, err := relay.Open(ctx, config)
+	if ctx.Err() != nil && err != nil {
+		log.Info("stopped before it began")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	log.Info("relaying", "from", config.From.String(), "group", config.From.Group, "to", config.To.String(), "store", config.Store.String(), "version", version())
+	attrs := []any{"from", config.From.String(), "group", config.From.Group, "to", config.To.String(), "store", config.Store.String(), "ttl", config.TTL, "version", version()}
+	if config.DeadLetter.Kind != "" {
+		attrs = append(attrs, "dead-letter", config.DeadLetter.String())
+	}
+	log.Info("joining the group", attrs...)
 	context.AfterFunc(ctx, func() { log.Info("draining") })
 	err = r.Run(ctx)
 	err = errors.Join(err, r.Close())

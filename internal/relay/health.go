@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,6 +14,7 @@ import (
 // and a longer wait the longer it does not.
 type health struct {
 	what   string
+	where  string
 	logger *slog.Logger
 
 	mu       sync.Mutex
@@ -30,16 +33,18 @@ func (h *health) seen(errs []error) time.Duration {
 			failed = nil
 			break // it answers: what it refuses is about the message
 		}
-		failed = err
+		if !errors.Is(err, context.Canceled) { // not the end of our own call
+			failed = err
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case failed == nil && h.failures > 0:
-		h.logger.Info(h.what+" answers again", "after", time.Since(h.since).Round(time.Millisecond))
+		h.logger.Info(h.what+" answers again", "where", h.where, "after", time.Since(h.since).Round(time.Millisecond))
 		h.failures = 0
 	case failed != nil && h.failures == 0:
-		h.logger.Error(h.what+" does not take messages; trying again for ever", "err", failed)
+		h.logger.Error(h.what+" does not take messages; trying again for ever", "where", h.where, "err", failed)
 		h.since = time.Now()
 	}
 	if failed != nil {

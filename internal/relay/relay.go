@@ -10,24 +10,9 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
-	memstore "github.com/oncequeue/oncequeue/store/mem"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 	"github.com/segmentio/kafka-go"
 )
-
-// Config says what a Relay does.
-type Config struct {
-	From       Endpoint
-	To         Endpoint
-	DeadLetter Endpoint // the zero Endpoint: none
-	Store      StoreURL
-	Key        dedup.KeyFunc
-	Scope      string        // default: the source's group and the target
-	TTL        time.Duration // default: dedup.Options.TTL
-	Lease      time.Duration // default: dedup.Options.Lease
-	VouchFrom  time.Time     // nothing published before it was processed; zero: see the store
-	Logger     *slog.Logger
-}
 
 // source and sink are what a Relay needs of a broker.
 type (
@@ -50,10 +35,12 @@ type Relay struct {
 	letters sink // nil: none
 	dedup   *dedup.Deduplicator
 	store   io.Closer
-	output  health
+	output  health // of the target
+	grave   health // of the dead letters
 	started time.Time
+	failed  context.CancelCauseFunc // ends Run: the store never answers again
 
-	relayed, ambiguous, duplicates, parked, retried atomic.Int64
+	relayed, ambiguous, stale, duplicates, parked, halted, retried atomic.Int64
 }
 
 // checkTimeout bounds how long Open waits for the brokers.
@@ -63,17 +50,18 @@ const checkTimeout = 10 * time.Second
 // store, in this order, so that nothing is written for a configuration that
 // cannot work. Close the Relay in the end.
 func Open(ctx context.Context, c Config) (*Relay, error) {
-	if c.From.Kind == c.To.Kind && c.To.For(c.From.Topic) == c.From.Topic && overlap(c.From.Brokers, c.To.Brokers) {
-		return nil, fmt.Errorf("%v is both source and target: the relay would read its own output for ever", c.To)
+	if err := c.Check(); err != nil {
+		return nil, err
 	}
 	if c.Scope == "" {
-		c.Scope = c.From.Group + " > " + c.To.Kind + ":" + c.To.Topic
+		c.Scope = c.DefaultScope()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Relay{config: c, store: io.NopCloser(nil), started: time.Now()}
-	r.output = health{what: "the target " + c.To.String(), logger: c.Logger}
+	r.output = health{what: "the target", where: c.To.String(), logger: c.Logger}
+	r.grave = health{what: "the topic of the dead letters", where: c.DeadLetter.String(), logger: c.Logger}
 	if err := r.open(ctx); err != nil {
 		_ = r.Close()
 		return nil, err
@@ -97,10 +85,6 @@ func (r *Relay) open(ctx context.Context) error {
 		}
 		options.DeadLetter = r.bury
 	}
-	// Options that do not fit together are refused before anything is written.
-	if _, err = dedup.New(memstore.New(nil), c.Scope, c.Key, options); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if err := r.source.Check(ctx); err != nil {
@@ -123,33 +107,37 @@ func (r *Relay) open(ctx context.Context) error {
 	return err
 }
 
-func overlap(a, b []string) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x == y {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 func newSource(e Endpoint, logger *slog.Logger) (source, error) {
-	config := &kafkatransport.Config{ClientID: "dedup-relay", SessionTimeout: e.Session, Logger: logger}
+	config := &kafkatransport.Config{ClientID: "dedup-relay", SessionTimeout: e.Session, Logger: logger.With("source", e.String())}
 	if e.Latest {
 		config.StartOffset = kafka.LastOffset
 	}
-	return kafkatransport.NewConsumer(e.Brokers, e.Group, []string{e.Topic}, config)
+	c, err := kafkatransport.NewConsumer(e.Brokers, e.Group, []string{e.Topic}, config)
+	if err != nil {
+		return nil, err // not a source that holds a nil pointer
+	}
+	return c, nil
 }
 
 func newSink(e Endpoint, from string) (sink, error) {
-	return kafkatransport.NewSink(e.Brokers, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
+	s, err := kafkatransport.NewSink(e.Brokers, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Run relays until ctx ends, then drains what is under way and returns nil. Any
-// other return is an error. A broker or store that goes away is waited for.
+// other return is an error. A broker that goes away is waited for; a store that
+// has failed for good ends Run.
 func (r *Relay) Run(ctx context.Context) error {
-	err := r.source.RunBatch(ctx, r.dedup, r.publish)
+	run, failed := context.WithCancelCause(ctx)
+	defer failed(nil)
+	r.failed = failed
+	err := r.source.RunBatch(run, r.dedup, r.publish)
+	if cause := context.Cause(run); ctx.Err() == nil && cause != nil {
+		err = errors.Join(fmt.Errorf("the store %v failed: %w", r.config.Store, cause), err)
+	}
 	// What runs has drained, or has outlived its time: either way a short wait.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -188,17 +176,27 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 
 // bury is the Deduplicator's DeadLetter.
 func (r *Relay) bury(ctx context.Context, m *dedup.Message, why error) error {
-	return r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})[0]
+	errs := r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})
+	r.grave.seen(errs)
+	return errs[0]
 }
 
 func (r *Relay) decided(e dedup.Event) {
 	switch {
+	case e.Result.Halt:
+		r.halted.Add(1)
+		if errors.Is(e.Result.Err, dedup.ErrStore) {
+			r.failed(e.Result.Err)
+		}
 	case !e.Result.Settled():
 		r.retried.Add(1)
 	case e.Result.Outcome == dedup.Processed:
 		r.relayed.Add(1)
 		if e.Message.Claim.Ambiguous {
 			r.ambiguous.Add(1)
+		}
+		if e.Message.Claim.Stale {
+			r.stale.Add(1)
 		}
 	case e.Result.Outcome == dedup.Duplicate:
 		r.duplicates.Add(1)
@@ -209,10 +207,12 @@ func (r *Relay) decided(e dedup.Event) {
 
 // Summary says what a Relay has done so far.
 type Summary struct {
-	Relayed    int64 // published, confirmed and recorded; Ambiguous of them flagged so
-	Ambiguous  int64
+	Relayed    int64 // published, confirmed and recorded
+	Ambiguous  int64 // of these, flagged so
+	Stale      int64 // of these, flagged so
 	Duplicates int64 // dropped
 	Parked     int64 // in the dead letters
+	Halted     int64 // messages that stopped their partition
 	Retried    int64 // tries that did not settle their message
 	Took       time.Duration
 }
@@ -220,12 +220,12 @@ type Summary struct {
 // Summary returns the counts so far.
 func (r *Relay) Summary() Summary {
 	return Summary{
-		Relayed: r.relayed.Load(), Ambiguous: r.ambiguous.Load(), Duplicates: r.duplicates.Load(),
-		Parked: r.parked.Load(), Retried: r.retried.Load(), Took: time.Since(r.started),
+		Relayed: r.relayed.Load(), Ambiguous: r.ambiguous.Load(), Stale: r.stale.Load(), Duplicates: r.duplicates.Load(),
+		Parked: r.parked.Load(), Halted: r.halted.Load(), Retried: r.retried.Load(), Took: time.Since(r.started),
 	}
 }
 
 func (s Summary) String() string {
-	return fmt.Sprintf("relayed=%d ambiguous=%d duplicates=%d parked=%d retried=%d took=%v",
-		s.Relayed, s.Ambiguous, s.Duplicates, s.Parked, s.Retried, s.Took.Round(time.Millisecond))
+	return fmt.Sprintf("relayed=%d ambiguous=%d stale=%d duplicates=%d parked=%d halted=%d retried=%d took=%v",
+		s.Relayed, s.Ambiguous, s.Stale, s.Duplicates, s.Parked, s.Halted, s.Retried, s.Took.Round(time.Millisecond))
 }

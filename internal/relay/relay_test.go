@@ -286,6 +286,7 @@ func TestTargetThatFails(t *testing.T) {
 					config: Config{To: Endpoint{Topic: "out"}, DeadLetter: Endpoint{Topic: "dead"}},
 					source: p, sink: target, letters: letters, started: begin,
 					output: health{what: "the target", logger: slog.New(slog.DiscardHandler)},
+					grave:  health{what: "the dead letters", logger: slog.New(slog.DiscardHandler)},
 				}
 				var err error
 				r.dedup, err = dedup.New(memstore.New(&memstore.Options{VouchFrom: time.Unix(0, 0)}), "s", dedup.HeaderKey(),
@@ -309,6 +310,37 @@ func TestTargetThatFails(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// brokenStore fails for good.
+type brokenStore struct{ *memstore.Store }
+
+func (brokenStore) Apply(context.Context, []dedup.Op) ([]dedup.Reply, error) {
+	return nil, dedup.Permanent(errors.New("no space left on device"))
+}
+
+// idle is a source that has one message, and waits.
+type idle struct{ pump }
+
+func (s idle) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
+	d.DoBatch(ctx, s.ms, h)
+	<-ctx.Done()
+	return nil
+}
+
+func TestStoreThatFailedForGoodEndsTheRelay(t *testing.T) {
+	m := &dedup.Message{Topic: "orders", Value: []byte("1")}
+	m.Headers.SetKey("1")
+	r := &Relay{config: Config{Store: StoreURL{"bolt", "/d"}}, source: idle{pump{[]*dedup.Message{m}}}}
+	var err error
+	r.dedup, err = dedup.New(brokenStore{memstore.New(nil)}, "s", dedup.HeaderKey(), &dedup.Options{Hooks: dedup.Hooks{Decided: r.decided}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "bolt:/d") || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("got err %v", err)
 	}
 }
 

@@ -22,8 +22,8 @@ type Config struct {
 	// before its partitions go to others. Brokers accept 6s to 30m. Default 30s.
 	SessionTimeout time.Duration
 	// HeartbeatInterval is how often the member reports to the group, which is
-	// also how soon it learns of a rebalance. Default 3s, and at most
-	// SessionTimeout/6; at most SessionTimeout/3.
+	// also how soon it learns of a rebalance. Default: the smaller of
+	// 3s and SessionTimeout/6. More than SessionTimeout/3 is refused.
 	HeartbeatInterval time.Duration
 	// RebalanceTimeout is how long the group waits in a rebalance for a member
 	// to give up its partitions. Default 60s.

@@ -172,7 +172,7 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 		case stopping:
 			return nil
 		case halted:
-			return fmt.Errorf("kafkatransport: every partition of this member: %w: %w", dedup.ErrHalted, errors.Join(g.halts...))
+			return fmt.Errorf("kafkatransport: every partition of this member has %w: %w", dedup.ErrHalted, errors.Join(g.halts...))
 		}
 	}
 }

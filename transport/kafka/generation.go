@@ -18,7 +18,7 @@ import (
 // ErrRevoked is the context.Cause of a handler that was still running when
 // DrainTimeout had passed, after its partition was taken away or Run's context
 // ended.
-var ErrRevoked = errors.New("kafkatransport: the partition was taken away")
+var ErrRevoked = errors.New("kafkatransport: the time to drain is over")
 
 // maxGrace is how long handlers get to return once their context is cancelled.
 const maxGrace = time.Second
