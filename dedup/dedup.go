@@ -143,9 +143,7 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 	if err == nil && len(replies) != len(ops) {
 		err = fmt.Errorf("%d replies to %d operations", len(replies), len(ops))
 	}
-	if d.o.Hooks.Applied != nil {
-		d.o.Hooks.Applied(len(ops), time.Since(start), err)
-	}
+	took := time.Since(start)
 	if err != nil {
 		replies = make([]Reply, len(ops))
 		for i := range replies {
@@ -167,6 +165,12 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 				break
 			}
 		}
+	}
+	if answered {
+		err = nil
+	}
+	if d.o.Hooks.Applied != nil {
+		d.o.Hooks.Applied(len(ops), took, err)
 	}
 	if down := !answered; d.ctx.Err() == nil && d.down.Swap(down) != down {
 		d.notes.storeChanged(down, err)

@@ -17,13 +17,16 @@ import (
 // at most the shorter of Lease and one second, before it is Busy.
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 	x := &delivery{m: m, received: time.Now()}
-	if !d.enter() {
+	open := d.enter()
+	if open {
+		defer d.exit()
+	}
+	d.started(x)
+	defer d.decided(x)
+	if !open {
 		x.end(Unavailable, ErrClosed)
-		d.decided(x)
 		return x.res
 	}
-	defer d.exit()
-	defer d.decided(x)
 	if d.identify(x) {
 		if err := d.flights.startBy(ctx, x, time.Now().Add(d.patience())); err != nil {
 			d.refused(x, err)
@@ -64,17 +67,21 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, h BatchHandle
 	if open {
 		defer d.exit()
 	}
+	now := time.Now()
+	for i, m := range ms {
+		x := &slab[i]
+		x.m, x.received, x.batch = m, now, &slab[0]
+		d.started(x)
+	}
 	defer func() {
 		for i := range slab {
 			d.decided(&slab[i])
 		}
 	}()
-	now := time.Now()
 	first := make([]*delivery, 0, len(ms)) // those that need wait for nobody
 	var later []*delivery                  // those that do
-	for i, m := range ms {
+	for i := range slab {
 		x := &slab[i]
-		x.m, x.received, x.batch = m, now, &slab[0]
 		if !open {
 			x.end(Unavailable, ErrClosed)
 			continue
@@ -138,6 +145,12 @@ func (d *Deduplicator) refused(x *delivery, err error) {
 	x.res.RetryAfter = pause(100 * time.Millisecond)
 	if err == ErrBusy { //nolint:errorlint // exactly that
 		x.res.Outcome = Busy
+	}
+}
+
+func (d *Deduplicator) started(x *delivery) {
+	if d.o.Hooks.Started != nil {
+		d.o.Hooks.Started(d.event(x))
 	}
 }
 

@@ -41,7 +41,7 @@ func (d *Deduplicator) handle(caller, ctx context.Context, cancel context.Cancel
 	}
 	start := time.Now()
 	answers := d.call(ctx, h, ms)
-	took := time.Since(start)
+	took := max(time.Since(start), 1) // 0 would say that it did not run
 	cause := context.Cause(ctx)
 	revoked := caller.Err() != nil || d.ctx.Err() != nil
 	for _, x := range xs {

@@ -5,9 +5,13 @@ import "time"
 // Hooks observe a Deduplicator. They are called in line, by many goroutines at
 // once: a slow hook slows the messages. A nil hook costs nothing.
 type Hooks struct {
+	// Started is called once for each delivery, when the Deduplicator has
+	// received it. Each is followed by one Decided.
+	Started func(Event)
 	// Decided is called once for each delivery, when its Result is known.
 	Decided func(Event)
-	// Applied is called after each Apply of the store.
+	// Applied is called after each Apply of the store. err is not nil if none of
+	// the operations was answered.
 	Applied func(ops int, took time.Duration, err error)
 	// LeaseLost is called when a running handler loses its claim.
 	LeaseLost func(Event)
@@ -20,6 +24,6 @@ type Event struct {
 	Message   *Message
 	Result    Result        // Decided only
 	FirstSeen time.Time     // when the key was first seen, by the store's clock; zero if there is no record
-	Took      time.Duration // how long the handler ran; zero if it did not
+	Took      time.Duration // how long the handler ran, of a batch handler the whole batch; zero if it did not
 	Started   time.Time     // when the Deduplicator received the message
 }
