@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,9 +34,14 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	fresh := filepath.Join(dir, "fresh")
 	complete := func(more ...string) []string {
-		return append([]string{"run", "--from", from, "--to", to, "--store", "bolt:" + fresh}, more...)
+		return append([]string{"run", "--from", from, "--to", to, "--store", "bolt:" + fresh, "--listen", "127.0.0.1:0"}, more...)
 	}
 	for name, c := range map[string]struct {
 		args []string
@@ -59,6 +65,8 @@ func TestBadInput(t *testing.T) {
 		"bad time":           {complete("--vouch-from", "yesterday"), exitUsage, []string{"--vouch-from", `"yesterday"`}},
 		"password in a URL":  {complete("--to", "kafka://user:hunter2@h:1/t"), exitUsage, []string{"--to", "password"}},
 		"TTL below lease":    {complete("--ttl", "10s"), exitFailure, []string{"TTL 10s", "Lease 30s"}},
+		"bad listen":         {complete("--listen", "9464"), exitUsage, []string{"--listen", `"9464"`, "HOST:PORT"}},
+		"port in use":        {complete("--listen", taken.Addr().String()), exitFailure, []string{"--listen", taken.Addr().String(), "in use"}},
 		"unreachable broker": {complete("--from", "kafka://127.0.0.1:1/orders?group=g"), exitFailure, []string{"127.0.0.1:1", "refused"}},
 		"unknown source":     {complete("--from", at+"oders?group=g"), exitFailure, []string{"oders", "does not exist"}},
 		"unknown target":     {complete("--to", at+"nowhere"), exitFailure, []string{"nowhere", "does not exist"}},
@@ -97,7 +105,7 @@ func TestRunDrainsAndSaysWhatItDid(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	code := run(ctx, []string{"run", "--from", at + "orders?group=g", "--to", at + "orders.once", "--store", "bolt:" + t.TempDir()}, &stdout, &stderr)
+	code := run(ctx, []string{"run", "--from", at + "orders?group=g", "--to", at + "orders.once", "--store", "bolt:" + t.TempDir(), "--listen", ""}, &stdout, &stderr)
 	if code != exitClean || !strings.Contains(stderr.String(), "relayed=0") {
 		t.Errorf("got exit %d, stderr %s", code, stderr.String())
 	}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -17,9 +18,14 @@ type health struct {
 	mu       sync.Mutex
 	failures int // in a row
 	since    time.Time
+	last     time.Time // the latest failure
+	err      error
 }
 
-var retryWait = dedup.Backoff(100*time.Millisecond, 5*time.Second)
+// retryLimit is the longest wait before what the other side did not take is tried again.
+const retryLimit = 5 * time.Second
+
+var retryWait = dedup.Backoff(100*time.Millisecond, retryLimit)
 
 // seen notes the outcome of one call and returns how long what failed should
 // wait.
@@ -44,6 +50,18 @@ func (h *health) seen(errs []error) time.Duration {
 	}
 	if failed != nil {
 		h.failures++
+		h.err, h.last = failed, time.Now()
 	}
 	return retryWait(max(h.failures, 1))
+}
+
+// failing returns why the last call failed, if it did not long ago: what fails is
+// tried again within seconds, unless its partition went to another member.
+func (h *health) failing(now time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failures == 0 || now.Sub(h.last) > 3*retryLimit {
+		return nil
+	}
+	return fmt.Errorf("it has taken no message for %v: %w", now.Sub(h.since).Round(time.Second), h.err)
 }

@@ -8,10 +8,13 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/metrics"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 )
 
@@ -27,6 +30,10 @@ type Config struct {
 	Lease      time.Duration // default: dedup.Options.Lease
 	VouchFrom  time.Time     // nothing published before it was processed; zero: see the store
 	Logger     *slog.Logger
+
+	Listen  string            // where HTTP tells how the relay fares: HOST:PORT; empty: nowhere
+	Version string            // for /statusz
+	Flags   map[string]string // for /statusz: what is in force; secrets are left out there
 }
 
 // source and sink are what a Relay needs of a broker.
@@ -34,6 +41,7 @@ type (
 	source interface {
 		Check(ctx context.Context) error
 		RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error
+		Status() sourceStatus
 	}
 	sink interface {
 		io.Closer
@@ -49,9 +57,16 @@ type Relay struct {
 	sink    sink
 	letters sink // nil: none
 	dedup   *dedup.Deduplicator
-	store   io.Closer
+	records dedup.Store
+	store   io.Closer // records
 	output  health
 	started time.Time
+
+	activity  activity
+	prober    prober
+	server    *server // nil: none
+	registry  *prometheus.Registry
+	unwritten prometheus.Counter // HTTP answers
 
 	relayed, ambiguous, duplicates, parked, retried atomic.Int64
 }
@@ -59,9 +74,9 @@ type Relay struct {
 // checkTimeout bounds how long Open waits for the brokers.
 const checkTimeout = 10 * time.Second
 
-// Open connects to the brokers, checks that the topics are there, and opens the
-// store, in this order, so that nothing is written for a configuration that
-// cannot work. Close the Relay in the end.
+// Open listens for HTTP, connects to the brokers, checks that the topics are
+// there, and opens the store, in this order, so that nothing is written for a
+// configuration that cannot work. Close the Relay in the end.
 func Open(ctx context.Context, c Config) (*Relay, error) {
 	if c.From.Kind == c.To.Kind && c.To.For(c.From.Topic) == c.From.Topic && overlap(c.From.Brokers, c.To.Brokers) {
 		return nil, fmt.Errorf("%v is both source and target: the relay would read its own output for ever", c.To)
@@ -69,11 +84,16 @@ func Open(ctx context.Context, c Config) (*Relay, error) {
 	if c.Scope == "" {
 		c.Scope = c.From.Group + " > " + c.To.Kind + ":" + c.To.Topic
 	}
+	if !utf8.ValidString(c.Scope) {
+		return nil, fmt.Errorf("scope %q is not UTF-8, so it cannot label metrics; name another", c.Scope)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Relay{config: c, store: io.NopCloser(nil), started: time.Now()}
+	r.activity.base = r.started
 	r.output = health{what: "the target " + c.To.String(), logger: c.Logger}
+	r.registry, r.unwritten = newRegistry(c.Scope, c.Version)
 	if err := r.open(ctx); err != nil {
 		_ = r.Close()
 		return nil, err
@@ -84,13 +104,22 @@ func Open(ctx context.Context, c Config) (*Relay, error) {
 func (r *Relay) open(ctx context.Context) error {
 	c := &r.config
 	var err error
+	if c.Listen != "" {
+		if r.server, err = r.serve(c.Listen); err != nil {
+			return err
+		}
+	}
 	if r.source, err = newSource(c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
 	if r.sink, err = newSink(c.To, c.From.Topic); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
-	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: dedup.Hooks{Decided: r.decided}, MaxResult: -1}
+	measured, err := metrics.New(r.registry, c.Scope, &metrics.Options{TTL: c.TTL})
+	if err != nil {
+		return err
+	}
+	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
 		if r.letters, err = newSink(c.DeadLetter, c.From.Topic); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
@@ -118,7 +147,12 @@ func (r *Relay) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.store = closer
+	r.records, r.store = store, closer
+	if inspector, ok := store.(dedup.Inspector); ok {
+		if err := metrics.RegisterStore(r.registry, c.Scope, inspector); err != nil {
+			return err
+		}
+	}
 	r.dedup, err = dedup.New(store, c.Scope, c.Key, options)
 	return err
 }
@@ -139,7 +173,8 @@ func newSource(e Endpoint, logger *slog.Logger) (source, error) {
 	if e.Latest {
 		config.StartOffset = kafka.LastOffset
 	}
-	return kafkatransport.NewConsumer(e.Brokers, e.Group, []string{e.Topic}, config)
+	c, err := kafkatransport.NewConsumer(e.Brokers, e.Group, []string{e.Topic}, config)
+	return kafkaSource{c}, err
 }
 
 func newSink(e Endpoint, from string) (sink, error) {
@@ -149,6 +184,9 @@ func newSink(e Endpoint, from string) (sink, error) {
 // Run relays until ctx ends, then drains what is under way and returns nil. Any
 // other return is an error. A broker or store that goes away is waited for.
 func (r *Relay) Run(ctx context.Context) error {
+	r.activity.enter(relaying)
+	defer r.activity.enter(stopped)
+	defer context.AfterFunc(ctx, r.activity.drain)()
 	err := r.source.RunBatch(ctx, r.dedup, r.publish)
 	// What runs has drained, or has outlived its time: either way a short wait.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -159,6 +197,9 @@ func (r *Relay) Run(ctx context.Context) error {
 // Close releases the connections and the store. Call it after Run.
 func (r *Relay) Close() error {
 	var errs []error
+	if r.server != nil { // first: it shows the others
+		errs = append(errs, r.server.Close())
+	}
 	for _, s := range []sink{r.sink, r.letters} {
 		if s != nil {
 			errs = append(errs, s.Close())
@@ -177,6 +218,7 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 	}
 	answers := make([]dedup.Answer, len(ms))
 	errs := r.sink.Publish(ctx, out)
+	r.activity.moved()
 	wait := r.output.seen(errs)
 	for i, err := range errs {
 		if err != nil {
@@ -189,6 +231,17 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 // bury is the Deduplicator's DeadLetter.
 func (r *Relay) bury(ctx context.Context, m *dedup.Message, why error) error {
 	return r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})[0]
+}
+
+// hooks follow each delivery.
+func (r *Relay) hooks() dedup.Hooks {
+	h := r.activity.hooks()
+	moved := h.Decided
+	h.Decided = func(e dedup.Event) {
+		moved(e)
+		r.decided(e)
+	}
+	return h
 }
 
 func (r *Relay) decided(e dedup.Event) {

@@ -25,6 +25,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // and returns a function that drains it.
 func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop func() Summary) {
 	t.Helper()
+	_, stop = startRelay(t, from, to, change)
+	return stop
+}
+
+func startRelay(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (r *Relay, stop func() Summary) {
+	t.Helper()
 	key, err := ParseKey("header:Idempotency-Key,json:order.id")
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +44,7 @@ func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop
 	if change != nil {
 		change(&c)
 	}
-	r, err := Open(t.Context(), c)
+	r, err = Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +62,7 @@ func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop
 		return r.Summary()
 	}
 	t.Cleanup(func() { stop() })
-	return stop
+	return r, stop
 }
 
 // eventually waits until condition holds.
@@ -204,6 +210,7 @@ func TestTargetStopsAndComesBack(t *testing.T) {
 type pump struct{ ms []*dedup.Message }
 
 func (pump) Check(context.Context) error { return nil }
+func (pump) Status() sourceStatus        { return sourceStatus{Assigned: 1} }
 
 func (p pump) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
 	left := p.ms
