@@ -3,10 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,6 +113,74 @@ func TestRunDrainsAndSaysWhatItDid(t *testing.T) {
 	code := run(ctx, []string{"run", "--from", at + "orders?group=g", "--to", at + "orders.once", "--store", "bolt:" + t.TempDir(), "--listen", ""}, &stdout, &stderr)
 	if code != exitClean || !strings.Contains(stderr.String(), "relayed=0") {
 		t.Errorf("got exit %d, stderr %s", code, stderr.String())
+	}
+}
+
+// output can be read while it is written.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) find(pattern *regexp.Regexp) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if m := pattern.FindSubmatch(o.b.Bytes()); m != nil {
+		return string(m[1])
+	}
+	return ""
+}
+
+func TestListen(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"orders": 1, "orders.once": 1}, nil)
+	at := "kafka://" + k.Addrs()[0] + "/"
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var stderr output
+	exit := make(chan int, 1)
+	go func() {
+		exit <- run(ctx, []string{"run", "--from", at + "orders?group=g", "--to", at + "orders.once", "--store", "mem:", "--listen", "127.0.0.1:0"}, io.Discard, &stderr)
+	}()
+	var addr string
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); addr == ""; {
+		select {
+		case <-tick.C:
+			addr = stderr.find(regexp.MustCompile(`listen=(\S+)`))
+		case <-deadline:
+			t.Fatal("the log does not name the address")
+		}
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	res, err := client.Get("http://" + addr + "/statusz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status struct {
+		Version string
+		Flags   map[string]string
+	}
+	err = json.NewDecoder(res.Body).Decode(&status)
+	res.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status.Version != version() || status.Flags["to"] != at+"orders.once" || status.Flags["ttl"] != "24h0m0s" || status.Flags["scope"] != "g > kafka:orders.once" {
+		t.Errorf("got %+v", status)
+	}
+	cancel()
+	if code := <-exit; code != exitClean {
+		t.Errorf("got exit %d", code)
+	}
+	if _, err := client.Get("http://" + addr + "/statusz"); err == nil {
+		t.Error("it listens after its end")
 	}
 }
 
