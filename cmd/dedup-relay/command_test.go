@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -167,9 +168,7 @@ func TestListen(t *testing.T) {
 		Version string
 		Flags   map[string]string
 	}
-	err = json.NewDecoder(res.Body).Decode(&status)
-	res.Body.Close()
-	if err != nil {
+	if err := errors.Join(json.NewDecoder(res.Body).Decode(&status), res.Body.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if status.Version != version() || status.Flags["to"] != at+"orders.once" || status.Flags["ttl"] != "24h0m0s" || status.Flags["scope"] != "g > kafka:orders.once" {

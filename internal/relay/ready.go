@@ -28,7 +28,7 @@ const (
 type sourceStatus struct {
 	Assigned int       `json:"assigned"`
 	Halted   int       `json:"halted"`
-	Failing  []string  `json:"failing"`
+	Failing  []string  `json:"failing,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Progress time.Time `json:"progress,omitzero"`
 }

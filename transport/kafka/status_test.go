@@ -71,6 +71,7 @@ func TestStatusTellsOfABrokerThatIsSilent(t *testing.T) {
 	})
 	config := quick(t)
 	config.answerWithin = 300 * time.Millisecond
+	config.fetchPatience = time.Hour // so that nothing else tells
 	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, nil)
 	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
 	eventually(t, "the partition is held", func() bool { return c.Status().well(1) })
