@@ -121,3 +121,37 @@ func TestStatusOfAMemberTooMany(t *testing.T) {
 	moves(t, members[0])
 	moves(t, members[1])
 }
+
+// A partition that halts because its offset is gone has failed before; then it
+// is halted, and no broker is to blame.
+func TestStatusOfAPartitionThatLostItsOffset(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 2}, nil)
+	fill := func(from int) {
+		records := numbered("t", from, 20, 20)
+		for i, r := range records {
+			r.Partition = int32(i % 2)
+		}
+		if err := k.Produce(t.Context(), true, records...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
+	fill(0)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	fill(20)
+	if err := k.Cluster().DeleteRecords("t", 0, 15); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
+	eventually(t, "the loss shows", func() bool { return c.Status().Halted == 1 })
+	if got := c.Status(); got.Assigned != 2 || len(got.Failing) > 0 || !got.Since.IsZero() {
+		t.Errorf("got %+v, want 2 partitions and nothing that fails", got)
+	}
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+}
