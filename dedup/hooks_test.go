@@ -150,6 +150,17 @@ func TestTookTellsWhetherTheHandlerRan(t *testing.T) {
 	})
 }
 
+func TestAppliedOfABatchThatWasAnsweredInPart(t *testing.T) {
+	var errs []error
+	s := newStore()
+	s.after = loseReplies(dedup.OpClaim, 1)
+	d := newDedup(t, s, &dedup.Options{Hooks: dedup.Hooks{Applied: func(_ int, _ time.Duration, err error) { errs = append(errs, err) }}})
+	d.DoBatch(t.Context(), []*dedup.Message{message("a", "v"), message("b", "v")}, okAll)
+	if len(errs) != 3 || errors.Join(errs...) != nil {
+		t.Errorf("got %v, want three calls without an error", errs)
+	}
+}
+
 func TestAppliedTellsWhetherTheStoreAnswered(t *testing.T) {
 	var errs []error
 	s := newStore()

@@ -94,7 +94,7 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 	}
 	defer b.Close()
 	relay := relayProcess{binary: binary, args: []string{
-		"run", "--from", b.source(), "--to", b.target(), "--store", "bolt:" + dir + "/state",
+		"run", "--from", b.source(), "--to", b.target(), "--store", "bolt:" + dir + "/state", "--listen", "",
 		"--vouch-from", time.Unix(0, 0).UTC().Format(time.RFC3339), // nothing was relayed before: the topic is new
 	}}
 	defer relay.kill()

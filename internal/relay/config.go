@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/oncequeue/oncequeue/dedup"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
@@ -23,6 +24,10 @@ type Config struct {
 	Lease      time.Duration // default: dedup.Options.Lease
 	VouchFrom  time.Time     // no message published since then was relayed without this store; zero: see the store
 	Logger     *slog.Logger
+
+	Listen  string            // where HTTP tells how the relay fares: HOST:PORT; empty: nowhere
+	Version string            // for /statusz
+	Flags   map[string]string // for /statusz: what is in force; secrets are left out there
 }
 
 // Check returns what is wrong with c as far as that can be told without
@@ -36,6 +41,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("%v is both source and dead letters: each dead letter would come back for ever", c.DeadLetter)
 	case letters && c.same(c.To, c.DeadLetter):
 		return fmt.Errorf("%v is both target and dead letters: what could not be relayed would be among what was", c.DeadLetter)
+	case !utf8.ValidString(c.Scope + c.DefaultScope()):
+		return fmt.Errorf("scope %q is not UTF-8, so it cannot label metrics; name another", c.Scope)
 	case c.Key == nil:
 		return errors.New("there is no way to derive a key")
 	}

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/metrics"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 )
 
@@ -19,6 +21,7 @@ type (
 	source interface {
 		Check(ctx context.Context) error
 		RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error
+		Status() sourceStatus
 	}
 	sink interface {
 		io.Closer
@@ -34,11 +37,18 @@ type Relay struct {
 	sink    sink
 	letters sink // nil: none
 	dedup   *dedup.Deduplicator
-	store   io.Closer
-	output  health // of the target
-	grave   health // of the dead letters
+	records dedup.Store
+	store   io.Closer // records
+	output  health    // of the target
+	grave   health    // of the dead letters
 	started time.Time
 	failed  context.CancelCauseFunc // ends Run: the store never answers again
+
+	activity  activity
+	prober    prober
+	server    *server // nil: none
+	registry  *prometheus.Registry
+	unwritten prometheus.Counter // HTTP answers
 
 	relayed, ambiguous, stale, duplicates, parked, halted, retried atomic.Int64
 }
@@ -46,9 +56,9 @@ type Relay struct {
 // checkTimeout bounds how long Open waits for the brokers.
 const checkTimeout = 10 * time.Second
 
-// Open connects to the brokers, checks that the topics are there, and opens the
-// store, in this order, so that nothing is written for a configuration that
-// cannot work. Close the Relay in the end.
+// Open listens for HTTP, connects to the brokers, checks that the topics are
+// there, and opens the store, in this order, so that nothing is written for a
+// configuration that cannot work. Close the Relay in the end.
 func Open(ctx context.Context, c Config) (*Relay, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -60,8 +70,10 @@ func Open(ctx context.Context, c Config) (*Relay, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Relay{config: c, store: io.NopCloser(nil), started: time.Now()}
+	r.activity.base = r.started
 	r.output = health{what: "the target", where: c.To.String(), logger: c.Logger}
 	r.grave = health{what: "the topic of the dead letters", where: c.DeadLetter.String(), logger: c.Logger}
+	r.registry, r.unwritten = newRegistry(c.Scope, c.Version)
 	if err := r.open(ctx); err != nil {
 		_ = r.Close()
 		return nil, err
@@ -72,13 +84,22 @@ func Open(ctx context.Context, c Config) (*Relay, error) {
 func (r *Relay) open(ctx context.Context) error {
 	c := &r.config
 	var err error
+	if c.Listen != "" {
+		if r.server, err = r.serve(c.Listen); err != nil {
+			return err
+		}
+	}
 	if r.source, err = newSource(c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
 	if r.sink, err = newSink(c.To, c.From.Topic); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
-	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: dedup.Hooks{Decided: r.decided}, MaxResult: -1}
+	measured, err := metrics.New(r.registry, c.Scope, &metrics.Options{TTL: c.TTL})
+	if err != nil {
+		return err
+	}
+	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
 		if r.letters, err = newSink(c.DeadLetter, c.From.Topic); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
@@ -102,7 +123,12 @@ func (r *Relay) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.store = closer
+	r.records, r.store = store, closer
+	if inspector, ok := store.(dedup.Inspector); ok {
+		if err := metrics.RegisterStore(r.registry, c.Scope, inspector); err != nil {
+			return err
+		}
+	}
 	r.dedup, err = dedup.New(store, c.Scope, c.Key, options)
 	return err
 }
@@ -116,7 +142,7 @@ func newSource(e Endpoint, logger *slog.Logger) (source, error) {
 	if err != nil {
 		return nil, err // not a source that holds a nil pointer
 	}
-	return c, nil
+	return kafkaSource{c}, nil
 }
 
 func newSink(e Endpoint, from string) (sink, error) {
@@ -131,6 +157,9 @@ func newSink(e Endpoint, from string) (sink, error) {
 // other return is an error. A broker that goes away is waited for; a store that
 // has failed for good ends Run.
 func (r *Relay) Run(ctx context.Context) error {
+	r.activity.enter(relaying)
+	defer r.activity.enter(stopped)
+	defer context.AfterFunc(ctx, r.activity.drain)()
 	run, failed := context.WithCancelCause(ctx)
 	defer failed(nil)
 	r.failed = failed
@@ -147,6 +176,9 @@ func (r *Relay) Run(ctx context.Context) error {
 // Close releases the connections and the store. Call it after Run.
 func (r *Relay) Close() error {
 	var errs []error
+	if r.server != nil { // first: it shows the others
+		errs = append(errs, r.server.Close())
+	}
 	for _, s := range []sink{r.sink, r.letters} {
 		if s != nil {
 			errs = append(errs, s.Close())
@@ -165,6 +197,7 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 	}
 	answers := make([]dedup.Answer, len(ms))
 	errs := r.sink.Publish(ctx, out)
+	r.activity.moved()
 	wait := r.output.seen(errs)
 	for i, err := range errs {
 		if err != nil {
@@ -179,6 +212,17 @@ func (r *Relay) bury(ctx context.Context, m *dedup.Message, why error) error {
 	errs := r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})
 	r.grave.seen(errs)
 	return errs[0]
+}
+
+// hooks follow each delivery.
+func (r *Relay) hooks() dedup.Hooks {
+	h := r.activity.hooks()
+	moved := h.Decided
+	h.Decided = func(e dedup.Event) {
+		moved(e)
+		r.decided(e)
+	}
+	return h
 }
 
 func (r *Relay) decided(e dedup.Event) {

@@ -19,7 +19,7 @@ func TestServesWhileFilesAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeStore(t, s)
-	const workers, rounds = 4, 60
+	const workers, rounds = 4, 30
 	var running sync.WaitGroup
 	for w := range workers {
 		running.Go(func() {
@@ -30,7 +30,9 @@ func TestServesWhileFilesAreDropped(t *testing.T) {
 	}
 	finished := make(chan struct{})
 	go func() { running.Wait(); close(finished) }()
-	for tended := 0; ; tended++ {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for serving := true; serving; {
 		if err := s.tend(); err != nil {
 			t.Fatalf("tend: %v", err)
 		}
@@ -42,10 +44,9 @@ func TestServesWhileFilesAreDropped(t *testing.T) {
 		}
 		select {
 		case <-finished:
-		default:
-			continue
+			serving = false
+		case <-tick.C:
 		}
-		break
 	}
 	s.mu.Lock()
 	oldest := s.files[0].number

@@ -68,6 +68,7 @@ type Config struct {
 
 	watchInterval time.Duration // how often topics are looked at for new partitions
 	metadataTTL   time.Duration // how old what is known of topics and leaders may be
+	answerWithin  time.Duration // how long a request may be without an answer before Status says so
 	fetchPatience time.Duration // how long beyond MaxWait a fetch may take; then its connection counts as dead
 }
 
@@ -112,6 +113,7 @@ func (o *Config) filled() (Config, error) {
 	c.MaxWait = orDefault(c.MaxWait, maxMaxWait)
 	c.watchInterval = orDefault(c.watchInterval, 5*time.Second)
 	c.metadataTTL = orDefault(c.metadataTTL, defaultMetadataTTL)
+	c.answerWithin = orDefault(c.answerWithin, 5*time.Second)
 	c.fetchPatience = orDefault(c.fetchPatience, requestTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
