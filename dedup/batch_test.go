@@ -59,8 +59,8 @@ func TestBatch(t *testing.T) {
 	if h.runs() != 4 || len(l.whys) != 3 {
 		t.Errorf("got %d runs, %d dead letters; want 4 (a, fails, poison, b) and 3 (poison, no key, conflict)", h.runs(), len(l.whys))
 	}
-	if len(s.calls) != 3 {
-		t.Errorf("got %d Applies, want 3: claims, records, and the claim of the other payload", len(s.calls))
+	if len(s.calls) != 4 {
+		t.Errorf("got %d Applies, want 4: claims, records, what was parked, and the claim of the other payload", len(s.calls))
 	}
 }
 

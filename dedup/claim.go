@@ -25,36 +25,55 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) {
 			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Position: x.m.Position,
 		})
 	}
+	if len(ops) == 0 {
+		return
+	}
 	replies, err := d.ask(ctx, ops)
+	if err != nil {
+		for _, x := range asked {
+			x.giveUp(err)
+		}
+		return
+	}
 	var since time.Time
-	for _, r := range replies {
-		if r.Err == nil && r.Status == StatusGranted {
-			since = d.since(ctx)
+	var vouchErr error
+	for i := range replies {
+		if replies[i].Err == nil && replies[i].Status == StatusGranted {
+			var v Vouch
+			v, vouchErr = d.vouch()
+			since = v.Since
 			break
 		}
 	}
 	for i, x := range asked {
+		if replies[i].Err != nil {
+			d.unavailable(x, replies[i].Err)
+			continue
+		}
+		d.admit(x, replies[i], since)
 		switch {
-		case err != nil:
-			x.end(Unavailable, err)
-			x.res.RetryAfter = pause(time.Second)
-		case replies[i].Err != nil:
-			x.end(Unavailable, replies[i].Err)
-			x.res.RetryAfter = pause(time.Second)
-			x.res.Halt = d.o.OnStoreError == StoreHalt
-		default:
-			d.admit(x, replies[i], since)
+		case !x.claimed:
+		case ctx.Err() != nil: // nothing new is started
+			x.giveUp(context.Cause(ctx))
+		case vouchErr != nil && d.o.OnStale != PolicyProcess:
+			x.run, x.park = false, nil
+			d.unavailable(x, vouchErr)
+		case vouchErr != nil:
+			x.m.Claim.Stale = true // nobody knows what is forgotten
 		}
 	}
+}
+
+func (d *Deduplicator) unavailable(x *delivery, err error) {
+	x.end(Unavailable, err)
+	x.res.RetryAfter = pause(time.Second)
+	x.res.Halt = (d.o.OnStoreError == StoreHalt || IsPermanent(err)) && d.ctx.Err() == nil
 }
 
 // ask sends claims, and those whose state is unknown again, for a short while:
 // the nonce makes that safe, and a claim whose reply was lost would block its
 // key for a whole lease.
 func (d *Deduplicator) ask(ctx context.Context, ops []Op) ([]Reply, error) {
-	if len(ops) == 0 {
-		return nil, nil
-	}
 	replies, err := d.combiner.do(ctx, ops)
 	if err != nil {
 		return nil, err
@@ -73,6 +92,15 @@ func (d *Deduplicator) ask(ctx context.Context, ops []Op) ([]Reply, error) {
 		}
 	}
 	return replies, nil
+}
+
+func unanswered(replies []Reply) (at []int) {
+	for i := range replies {
+		if replies[i].Err != nil {
+			at = append(at, i)
+		}
+	}
+	return at
 }
 
 // admit turns the store's answer to a claim into what happens next.
@@ -102,7 +130,7 @@ func (d *Deduplicator) admit(x *delivery, reply Reply, since time.Time) {
 		}
 	case StatusHeld:
 		x.end(Busy, ErrBusy)
-		x.res.RetryAfter = pause(min(d.o.Lease, time.Second) / 2)
+		x.res.RetryAfter = d.busyWait()
 	case StatusDone:
 		x.end(Duplicate, nil)
 		x.res.Value, x.res.Omitted, x.res.settled = rec.Result, rec.Omitted, true
@@ -112,25 +140,31 @@ func (d *Deduplicator) admit(x *delivery, reply Reply, since time.Time) {
 	case StatusConflict:
 		if d.o.OnConflict == PolicySkip && rec.State != StateDone && rec.State != StateParked {
 			x.end(Busy, ErrConflict)
-			x.res.RetryAfter = pause(min(d.o.Lease, time.Second) / 2)
+			x.res.RetryAfter = d.busyWait()
 			return
 		}
 		x.end(Conflict, fmt.Errorf("%w, at %v", ErrConflict, rec.First))
 		d.decide(x, d.o.OnConflict, x.res.Err)
 	default:
-		x.end(Unavailable, fmt.Errorf("%w: it answered a claim with %v", ErrStore, reply.Status))
-		x.res.RetryAfter = pause(time.Second)
+		d.unavailable(x, fmt.Errorf("%w: it answered a claim with %v", ErrStore, reply.Status))
 	}
 }
 
-// since returns how far back the store's memory reaches. A store that cannot
-// tell vouches for nothing: everything is stale until it can.
-func (d *Deduplicator) since(ctx context.Context) time.Time {
-	v, err := d.store.Vouch(ctx)
-	if err != nil {
-		return time.Now()
+// busyWait is how long to leave a key alone that another holds.
+func (d *Deduplicator) busyWait() time.Duration { return pause(d.patience() / 2) }
+
+// vouch asks the store how far back its memory reaches. The context is not the
+// caller's: its end says nothing about the store.
+func (d *Deduplicator) vouch() (v Vouch, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %w", ErrStore, panicError(r))
+		}
+	}()
+	if v, err = d.store.Vouch(d.ctx); err != nil {
+		err = fmt.Errorf("%w: %w", ErrStore, err)
 	}
-	return v.Since
+	return v, err
 }
 
 // stale reports whether a record of m, made before rec was, could have been
@@ -145,13 +179,4 @@ func (d *Deduplicator) stale(m *Message, rec Record, since time.Time) bool {
 		horizon = since
 	}
 	return m.Published.Before(horizon.Add(d.o.ClockSkew))
-}
-
-func unanswered(replies []Reply) (at []int) {
-	for i := range replies {
-		if replies[i].Err != nil {
-			at = append(at, i)
-		}
-	}
-	return at
 }

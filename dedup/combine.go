@@ -2,7 +2,6 @@ package dedup
 
 import (
 	"context"
-	"slices"
 	"sync"
 )
 
@@ -15,8 +14,8 @@ const maxBatchBytes = 1 << 20
 // when idle, and no goroutine of its own.
 type combiner struct {
 	ctx   context.Context
-	apply func([]Op) []Reply
-	limit int // Applies under way at once
+	apply func([]Op) []Reply // never panics, and answers every op
+	limit int                // Applies under way at once
 
 	mu      sync.Mutex
 	leading int
@@ -30,13 +29,14 @@ type group struct {
 	bytes   int
 	replies []Reply
 	state   groupState
-	wake    chan struct{} // nil: nobody waits
+	wake    chan struct{} // nil: nobody waits who could lead
 }
 
 type groupState uint8
 
 const (
 	groupQueued    groupState = iota
+	groupCancelled            // queued, and its caller is gone
 	groupLeads                // its caller is to carry out the queue
 	groupSent                 // in an Apply
 	groupAbandoned            // in an Apply, and its caller is gone
@@ -52,37 +52,37 @@ func (c *combiner) init(ctx context.Context, apply func([]Op) []Reply, store Sto
 
 // do carries out ops, at most MaxBatch of them, and returns a reply for each.
 // When ctx ends first it returns the cause: then the ops were not sent, or a
-// claim that is granted all the same is released, uncounted.
+// claim that is granted all the same is released, uncounted. A caller that leads
+// waits for its Apply, whatever ctx says.
 func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
-	g := &group{ops: ops, bytes: size(ops), wake: make(chan struct{}, 1)}
+	g := &group{ops: ops, bytes: size(ops)}
 	c.mu.Lock()
-	c.queue = append(c.queue, g)
 	if c.leading < c.limit {
 		c.leading++
-		g.state = groupLeads
-	} else {
-		c.mu.Unlock()
-		select {
-		case <-g.wake:
-		case <-ctx.Done():
-		}
-		c.mu.Lock()
-	}
-	switch g.state {
-	case groupLeads:
 		c.lead(g)
 		c.mu.Unlock()
 		return g.replies, nil
+	}
+	g.wake = make(chan struct{}, 1)
+	c.queue = append(c.queue, g)
+	c.mu.Unlock()
+	select {
+	case <-g.wake:
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch g.state {
+	case groupLeads:
+		c.lead(g)
+		return g.replies, nil
+	case groupAnswered:
+		return g.replies, nil
 	case groupQueued:
-		i := slices.Index(c.queue, g)
-		c.queue = slices.Delete(c.queue, i, i+1)
+		g.state = groupCancelled
 	case groupSent:
 		g.state = groupAbandoned
-	case groupAnswered:
-		c.mu.Unlock()
-		return g.replies, nil
 	}
-	c.mu.Unlock()
 	return nil, context.Cause(ctx)
 }
 
@@ -100,12 +100,11 @@ func (c *combiner) lead(g *group) {
 			clear(ops)
 			c.spare = append(c.spare, ops[:0])
 		}
-		i := slices.IndexFunc(c.queue, func(g *group) bool { return g.state == groupQueued })
-		if i < 0 {
+		g = c.next()
+		if g == nil {
 			c.leading--
 			return
 		}
-		g = c.queue[i]
 		if g.wake != nil {
 			g.state = groupLeads
 			g.wake <- struct{}{}
@@ -114,25 +113,35 @@ func (c *combiner) lead(g *group) {
 	}
 }
 
-// take removes g from the queue, and as many of the other groups as fit into
-// one batch with it.
+// next takes the first group off the queue that is there to be sent.
+func (c *combiner) next() *group {
+	for len(c.queue) > 0 {
+		g := c.queue[0]
+		c.queue = c.queue[1:]
+		if g.state == groupQueued {
+			return g
+		}
+	}
+	return nil
+}
+
+// take makes a batch of g, which is off the queue, and of as many groups from
+// the queue's front as fit beside it.
 func (c *combiner) take(g *group) ([]*group, []Op) {
-	batch, count, bytes := []*group{g}, len(g.ops), g.bytes
 	g.state = groupSent
-	full := false
-	c.queue = slices.DeleteFunc(c.queue, func(q *group) bool {
-		if q == g {
-			return true
+	batch, count, bytes := []*group{g}, len(g.ops), g.bytes
+	for len(c.queue) > 0 {
+		q := c.queue[0]
+		if q.state == groupQueued {
+			if count+len(q.ops) > MaxBatch || bytes+q.bytes > maxBatchBytes {
+				break
+			}
+			count, bytes = count+len(q.ops), bytes+q.bytes
+			q.state = groupSent
+			batch = append(batch, q)
 		}
-		full = full || count+len(q.ops) > MaxBatch || bytes+q.bytes > maxBatchBytes
-		if full || q.state != groupQueued {
-			return false
-		}
-		count, bytes = count+len(q.ops), bytes+q.bytes
-		q.state = groupSent
-		batch = append(batch, q)
-		return true
-	})
+		c.queue = c.queue[1:]
+	}
 	if len(batch) == 1 {
 		return batch, g.ops
 	}

@@ -5,80 +5,109 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
-// bury sends the dead letters. Each claim is kept until its dead letter is
-// confirmed; one that is not confirmed comes again.
-func (d *Deduplicator) bury(ctx context.Context, xs []*delivery) {
+// buriers is how many dead letters of one batch are sent at once.
+const buriers = 16
+
+// bury sends the dead letters, and reports whether there were any. Each claim is
+// kept until its dead letter is confirmed; one that is not confirmed comes again.
+func (d *Deduplicator) bury(ctx context.Context, xs []*delivery) bool {
+	var dead []*delivery
 	for _, x := range xs {
-		if x.park == nil {
-			continue
+		if x.park != nil {
+			dead = append(dead, x)
 		}
-		if err := d.deadLetter(ctx, x); err != nil {
-			err = fmt.Errorf("dead letter: %w", err)
-			if x.res.Err != nil {
-				err = errors.Join(x.res.Err, err)
-			}
-			if x.parkedAs == Parked {
-				x.res.Outcome = Failed
-			}
-			x.res.Err = err
-			x.res.RetryAfter = d.o.Backoff(max(x.m.Claim.Attempt, 1))
-			continue
-		}
-		x.end(x.parkedAs, x.park)
-		x.res.RetryAfter = 0
-		if !x.claimed {
-			x.res.settled = true
-			continue
-		}
-		x.op = d.settling(x, OpPark)
-		x.op.Result = reason(x.park)
 	}
+	if len(dead) <= 1 {
+		for _, x := range dead {
+			d.buryOne(ctx, x)
+		}
+		return len(dead) > 0
+	}
+	next := make(chan *delivery)
+	var wg sync.WaitGroup
+	for range min(len(dead), buriers) {
+		wg.Go(func() {
+			for x := range next {
+				d.buryOne(ctx, x)
+			}
+		})
+	}
+	for _, x := range dead {
+		next <- x
+	}
+	close(next)
+	wg.Wait()
+	return true
 }
 
-func (d *Deduplicator) deadLetter(ctx context.Context, x *delivery) (err error) {
+func (d *Deduplicator) buryOne(ctx context.Context, x *delivery) {
+	why, err := d.deadLetter(ctx, x)
+	if err != nil {
+		err = fmt.Errorf("dead letter: %w", err)
+		x.res.Halt = IsPermanent(err) // nothing that waits mends it
+		if x.res.Err != nil {
+			err = errors.Join(x.res.Err, err)
+		}
+		if x.parkedAs == Parked {
+			x.res.Outcome = Failed
+		}
+		x.res.Err = err
+		x.res.RetryAfter = pause(time.Second)
+		return
+	}
+	x.end(x.parkedAs, x.park)
+	x.res.RetryAfter = 0
+	if !x.claimed {
+		x.res.settled = true
+		return
+	}
+	x.op = d.settling(x, OpPark)
+	x.op.Result = why
+}
+
+// deadLetter sends one, if the claim is still ours: else another run may be
+// processing the message. It returns what the record is to say of why.
+func (d *Deduplicator) deadLetter(ctx context.Context, x *delivery) (why []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = panicError(r)
 		}
 	}()
-	return d.o.DeadLetter(ctx, x.m, x.park)
-}
-
-// reason is what a parked record says of why.
-func reason(why error) []byte {
 	const most = 1024
-	s := why.Error()
-	return []byte(s[:min(len(s), most)])
+	s := x.park.Error()
+	why = []byte(s[:min(len(s), most)])
+	if x.claimed && !d.renewer.alive(&x.lease) {
+		return nil, ErrLeaseLost
+	}
+	return why, d.o.DeadLetter(ctx, x.m, x.park)
 }
 
-// record ends the claims of xs in the store, again and again until it answers
-// or Shutdown's deadline has passed: a finished handler is not run again for
-// want of a record.
-func (d *Deduplicator) record(xs []*delivery) {
+// record ends those claims of xs in the store that which selects, again and again
+// until it answers, says that it never will, or Shutdown's deadline has passed: a
+// finished handler is not run again for want of a record.
+func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 	ended := make([]*delivery, 0, len(xs))
 	ops := make([]Op, 0, len(xs))
 	for _, x := range xs {
-		if x.claimed {
-			x.lease.closing.Store(true)
+		if x.claimed && which(x) {
 			ended = append(ended, x)
 			ops = append(ops, x.op)
 		}
 	}
 	for attempt := 1; len(ended) > 0; attempt++ {
-		replies, err := d.send(ops)
+		replies := d.send(ops)
 		var unknown []int
 		for i, x := range ended {
-			switch {
-			case err != nil:
-				x.recorded(Reply{Err: err})
-			case replies[i].Err != nil && d.ctx.Err() == nil:
+			if replies[i].Err != nil && d.ctx.Err() == nil && !IsPermanent(replies[i].Err) {
 				unknown = append(unknown, i)
-			default:
-				x.recorded(replies[i])
+				continue
 			}
+			d.renewer.drop(&x.lease) // the store has judged: what a late extend says does not count
+			x.recorded(replies[i])
 		}
 		ended, ops = pick(ended, unknown), pick(ops, unknown)
 		if len(ended) > 0 {
@@ -88,8 +117,8 @@ func (d *Deduplicator) record(xs []*delivery) {
 }
 
 // send carries out ops in groups no larger than a batch may be.
-func (d *Deduplicator) send(ops []Op) ([]Reply, error) {
-	var all []Reply
+func (d *Deduplicator) send(ops []Op) []Reply {
+	all := make([]Reply, 0, len(ops))
 	for len(ops) > 0 {
 		n := 1
 		for bytes := len(ops[0].Result); n < len(ops); n++ {
@@ -99,24 +128,24 @@ func (d *Deduplicator) send(ops []Op) ([]Reply, error) {
 		}
 		replies, err := d.combiner.do(d.ctx, ops[:n])
 		if err != nil {
-			return nil, err
-		}
-		if n == len(ops) && all == nil {
-			return replies, nil
+			replies = make([]Reply, n)
+			for i := range replies {
+				replies[i].Err = err
+			}
 		}
 		all, ops = append(all, replies...), ops[n:]
 	}
-	return all, nil
+	return all
 }
 
 // recorded turns the store's answer to the end of a claim into the result.
 func (x *delivery) recorded(reply Reply) {
-	settling := x.op.Kind != OpRelease
 	switch {
-	case !settling: // failed already; a release that is refused or unknown changes nothing
+	case x.op.Kind == OpRelease: // not settled; a release that is refused or unknown changes nothing
 	case reply.Err != nil:
 		x.end(Uncertain, fmt.Errorf("the handler has finished and its record is unknown: %w", reply.Err))
 		x.res.RetryAfter = pause(time.Second)
+		x.res.Halt = IsPermanent(reply.Err)
 	case reply.Status != StatusOK:
 		x.end(Uncertain, fmt.Errorf("%w: another run took the key over before this one was recorded", ErrLeaseLost))
 		x.res.RetryAfter = pause(time.Second)

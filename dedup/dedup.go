@@ -42,10 +42,12 @@ type Deduplicator struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc // at the deadline of Shutdown
 
+	gate     gate
 	combiner combiner
 	renewer  renewer
 	flights  flights
 
+	closing chan struct{} // closed by Shutdown
 	mu      sync.Mutex
 	closed  bool
 	running int           // calls under way
@@ -76,24 +78,30 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 		o:     filled,
 		slots: make(chan struct{}, filled.Concurrency),
 		notes: notes{logger: filled.Logger.With("scope", scope)},
-		idle:  make(chan struct{}),
+
+		closing: make(chan struct{}),
+		idle:    make(chan struct{}),
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	d.flights.running = make(map[ID]*delivery)
+	d.gate.slots = filled.Concurrency
 	d.combiner.init(d.ctx, d.apply, store)
-	d.renewer.init(d.ctx, d.apply, filled.Lease, filled.TTL)
+	d.renewer.init(d.apply, filled.Lease, filled.TTL)
 	return d, nil
 }
 
-// Shutdown refuses new work with ErrClosed and waits for the calls under way.
-// When ctx ends first, it gives up recording results that the store does not
-// take, cancels the handlers that still run, with ErrClosed, and returns an
-// error without waiting for them: their claims lapse and come again flagged
-// Ambiguous. It does not close the store.
+// Shutdown refuses new work, with Unavailable and ErrClosed, and waits for the
+// handlers that run and their records; calls whose handler has not started end
+// at once. When ctx ends first, it gives up recording results that the store
+// does not take, cancels the handlers that still run, with ErrClosed, and
+// returns an error that matches ctx's without waiting for them: their claims
+// lapse and come again flagged Ambiguous. It does not close the store. Calling
+// it again waits again.
 func (d *Deduplicator) Shutdown(ctx context.Context) error {
 	d.mu.Lock()
 	if !d.closed {
 		d.closed = true
+		close(d.closing)
 		if d.running == 0 {
 			close(d.idle)
 		}
@@ -111,7 +119,7 @@ func (d *Deduplicator) Shutdown(ctx context.Context) error {
 		}
 	}
 	d.cancel(ErrClosed)
-	d.renewer.stop()
+	d.renewer.stop(ctx)
 	return err
 }
 
@@ -135,17 +143,12 @@ func (d *Deduplicator) exit() {
 	}
 }
 
-// apply is the one place where the store is called. What it returns has a
-// Reply for every op, whatever the store did.
+// apply is the one place where the store is asked. What it returns has a Reply
+// for every op, whatever the store did.
 func (d *Deduplicator) apply(ops []Op) []Reply {
 	start := time.Now()
-	replies, err := d.store.Apply(d.ctx, ops)
-	if err == nil && len(replies) != len(ops) {
-		err = fmt.Errorf("%d replies to %d operations", len(replies), len(ops))
-	}
-	if d.o.Hooks.Applied != nil {
-		d.o.Hooks.Applied(len(ops), time.Since(start), err)
-	}
+	replies, err := d.applyOnce(ops)
+	took := time.Since(start)
 	if err != nil {
 		replies = make([]Reply, len(ops))
 		for i := range replies {
@@ -161,15 +164,44 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 			continue
 		}
 		answered = true
-		for t := uint64(r.Record.Token); ; {
-			old := d.floor.Load()
-			if old >= t || d.floor.CompareAndSwap(old, t) {
-				break
-			}
-		}
+		d.saw(r.Record.Token)
+	}
+	if answered {
+		err = nil
+	}
+	if d.o.Hooks.Applied != nil {
+		d.applied(len(ops), took, err)
 	}
 	if down := !answered; d.ctx.Err() == nil && d.down.Swap(down) != down {
 		d.notes.storeChanged(down, err)
 	}
 	return replies
+}
+
+func (d *Deduplicator) applyOnce(ops []Op) (replies []Reply, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = panicError(r)
+		}
+	}()
+	replies, err = d.store.Apply(d.ctx, ops)
+	if err == nil && len(replies) != len(ops) {
+		err = fmt.Errorf("%d replies to %d operations", len(replies), len(ops))
+	}
+	return replies, err
+}
+
+func (d *Deduplicator) applied(ops int, took time.Duration, err error) {
+	defer d.survive("the hook Applied")
+	d.o.Hooks.Applied(ops, took, err)
+}
+
+// saw raises the floor of the tokens to come.
+func (d *Deduplicator) saw(t Token) {
+	for {
+		old := d.floor.Load()
+		if old >= uint64(t) || d.floor.CompareAndSwap(old, uint64(t)) {
+			return
+		}
+	}
 }

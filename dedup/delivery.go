@@ -2,6 +2,7 @@ package dedup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -28,14 +29,26 @@ type delivery struct {
 	// How the claim ends, once known.
 	park     error   // not nil: by a dead letter, for this reason
 	parkedAs Outcome // what a confirmed dead letter makes of it
-	op       Op      // with what it ends; Kind 0: with nothing
+	op       Op      // with what it ends
 
 	res Result
 }
 
-// end decides x without a claim to give back.
+// end decides x.
 func (x *delivery) end(outcome Outcome, err error) {
 	x.res.Outcome, x.res.Err = outcome, err
+}
+
+// giveUp decides x as not processed, for no fault of its own; what it has
+// claimed is released, uncounted.
+func (x *delivery) giveUp(err error) {
+	x.run, x.park = false, nil
+	x.end(Unavailable, err)
+	if errors.Is(err, ErrBusy) || errors.Is(err, ErrLeaseLost) {
+		x.res.Outcome = Busy
+	}
+	x.res.Halt = false
+	x.res.RetryAfter = pause(100 * time.Millisecond)
 }
 
 // identify derives the key. A message without one is decided by OnUnkeyed.
@@ -82,39 +95,72 @@ func (d *Deduplicator) decide(x *delivery, p Policy, why error) {
 // process takes deliveries, each in flight here or without a key, from the
 // claim to the record.
 func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandler) {
+	if err := d.gate.enter(ctx, d.closing); err != nil {
+		for _, x := range xs {
+			if x.flying || x.run || x.park != nil {
+				x.giveUp(err)
+			}
+		}
+		return
+	}
+	ahead := true
+	leave := func() {
+		if ahead {
+			ahead = false
+			d.gate.leave()
+		}
+	}
+	defer leave()
 	d.claim(ctx, xs)
-	runCtx, cancel := context.WithCancelCause(ctx)
+	open := false // something is left to do
+	for _, x := range xs {
+		open = open || x.claimed || x.run || x.park != nil
+	}
+	if !open {
+		return
+	}
+	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(d.ctx, func() { cancel(ErrClosed) })()
 	defer d.drop(xs) // deferred: a handler may end the goroutine
 	for _, x := range xs {
 		if x.claimed {
-			x.lease.lost = func(why error) { d.lost(x, cancel, why) }
+			x.lease.lost = cancel
 			d.renewer.hold(&x.lease, x.sent)
 		}
 	}
-	d.handle(ctx, runCtx, cancel, xs, h)
-	d.bury(ctx, xs)
-	d.record(xs)
+	d.handle(ctx, run, leave, xs, h)
+	leave()
+	// What needs no dead letter is recorded before one is waited for.
+	d.record(xs, func(x *delivery) bool { return x.park == nil })
+	if d.bury(run, xs) {
+		d.record(xs, func(x *delivery) bool { return x.park != nil })
+	}
 }
 
-// drop lets the claims of xs lapse.
+// drop lets the claims of xs lapse that are held still, and reports the lost.
 func (d *Deduplicator) drop(xs []*delivery) {
 	for _, x := range xs {
-		d.renewer.drop(&x.lease)
+		if x.claimed && errors.Is(d.renewer.drop(&x.lease), ErrLeaseLost) {
+			d.observe(d.o.Hooks.LeaseLost, x)
+		}
 	}
 }
 
-// lost is called by the renewer.
-func (d *Deduplicator) lost(x *delivery, cancel context.CancelCauseFunc, why error) {
-	if x.lease.closing.Load() {
-		return // the record is on its way, and the store will judge it
+// observe calls a hook. A hook that panics is no reason to lose a message.
+func (d *Deduplicator) observe(hook func(Event), x *delivery) {
+	if hook == nil {
+		return
 	}
-	cancel(why)
-	if why == ErrLeaseLost && d.o.Hooks.LeaseLost != nil { //nolint:errorlint // exactly that
-		d.o.Hooks.LeaseLost(Event{Scope: d.scope, Message: x.m, FirstSeen: x.rec.FirstSeen, Started: x.received})
-	}
+	defer d.survive("a hook")
+	hook(Event{Scope: d.scope, Message: x.m, Result: x.res, FirstSeen: x.rec.FirstSeen, Took: x.took, Started: x.received})
 }
 
-func (d *Deduplicator) event(x *delivery) Event {
-	return Event{Scope: d.scope, Message: x.m, Result: x.res, FirstSeen: x.rec.FirstSeen, Took: x.took, Started: x.received}
+// survive is deferred around the callbacks that have no say in what becomes of a
+// message.
+func (d *Deduplicator) survive(what string) {
+	if r := recover(); r != nil {
+		defer func() { _ = recover() }() // the logger itself may be what panics
+		d.o.Logger.Error(what+" panicked", "err", panicError(r))
+	}
 }

@@ -2,31 +2,39 @@ package dedup
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
 // Do tries once to process m, and says what became of it. Use it where the
 // broker can deliver a single message again: acknowledge when Result.Settled,
-// else ask for redelivery after Result.RetryAfter.
+// else ask for redelivery after Result.RetryAfter. m and h must not be nil.
 //
 // Do returns when the handler has returned and its result is recorded. Once
 // ctx ends nothing new is started and a running handler's context is
-// cancelled, but a finished handler's result is still recorded.
+// cancelled, but a finished handler's result is still recorded. Callers carry
+// out each other's operations, so that Do can outlast ctx while the store hangs.
+//
+// A handler that ends because ctx was cancelled does not use up an attempt; one
+// that outlasts a deadline of ctx does.
 //
 // A delivery of a key that is being processed in this process waits for that,
 // at most the shorter of Lease and one second, before it is Busy.
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 	x := &delivery{m: m, received: time.Now()}
-	if !d.enter() {
+	open := d.enter()
+	if open {
+		defer d.exit()
+	}
+	d.observe(d.o.Hooks.Started, x)
+	defer d.decided(x)
+	if !open {
 		x.end(Unavailable, ErrClosed)
-		d.decided(x)
 		return x.res
 	}
-	defer d.exit()
-	defer d.decided(x)
 	if d.identify(x) {
 		if err := d.flights.startBy(ctx, x, time.Now().Add(d.patience())); err != nil {
-			d.refused(x, err)
+			x.giveUp(err)
 			return x.res
 		}
 		defer d.flights.end(x)
@@ -40,11 +48,12 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 
 // DoBatch is Do for several messages at once: one claim of all their keys, one
 // call of h with those that are to run, one record. It returns a Result for
-// each message, in order.
+// each message, in order. More than MaxBatch messages are taken in turns.
 //
 // Messages of one key and payload share the fate of the first of them. A key
-// that is being processed elsewhere in this process is waited for only after
-// the others are settled.
+// that is being processed elsewhere in this process, or that comes again in the
+// batch with another payload, waits until the others are settled, and may then
+// take a second call of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
 	results := make([]Result, 0, len(ms))
 	for len(ms) > MaxBatch {
@@ -64,47 +73,34 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, h BatchHandle
 	if open {
 		defer d.exit()
 	}
-	defer func() {
-		for i := range slab {
-			d.decided(&slab[i])
-		}
-	}()
 	now := time.Now()
-	first := make([]*delivery, 0, len(ms)) // those that need wait for nobody
-	var later []*delivery                  // those that do
 	for i, m := range ms {
 		x := &slab[i]
 		x.m, x.received, x.batch = m, now, &slab[0]
-		if !open {
+		d.observe(d.o.Hooks.Started, x)
+	}
+	defer func() {
+		for i := range slab {
+			d.flights.end(&slab[i]) // those that a panic left there
+			d.decided(&slab[i])
+		}
+	}()
+	first := make([]*delivery, 0, len(ms)) // those that need wait for nobody
+	var later []*delivery                  // those that do
+	for i := range slab {
+		x := &slab[i]
+		switch {
+		case !open:
 			x.end(Unavailable, ErrClosed)
-			continue
-		}
-		if !d.identify(x) {
+		case !d.identify(x) || d.takeOff(x):
 			first = append(first, x)
-			continue
-		}
-		switch other, _ := d.flights.start(x); {
-		case other == nil:
-			first = append(first, x)
-		case other.batch == x.batch && other.fingerprint == x.fingerprint:
-			x.leader = other
-		default:
+		case x.leader == nil:
 			later = append(later, x)
 		}
 	}
 	d.fly(ctx, first, h)
 	if len(later) > 0 {
-		deadline := time.Now().Add(d.patience())
-		second := later[:0]
-		for _, x := range later {
-			if err := d.flights.startBy(ctx, x, deadline); err != nil {
-				d.refused(x, err)
-			} else {
-				second = append(second, x)
-				deadline = time.Now() // what has started here must not wait for others
-			}
-		}
-		d.fly(ctx, second, h)
+		d.fly(ctx, d.await(ctx, later), h)
 	}
 	for i := range slab {
 		x := &slab[i]
@@ -119,8 +115,45 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, h BatchHandle
 	return results
 }
 
+// takeOff puts x in flight, or finds the delivery of its own batch whose fate it
+// shares.
+func (d *Deduplicator) takeOff(x *delivery) bool {
+	other, _ := d.flights.start(x)
+	if other != nil && other.batch == x.batch && other.fingerprint == x.fingerprint {
+		x.leader = other
+	}
+	return other == nil
+}
+
+// await waits for the keys of later, for all of them no longer than patience. It
+// returns those it got: once it holds one it waits for no other.
+func (d *Deduplicator) await(ctx context.Context, later []*delivery) []*delivery {
+	deadline := time.Now().Add(d.patience())
+	var got []*delivery
+	for _, x := range later {
+		if d.takeOff(x) {
+			got = append(got, x)
+			deadline = time.Now()
+			continue
+		}
+		if x.leader != nil {
+			continue
+		}
+		if err := d.flights.startBy(ctx, x, deadline); err != nil {
+			x.giveUp(err)
+			continue
+		}
+		got = append(got, x)
+		deadline = time.Now()
+	}
+	return got
+}
+
 // fly processes xs and takes them out of flight.
 func (d *Deduplicator) fly(ctx context.Context, xs []*delivery, h BatchHandler) {
+	if len(xs) == 0 {
+		return
+	}
 	defer func() {
 		for _, x := range xs {
 			d.flights.end(x)
@@ -132,18 +165,11 @@ func (d *Deduplicator) fly(ctx context.Context, xs []*delivery, h BatchHandler) 
 // patience is how long a delivery waits for another of its key in this process.
 func (d *Deduplicator) patience() time.Duration { return min(d.o.Lease, time.Second) }
 
-// refused decides a delivery that did not get into flight.
-func (d *Deduplicator) refused(x *delivery, err error) {
-	x.end(Unavailable, err)
-	x.res.RetryAfter = pause(100 * time.Millisecond)
-	if err == ErrBusy { //nolint:errorlint // exactly that
-		x.res.Outcome = Busy
-	}
-}
-
 func (d *Deduplicator) decided(x *delivery) {
-	if d.o.Hooks.Decided != nil {
-		d.o.Hooks.Decided(d.event(x))
+	if x.res.Outcome == 0 { // runtime.Goexit in the handler, or a panic on the way
+		x.end(Failed, errors.New("the call ended before its result was known; its claim lapses"))
 	}
+	d.observe(d.o.Hooks.Decided, x)
+	defer d.survive("the logger")
 	d.notes.decided(x)
 }

@@ -8,9 +8,10 @@ import (
 )
 
 // handle runs the handler for those of xs that are to run, and decides how
-// their claims end.
-func (d *Deduplicator) handle(caller, ctx context.Context, cancel context.CancelCauseFunc, xs []*delivery, h BatchHandler) {
-	var ms []*Message
+// their claims end. caller is the context of Do; run ends with it, and when a
+// claim is lost.
+func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*delivery, h BatchHandler) {
+	ms := make([]*Message, 0, len(xs))
 	for _, x := range xs {
 		if x.run {
 			ms = append(ms, x.m)
@@ -19,51 +20,69 @@ func (d *Deduplicator) handle(caller, ctx context.Context, cancel context.Cancel
 	if len(ms) == 0 {
 		return
 	}
-	if err := d.slot(ctx); err != nil {
+	if err := d.slot(run, xs); err != nil {
 		for _, x := range xs {
 			if x.run {
-				x.run = false
-				x.end(Unavailable, err)
-				if errors.Is(err, ErrLeaseLost) {
-					x.res.Outcome = Busy
-				}
-				x.res.RetryAfter = pause(100 * time.Millisecond)
+				x.giveUp(err)
 			}
 		}
 		return
 	}
-	if d.o.HandlerTimeout > 0 {
-		timer := time.AfterFunc(d.o.HandlerTimeout, func() {
-			d.drop(xs)
-			cancel(ErrTimeout)
-		})
-		defer timer.Stop()
-	}
+	leave()
+	ctx := run
 	start := time.Now()
+	if d.o.HandlerTimeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(run, d.o.HandlerTimeout, ErrTimeout)
+		defer stop()
+		d.limit(xs, start.Add(d.o.HandlerTimeout))
+	}
 	answers := d.call(ctx, h, ms)
-	took := time.Since(start)
+	took := max(time.Since(start), 1)
+	d.gate.ran(took)
+	d.limit(xs, time.Time{})
 	cause := context.Cause(ctx)
-	revoked := caller.Err() != nil || d.ctx.Err() != nil
 	for _, x := range xs {
 		if x.run {
 			x.took = took
-			d.conclude(x, answers[0], cause, revoked)
+			d.conclude(x, answers[0], caller, cause)
 			answers = answers[1:]
 		}
 	}
 }
 
-// slot waits for the right to run a handler.
-func (d *Deduplicator) slot(ctx context.Context) error {
+// limit bounds how long the claims of those that run are renewed.
+func (d *Deduplicator) limit(xs []*delivery, until time.Time) {
+	if d.o.HandlerTimeout <= 0 {
+		return
+	}
+	for _, x := range xs {
+		if x.claimed && x.run {
+			d.renewer.limit(&x.lease, until)
+		}
+	}
+}
+
+// slot waits for the right to run the handler, under claims that still stand
+// when it has it.
+func (d *Deduplicator) slot(ctx context.Context, xs []*delivery) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	select {
 	case d.slots <- struct{}{}:
-		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-d.closing:
+		return ErrClosed
 	}
+	for _, x := range xs {
+		if x.claimed && x.run && !d.renewer.alive(&x.lease) {
+			<-d.slots
+			return ErrLeaseLost
+		}
+	}
+	return nil
 }
 
 // call runs h. A panic becomes an error of every message.
@@ -90,20 +109,21 @@ func (d *Deduplicator) call(ctx context.Context, h BatchHandler, ms []*Message) 
 }
 
 // conclude decides how the claim of x ends after its handler did. cause is why
-// the handler's context had ended, or nil; revoked: because the caller's had, or
-// Shutdown gave up waiting.
-func (d *Deduplicator) conclude(x *delivery, a Answer, cause error, revoked bool) {
-	if !x.claimed { // OnUnkeyed is Process
-		if a.Err == nil {
-			x.res.Value, x.res.settled = a.Result, true
-		} else {
-			x.end(Failed, a.Err)
-			x.res.RetryAfter = d.o.Backoff(1)
+// the handler's context had ended, or nil.
+func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, cause error) {
+	defer func() {
+		if r := recover(); r != nil { // a method of the user's error, or Backoff
+			x.park = nil
+			x.end(Failed, panicError(r))
+			x.op.Ambiguous, x.op.Uncounted = true, false
+			x.res.RetryAfter = pause(time.Second)
 		}
-		return
-	}
-	attempt := x.m.Claim.Attempt
+	}()
 	if a.Err == nil {
+		if !x.claimed { // OnUnkeyed is Process: Outcome and Err say so
+			x.res.Value, x.res.settled = a.Result, true
+			return
+		}
 		x.end(Processed, nil)
 		x.op = d.settling(x, OpComplete)
 		if len(a.Result) > d.o.MaxResult {
@@ -119,22 +139,27 @@ func (d *Deduplicator) conclude(x *delivery, a Answer, cause error, revoked bool
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	x.end(Failed, err)
-	x.op.Ambiguous = s.maybeDone || cause != nil
-	// A run that was cut short from outside neither failed nor died.
-	x.op.Uncounted = s.transient || revoked
+	attempt := max(x.m.Claim.Attempt, 1)
 	x.res.RetryAfter = s.after
 	if !s.hasAfter {
 		x.res.RetryAfter = d.o.Backoff(attempt)
 	}
+	x.op.Ambiguous = s.maybeDone || cause != nil
+	x.op.Uncounted = s.transient || d.cutShort(caller) && !errors.Is(err, ErrPanic)
 	switch {
-	case errors.Is(cause, ErrLeaseLost): // another may hold the key: not ours to park
 	case s.permanent && d.o.DeadLetter == nil:
 		x.res.Halt = true
 	case s.permanent:
 		x.park, x.parkedAs = err, Parked
-	case !x.op.Uncounted && d.o.MaxAttempts > 0 && attempt >= d.o.MaxAttempts:
+	case x.claimed && !x.op.Uncounted && d.o.MaxAttempts > 0 && attempt >= d.o.MaxAttempts:
 		x.park, x.parkedAs = fmt.Errorf("%w: run %d of %d: %w", ErrAttempts, attempt, d.o.MaxAttempts, err), Parked
 	}
+}
+
+// cutShort reports whether a run was ended from outside: it neither failed nor
+// died. A deadline of the caller is a handler that took too long.
+func (d *Deduplicator) cutShort(caller context.Context) bool {
+	return d.ctx.Err() != nil || errors.Is(caller.Err(), context.Canceled)
 }
 
 func (d *Deduplicator) settling(x *delivery, kind OpKind) Op {

@@ -3,14 +3,20 @@ package dedup
 import "time"
 
 // Hooks observe a Deduplicator. They are called in line, by many goroutines at
-// once: a slow hook slows the messages. A nil hook costs nothing.
+// once: a slow hook slows the messages. One that panics is logged. A nil hook
+// costs nothing.
 type Hooks struct {
+	// Started is called once for each message given to Do or DoBatch, when the
+	// Deduplicator has received it. Each is followed by one Decided.
+	Started func(Event)
 	// Decided is called once for each message given to Do or DoBatch, when its
 	// Result is known. Settle calls Do for each try.
 	Decided func(Event)
-	// Applied is called after each Apply of the store.
+	// Applied is called after each Apply of the store. err is not nil if none of
+	// the operations was answered.
 	Applied func(ops int, took time.Duration, err error)
-	// LeaseLost is called when a running handler loses its claim.
+	// LeaseLost is called for a message whose claim was lost before its handler
+	// returned, once that has.
 	LeaseLost func(Event)
 }
 
@@ -21,6 +27,6 @@ type Event struct {
 	Message   *Message
 	Result    Result        // Decided only
 	FirstSeen time.Time     // when the key was first seen, by the store's clock; zero if there is no record
-	Took      time.Duration // how long the handler ran; zero if it did not
+	Took      time.Duration // how long the handler ran, of a batch handler the whole batch; zero if it did not
 	Started   time.Time     // when the Deduplicator received the message
 }

@@ -10,7 +10,7 @@ const module = "github.com/oncequeue/oncequeue"
 
 // TestImports holds the arrows of the design: the core needs the standard library
 // alone, so that whoever embeds it takes on no other code; and transports,
-// stores and the core can be used one without the other.
+// stores, metrics and the core can be used one without the other.
 func TestImports(t *testing.T) {
 	std := make(map[string]bool)
 	for _, pkg := range goList(t, "std") {
@@ -21,14 +21,14 @@ func TestImports(t *testing.T) {
 			t.Errorf("dedup depends on %s, want the standard library only", pkg)
 		}
 	}
-	for _, room := range []string{"/store", "/transport"} {
+	for _, room := range []string{"/store", "/transport", "/dedup/metrics"} {
 		packages := goList(t, module+room+"/...")
 		if len(packages) == 0 {
 			t.Errorf("no packages in %s: the test looks in the wrong place", room)
 		}
 		for _, dependency := range goList(t, "-deps", module+room+"/...") {
 			ours, found := strings.CutPrefix(dependency, module)
-			if found && ours != "/dedup" && !strings.HasPrefix(ours, room+"/") {
+			if found && ours != "/dedup" && !strings.HasPrefix(ours+"/", room+"/") {
 				t.Errorf("%s depends on %s, want of our own only /dedup and %s", room, ours, room)
 			}
 		}

@@ -78,8 +78,9 @@ func HeaderKey(names ...string) KeyFunc {
 	return func(m *Message) (Key, error) {
 		for _, name := range names {
 			var found []byte
-			for v := range m.Headers.Values(name) {
-				if len(v) == 0 {
+			for i := range m.Headers { // not Values, which would allocate for each message
+				v := m.Headers[i].Value
+				if len(v) == 0 || !strings.EqualFold(m.Headers[i].Key, name) {
 					continue
 				}
 				if found != nil && !bytes.Equal(found, v) {

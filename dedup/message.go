@@ -86,7 +86,7 @@ type Message struct {
 	Value     []byte
 	Headers   Headers
 	Position  Position
-	Published time.Time // broker's timestamp, never later than the fetch; zero if unknown
+	Published time.Time // the timestamp that the broker has, the same in every delivery; zero if unknown
 	Delivery  int       // 1 for the first delivery; 0 if unknown
 	Claim     Claim     // set before the handler runs
 	Raw       any       // pointer to the client library's own message

@@ -21,34 +21,55 @@ type notes struct {
 	}
 }
 
+// text says what an outcome means; "" if nobody need know.
+func (x *delivery) text() string {
+	switch r := &x.res; r.Outcome {
+	case Processed:
+		switch {
+		case x.m.Claim.Ambiguous:
+			return "processed a message whose earlier run may have had its effect"
+		case x.m.Claim.Stale:
+			return "processed a message older than the store's memory"
+		}
+	case Failed:
+		if x.op.Uncounted && !r.Halt {
+			return "" // a dependency is down, or the run was cut short: its owner tells
+		}
+		return "the handler failed"
+	case Parked:
+		if x.claimed {
+			return "parked the message"
+		}
+	case Conflict:
+		return "another payload under a recorded key"
+	case Unkeyed:
+		return "message without a usable key"
+	case Stale:
+		return "refused a message older than the store's memory"
+	case Ambiguous:
+		return "refused a message whose earlier run may have had its effect"
+	case Uncertain:
+		return "the handler has finished and is not recorded"
+	case Unavailable:
+		if r.Halt {
+			return "the store does not answer"
+		}
+	case Duplicate, Busy:
+	}
+	return ""
+}
+
 func (n *notes) decided(x *delivery) {
 	r := &x.res
-	level, text := slog.LevelWarn, ""
-	switch r.Outcome {
-	case Processed:
-		if !x.m.Claim.Ambiguous && !x.m.Claim.Stale {
-			return
-		}
-		text = "processed a message that may have been processed before"
-	case Duplicate, Busy, Unavailable: // everyday, or told by storeChanged
+	if x.park != nil && !r.settled && !r.Halt && r.Outcome != Uncertain {
+		return // the dead letter is not confirmed: who sends it tells
+	}
+	level, text := slog.LevelWarn, x.text()
+	if text == "" {
 		return
-	case Failed:
-		text = "the handler failed"
-	case Parked:
-		text = "parked the message"
-	case Conflict:
-		text = "another payload under a recorded key"
-	case Unkeyed:
-		text = "message without a usable key"
-	case Stale:
-		text = "refused a message older than the store's memory"
-	case Ambiguous:
-		text = "refused a message whose earlier run may have had its effect"
-	case Uncertain:
-		text = "the handler succeeded and its record was refused"
 	}
 	if r.Halt {
-		level, text = slog.LevelError, text+"; halted, an operator must look"
+		level, text = slog.LevelError, text+"; it halts: mend the cause, then start again"
 	}
 	if !n.logger.Enabled(context.Background(), level) {
 		return
@@ -56,7 +77,7 @@ func (n *notes) decided(x *delivery) {
 	n.mu.Lock()
 	k := &n.kinds[r.Outcome]
 	now := time.Now()
-	if !k.last.IsZero() && now.Sub(k.last) < time.Second {
+	if !r.Halt && !k.last.IsZero() && now.Sub(k.last) < time.Second {
 		k.suppressed++
 		n.mu.Unlock()
 		return
@@ -65,9 +86,12 @@ func (n *notes) decided(x *delivery) {
 	k.last, k.suppressed = now, 0
 	n.mu.Unlock()
 
-	attrs := []any{
-		"outcome", r.Outcome.String(), "id", r.ID.String(), "position", x.m.Position.String(),
-		"settled", r.settled, "attempt", x.m.Claim.Attempt,
+	attrs := []any{"outcome", r.Outcome.String(), "position", x.m.Position.String(), "settled", r.settled}
+	if r.ID != (ID{}) {
+		attrs = append(attrs, "id", r.ID.String())
+	}
+	if x.claimed {
+		attrs = append(attrs, "attempt", x.m.Claim.Attempt)
 	}
 	if x.m.Claim.Ambiguous {
 		attrs = append(attrs, "ambiguous", true)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"time"
@@ -54,7 +55,9 @@ type Options struct {
 	// handler call: of a batch handler, the whole batch. Default 10m; negative: none.
 	HandlerTimeout time.Duration
 	// MaxAttempts is the number of runs that may fail or die before the message
-	// is parked. Default 10 with DeadLetter, else none; negative: none.
+	// is parked. A process that dies uses up an attempt of every message it has
+	// claimed: those of a batch, and those whose handler was about to start.
+	// Default 10 with DeadLetter, else none; negative: none.
 	MaxAttempts int
 	// Backoff is how long to wait before delivering a message again after its
 	// attempt-th failed run, counted from 1. Default: exponential from 100ms to
@@ -69,7 +72,8 @@ type Options struct {
 	Fingerprint func(*Message) Fingerprint
 	// DeadLetter parks a message: it returns nil only when the dead letter is
 	// confirmed. It may be called again for the same message if the confirmation
-	// or the record of it was lost. It is called by many goroutines at once.
+	// or the record of it was lost. An error comes again later; one marked by
+	// Permanent halts. It is called by many goroutines at once.
 	// Default nil: nothing can be parked.
 	DeadLetter func(ctx context.Context, m *Message, why error) error
 
@@ -84,8 +88,8 @@ type Options struct {
 	// the store's, for telling stale messages. Default 5s; negative: none.
 	ClockSkew time.Duration
 	// Concurrency is the number of handlers that run at once. Callers of Do may
-	// be many more: they wait in the store's batches, not in handlers.
-	// Default 2 x GOMAXPROCS.
+	// be many more: their keys are claimed in common batches, as far ahead of their
+	// handlers as those will start within about 100ms. Default 2 x GOMAXPROCS.
 	Concurrency int
 	// Hooks observe. Default none.
 	Hooks Hooks
@@ -185,6 +189,8 @@ func orDefault[T comparable](v, preset T) T {
 // Backoff returns an exponential backoff with full jitter: after the n-th
 // failure, evenly distributed up to first x 2^(n-1), and at most limit.
 func Backoff(first, limit time.Duration) func(attempt int) time.Duration {
+	limit = min(max(limit, 0), math.MaxInt64-1)
+	first = min(max(first, 0), limit)
 	return func(attempt int) time.Duration {
 		ceiling := limit
 		if shift := max(attempt, 1) - 1; shift < 40 {

@@ -3,7 +3,6 @@ package dedup
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -15,7 +14,6 @@ import (
 // All leases have one length, so the list is in the order of their ends, and a
 // new one belongs at its tail, or close to it.
 type renewer struct {
-	ctx   context.Context
 	apply func([]Op) []Reply
 	lease time.Duration
 	ttl   time.Duration
@@ -23,9 +21,10 @@ type renewer struct {
 	mu      sync.Mutex
 	first   *lease
 	last    *lease
+	wake    time.Time // when the goroutine looks at the list again
 	started bool
 	stopped bool
-	poke    chan struct{} // the list was empty and is not
+	poke    chan struct{} // look now
 	done    chan struct{} // the goroutine has ended
 }
 
@@ -33,18 +32,20 @@ type renewer struct {
 type lease struct {
 	id    ID
 	token Token
-	end   time.Time       // by the local clock
-	due   time.Time       // when to renew it
-	lost  func(why error) // called at most once, when nobody renews it any more
+	lost  func(why error) // called at most once: nobody renews the claim any more
 
-	closing atomic.Bool // the handler has finished: the store's answer to its record counts
-
-	held       bool // in the list
-	prev, next *lease
+	// Under the renewer's mu.
+	end   time.Time // by the local clock
+	due   time.Time // when to renew it
+	until time.Time // not renewed after that; zero: for ever
+	fate  error     // why it was lost; nil: it was not
+	held  bool      // in the list
+	prev  *lease
+	next  *lease
 }
 
-func (r *renewer) init(ctx context.Context, apply func([]Op) []Reply, length, ttl time.Duration) {
-	r.ctx, r.apply, r.lease, r.ttl = ctx, apply, length, ttl
+func (r *renewer) init(apply func([]Op) []Reply, length, ttl time.Duration) {
+	r.apply, r.lease, r.ttl = apply, length, ttl
 	r.poke = make(chan struct{}, 1)
 	r.done = make(chan struct{})
 }
@@ -53,48 +54,79 @@ func (r *renewer) init(ctx context.Context, apply func([]Op) []Reply, length, tt
 func (r *renewer) hold(l *lease, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stopped {
-		l.lost(ErrClosed)
-		return
-	}
 	l.end, l.due = sent.Add(r.lease), sent.Add(r.lease/3)
-	if !r.started {
+	switch {
+	case r.stopped:
+		l.lose(ErrClosed)
+		return
+	case !l.end.After(time.Now()):
+		l.lose(ErrLeaseLost) // the answer came too late
+		return
+	case !r.started:
 		r.started = true
 		go r.run()
+	case l.due.Before(r.wake):
+		r.nudge()
 	}
-	if r.first == nil {
-		select {
-		case r.poke <- struct{}{}:
-		default:
-		}
+	before := r.last
+	for before != nil && before.end.After(l.end) {
+		before = before.prev
 	}
-	r.push(l)
+	r.insert(l, before)
 }
 
-// drop lets l lapse. Its lost is not called after drop returned, unless that
-// call has begun before.
-func (r *renewer) drop(l *lease) {
+// limit has l lapse if it is still held at the time; the zero time lifts that.
+func (r *renewer) limit(l *lease, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.until = until
+}
+
+// drop lets l lapse. It returns why the claim was lost before, if it was; lost
+// is not called any more.
+func (r *renewer) drop(l *lease) (fate error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.remove(l)
+	return l.fate
 }
 
-// stop ends the goroutine and waits for it. Leases still held are lost: nobody
-// renews them any more.
-func (r *renewer) stop() {
+// alive reports whether the claim is ours for sure.
+func (r *renewer) alive(l *lease) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return l.held && l.end.After(time.Now())
+}
+
+// stop ends the goroutine and waits for it, until ctx ends: a store may hang in
+// an Apply. Leases still held are lost: nobody renews them any more.
+func (r *renewer) stop(ctx context.Context) {
 	r.mu.Lock()
 	if !r.stopped {
 		r.stopped = true
 		if !r.started {
 			close(r.done)
 		}
-		select {
-		case r.poke <- struct{}{}:
-		default:
-		}
+		r.nudge()
 	}
 	r.mu.Unlock()
-	<-r.done
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+}
+
+func (r *renewer) nudge() {
+	select {
+	case r.poke <- struct{}{}:
+	default:
+	}
+}
+
+// lose tells the holder. The caller holds mu.
+func (l *lease) lose(why error) {
+	l.fate = why
+	l.lost(why)
 }
 
 // run decides when; a second goroutine, at most one at a time, asks the store,
@@ -108,39 +140,29 @@ func (r *renewer) run() {
 	var sent time.Time
 	for {
 		now := time.Now()
+		var ops []Op
 		r.mu.Lock()
 		stopped := r.stopped
-		var lost []*lease
-		for l := r.first; l != nil && (stopped || !l.end.After(now)); l = r.first {
-			r.remove(l)
-			lost = append(lost, l)
-		}
-		var ops []Op
+		r.fence(now)
 		if asked == nil && !stopped {
 			asked, ops = r.due(now)
 		}
-		wake := now.Add(time.Hour)
+		r.wake = now.Add(time.Hour)
 		if r.first != nil {
-			wake = r.first.end
-			if asked == nil && r.first.due.Before(wake) {
-				wake = r.first.due
+			r.wake = r.first.end
+			if asked == nil && r.first.due.Before(r.wake) {
+				r.wake = r.first.due
 			}
 		}
+		wake := r.wake
 		r.mu.Unlock()
-		for _, l := range lost {
-			if stopped {
-				l.lost(ErrClosed)
-			} else {
-				l.lost(ErrLeaseLost)
-			}
-		}
 		if ops != nil {
 			sent = now
 			go func() { answers <- r.apply(ops) }()
 		}
 		if stopped {
 			if asked != nil {
-				<-answers // ends soon: the context of Apply is cancelled
+				<-answers
 			}
 			return
 		}
@@ -149,54 +171,79 @@ func (r *renewer) run() {
 		case <-timer.C:
 		case <-r.poke:
 		case replies := <-answers:
-			for _, l := range r.renewed(asked, replies, sent) {
-				l.lost(ErrLeaseLost)
-			}
+			r.renewed(asked, replies, sent)
 			asked = nil
 		}
 	}
 }
 
+// fence loses the leases that have ended; all of them once it is stopped. The
+// caller holds mu.
+func (r *renewer) fence(now time.Time) {
+	why := ErrLeaseLost
+	if r.stopped {
+		why = ErrClosed
+	}
+	for l := r.first; l != nil && (r.stopped || !l.end.After(now)); l = r.first {
+		r.remove(l)
+		l.lose(why)
+	}
+}
+
 // due returns the leases to renew now, and the operations that do it. It takes
-// those due a little later along: fewer, larger batches.
+// those due a little later along: fewer, larger batches. The caller holds mu.
 func (r *renewer) due(now time.Time) (asked []*lease, ops []Op) {
+	if r.first == nil || r.first.due.After(now) {
+		return nil, nil
+	}
 	soon := now.Add(r.lease / 12)
-	for l := r.first; l != nil && len(ops) < MaxBatch && !l.due.After(soon); l = l.next {
-		if len(ops) == 0 && l.due.After(now) {
-			break
+	for l := r.first; l != nil && len(ops) < MaxBatch && !l.due.After(soon); {
+		next := l.next
+		if !l.until.IsZero() && !l.until.After(now) {
+			r.remove(l)
+		} else {
+			asked = append(asked, l)
+			ops = append(ops, Op{Kind: OpExtend, ID: l.id, Token: l.token, Lease: r.lease, TTL: r.ttl})
 		}
-		asked = append(asked, l)
-		ops = append(ops, Op{Kind: OpExtend, ID: l.id, Token: l.token, Lease: r.lease, TTL: r.ttl})
+		l = next
 	}
 	return asked, ops
 }
 
-// renewed notes the store's answers and returns the leases that it refused.
-func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) (lost []*lease) {
+// renewed notes the store's answers.
+func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	end, due := sent.Add(r.lease), sent.Add(r.lease/3)
+	before := r.last // of what was taken while the store was asked
+	for before != nil && before.end.After(end) {
+		before = before.prev
+	}
 	for i, l := range asked {
 		switch {
 		case !l.held: // dropped, or lost, meanwhile
 		case replies[i].Err != nil:
 			l.due = time.Now().Add(r.lease / 12)
 		case replies[i].Status == StatusOK:
+			if before == l {
+				before = l.prev
+			}
 			r.remove(l)
-			l.end, l.due = sent.Add(r.lease), sent.Add(r.lease/3)
-			r.push(l)
+			l.end, l.due = end, due
+			r.insert(l, before)
+			before = l
 		default:
+			if before == l {
+				before = l.prev
+			}
 			r.remove(l)
-			lost = append(lost, l)
+			l.lose(ErrLeaseLost)
 		}
 	}
-	return lost
 }
 
-func (r *renewer) push(l *lease) {
-	before := r.last
-	for before != nil && before.end.After(l.end) {
-		before = before.prev
-	}
+// insert puts l behind before, or first.
+func (r *renewer) insert(l, before *lease) {
 	l.held, l.prev = true, before
 	if before == nil {
 		l.next, r.first = r.first, l

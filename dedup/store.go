@@ -23,6 +23,8 @@ type Store interface {
 	//     again, and a nonce or token makes that safe.
 	//   - An error of Apply itself means that nothing was attempted. The store does
 	//     not retry; it gives up when ctx ends.
+	//   - An error marked by Permanent says that the store will never answer again:
+	//     it must be opened anew, or an operator must look.
 	//   - No ops is no work: an empty answer, and no error.
 	//   - Neither ops nor the byte slices in them may be kept or changed after the
 	//     return; the Result of a Reply belongs to the caller.
@@ -39,6 +41,7 @@ type Store interface {
 // such as one behind a network. Without it there is one at a time (and batches
 // of OpExtend beside it).
 type Pipelined interface {
+	// Applies returns how many calls of Apply may be under way at once.
 	Applies() int
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/internal/relay"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const (
@@ -65,8 +66,8 @@ func command(stderr io.Writer) *cobra.Command {
 
 // flags are the flags of run, as typed.
 type flags struct {
-	from, to, deadLetter, store, key, scope, vouchFrom string
-	ttl, lease                                         time.Duration
+	from, to, deadLetter, store, key, scope, vouchFrom, listen string
+	ttl, lease                                                 time.Duration
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
@@ -83,6 +84,13 @@ func runCommand(stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			config.Version = version()
+			config.Flags = make(map[string]string)
+			cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+				if f.Name != "help" {
+					config.Flags[f.Name] = f.Value.String()
+				}
+			})
 			config.Logger = slog.New(slog.NewTextHandler(stderr, nil))
 			if err := relayUntil(cmd.Context(), config); err != nil {
 				return failure{err}
@@ -99,7 +107,8 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	cmd.Flags().DurationVar(&f.ttl, "ttl", 24*time.Hour, "how long a key is remembered: longer than the longest backlog and the latest retry")
 	cmd.Flags().DurationVar(&f.lease, "lease", 30*time.Second, "how long a claim outlives a relay that died")
 	cmd.Flags().StringVar(&f.deadLetter, "dead-letter", "", "where messages go that cannot be relayed, such as those without a key (default: they halt their partition)")
-	cmd.Flags().StringVar(&f.vouchFrom, "vouch-from", "", "RFC 3339 time: nothing published before it was ever relayed. Only for a new store, whose first messages else count as stale")
+	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:9464", "where HTTP serves /metrics, /livez, /readyz and /statusz, without authentication: HOST:PORT; empty: nowhere")
+	cmd.Flags().StringVar(&f.vouchFrom, "vouch-from", "", "for a new store: RFC 3339 time since when no message was relayed without it. What was published earlier counts as stale (default: now)")
 	return cmd
 }
 
@@ -135,10 +144,24 @@ func (f *flags) config() (c relay.Config, err error) {
 		at("dead-letter", e)
 	}
 	if f.vouchFrom != "" {
-		c.VouchFrom, e = time.Parse(time.RFC3339, f.vouchFrom)
+		if c.VouchFrom, e = time.Parse(time.RFC3339, f.vouchFrom); e != nil || c.VouchFrom.After(time.Now()) {
+			e = fmt.Errorf("%q is no time of the past: write it like 2026-01-02T15:04:05Z", f.vouchFrom)
+		}
 		at("vouch-from", e)
 	}
+	switch {
+	case f.lease <= 0:
+		at("lease", fmt.Errorf("%v is no duration of a claim: the default is 30s", f.lease))
+	case f.ttl < f.lease:
+		at("ttl", fmt.Errorf("%v is shorter than --lease %v: a key would be forgotten while it is relayed", f.ttl, f.lease))
+	}
+	if c.Listen = f.listen; c.Listen != "" {
+		at("listen", relay.CheckListen(c.Listen))
+	}
 	c.Scope, c.TTL, c.Lease = f.scope, f.ttl, f.lease
+	if err == nil {
+		err = c.Check()
+	}
 	return c, err
 }
 
@@ -146,15 +169,31 @@ func (f *flags) config() (c relay.Config, err error) {
 func relayUntil(ctx context.Context, config relay.Config) error {
 	log := config.Logger
 	r, err := relay.Open(ctx, config)
+	if ctx.Err() != nil && err != nil {
+		log.Info("stopped before it began")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	log.Info("relaying", "from", config.From.String(), "reader", config.From.Reader(), "to", config.To.String(), "store", config.Store.String(), "version", version())
+	attrs := []any{"from", config.From.String(), "reader", config.From.Reader(), "to", config.To.String(), "store", config.Store.String(), "ttl", config.TTL, "listen", listening(r), "version", version()}
+	if config.DeadLetter.Kind != "" {
+		attrs = append(attrs, "dead-letter", config.DeadLetter.String())
+	}
+	log.Info("joining the group", attrs...)
 	context.AfterFunc(ctx, func() { log.Info("draining") })
 	err = r.Run(ctx)
 	err = errors.Join(err, r.Close())
 	log.Info("stopped", "clean", err == nil, "summary", r.Summary().String())
 	return err
+}
+
+// listening returns the address of the HTTP endpoints, as it is in the end.
+func listening(r *relay.Relay) string {
+	if a := r.Addr(); a != nil {
+		return a.String()
+	}
+	return "nowhere"
 }
 
 // version returns the module version that the binary was built from.

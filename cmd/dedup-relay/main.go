@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,9 +15,10 @@ func main() {
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
 		<-signals
-		cancel() // drain
-		<-signals
-		os.Exit(exitFailure) // an operator who asks twice means now
+		cancel()  // drain
+		<-signals // an operator who asks twice means now
+		fmt.Fprintln(os.Stderr, "dedup-relay: second signal: exiting at once; what was under way comes again, flagged")
+		os.Exit(exitFailure)
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }

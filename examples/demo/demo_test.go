@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 		"one other payload": {garbled, 1, 1, 0, 0},
 	} {
 		r := check(traffic, c.out)
-		if r.Lost != c.lost || r.RepeatedOut != c.repeated || r.unflagged != c.unflagged || r.Ambiguous != c.ambiguous {
+		if r.Lost != c.lost || r.RepeatedOut != c.repeated || r.unflagged != c.unflagged || r.Ambiguous != c.ambiguous || (r.unknown > 0) != (name == "one other payload") {
 			t.Errorf("%s: got %+v", name, r)
 		}
 	}

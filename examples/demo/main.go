@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -26,7 +27,7 @@ type options struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -41,7 +42,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&o.kills, "kills", 3, "how often to kill the relay")
 	flags.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "seed of the traffic and the kills")
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object, last")
-	if err := flags.Parse(args); err != nil {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
 		return 2
 	}
 	switch {
@@ -66,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 	}
-	if r.Lost > 0 || r.unflagged > 0 {
+	if r.Lost > 0 || r.unflagged > 0 || r.unknown > 0 {
 		return 1
 	}
 	return 0
@@ -90,7 +94,7 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 	}
 	defer b.Close()
 	relay := relayProcess{binary: binary, args: []string{
-		"run", "--from", b.source(), "--to", b.target(), "--store", "bolt:" + dir + "/state",
+		"run", "--from", b.source(), "--to", b.target(), "--store", "bolt:" + dir + "/state", "--listen", "",
 		"--vouch-from", time.Unix(0, 0).UTC().Format(time.RFC3339), // nothing was relayed before: the topic is new
 	}}
 	defer relay.kill()

@@ -35,14 +35,14 @@ type relayProcess struct {
 }
 
 func (p *relayProcess) start() error {
-	p.stderr = &bytes.Buffer{}
-	p.cmd = exec.Command(p.binary, p.args...)
-	p.cmd.Stderr = p.stderr
-	if err := p.cmd.Start(); err != nil {
+	stderr := &bytes.Buffer{}
+	cmd := exec.Command(p.binary, p.args...)
+	cmd.Stderr = stderr
+	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start dedup-relay: %w", err)
 	}
-	cmd, exited := p.cmd, make(chan struct{})
-	p.exited = exited
+	exited := make(chan struct{})
+	p.cmd, p.stderr, p.exited = cmd, stderr, exited
 	go func() {
 		p.err = cmd.Wait()
 		close(exited)

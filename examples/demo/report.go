@@ -23,6 +23,7 @@ type report struct {
 
 	dropped   int
 	unflagged int // repeats without the header
+	unknown   int // outputs that are not what was sent
 }
 
 // check compares the output with the input. Of all outputs of a key at most one
@@ -37,7 +38,8 @@ func check(t *traffic, out []received) report {
 	seen := make(map[string]bool, t.unique)
 	for _, m := range out {
 		if payloads[m.key] != m.payload {
-			continue // not what was sent: its order is lost
+			r.unknown++
+			continue
 		}
 		seen[m.key] = true
 		if m.ambiguous {
@@ -69,7 +71,14 @@ func (r report) print(w io.Writer) {
 	row("repeated out", r.RepeatedOut, fmt.Sprintf("%d of them without Dedup-Ambiguous %s", r.unflagged, verdict(r.unflagged == 0)))
 	row("flagged", r.Ambiguous, "outputs with Dedup-Ambiguous: a killed relay may have published them before")
 	row("kills", r.Kills, "SIGKILL in the middle of the work")
-	row("messages/s", int(float64(r.Messages)/r.Seconds), fmt.Sprintf("over %.1f s, most of it the group waiting for the dead: 6 s a kill", r.Seconds))
+	if r.unknown > 0 {
+		row("unknown", r.unknown, "outputs that are not what was sent "+verdict(false))
+	}
+	took := fmt.Sprintf("over %.1f s", r.Seconds)
+	if r.Kills > 0 {
+		took += ", most of it the group waiting for the dead: 6 s a kill"
+	}
+	row("messages/s", int(float64(r.Messages)/r.Seconds), took)
 	fmt.Fprintln(w)
 }
 

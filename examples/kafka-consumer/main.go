@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -56,10 +57,7 @@ func run(ctx context.Context, brokers []string, topic, group, dir string) error 
 	runErr := consumer.Run(ctx, d, charge) // until a signal; then it drains
 	closing, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := d.Shutdown(closing); err != nil {
-		return err
-	}
-	return runErr
+	return errors.Join(runErr, d.Shutdown(closing))
 }
 
 // charge is where the money moves. Hand the token or the id to a system that

@@ -57,6 +57,7 @@ func run(ctx context.Context, brokers []string, topic, group, dir string) error 
 	// use kafkatransport.Consumer, which commits only what it owns.
 	reader := kafka.NewReader(kafka.ReaderConfig{ //nolint:forbidigo // the loop of a user who has one
 		Brokers: brokers, GroupID: group, Topic: topic, MaxWait: 250 * time.Millisecond,
+		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) { slog.Warn(fmt.Sprintf(format, args...)) }),
 	})
 	defer reader.Close()
 	return loop(ctx, reader, d.Wrap(charge))

@@ -61,7 +61,10 @@ func ParseSource(s string) (Endpoint, error) {
 		return e, err
 	}
 	for name, values := range params {
-		value := values[len(values)-1]
+		if len(values) > 1 {
+			return e, fmt.Errorf("%q: the parameter %s occurs %d times", s, name, len(values))
+		}
+		value := values[0]
 		switch {
 		case e.Kind == Kafka && name == "group":
 			e.Group = value

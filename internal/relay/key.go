@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/oncequeue/oncequeue/dedup"
@@ -18,7 +19,7 @@ func ParseKey(s string) (dedup.KeyFunc, error) {
 		switch {
 		case kind == "header" && arg != "":
 			ways = append(ways, dedup.HeaderKey(arg))
-		case kind == "json" && arg != "":
+		case kind == "json" && !slices.Contains(strings.Split(arg, "."), ""):
 			ways = append(ways, dedup.JSONKey(arg))
 		case kind == "payload" && arg == "":
 			ways = append(ways, dedup.PayloadHash())

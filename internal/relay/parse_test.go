@@ -26,7 +26,7 @@ func TestParseSource(t *testing.T) {
 		"", "orders", "kafka:/h:1/t?group=g", "kafka://h:1/?group=g", "kafka://h:1?group=g", "kafka:///t?group=g", "kafka://h/t?group=g",
 		"kafka://h:0/t?group=g", "kafka://h:65536/t?group=g", "kafka://:1/t?group=g", "kafka://h:1,/t?group=g", "kafka://h:1/a b?group=g",
 		"kafka://h:1/t/u?group=g", "kafka://h:1/..?group=g", "kafka://h:1/{topic}?group=g", "kafka://h:1/t?group=", "kafka://h:1/t",
-		"kafka://h:1/t?group=g&session=-1s", "kafka://h:1/t?group=g&start=middle", "kafka://h:1/t?group=g&x=1", "kafka://h:1/t?group=%zz",
+		"kafka://h:1/t?group=g&session=-1s", "kafka://h:1/t?group=g&start=middle", "kafka://h:1/t?group=g&x=1", "kafka://h:1/t?group=g&group=h", "kafka://h:1/t?group=%zz",
 		"kafka://h:1/" + strings.Repeat("t", 250) + "?group=g", "KAFKA://h:1/t?group=g",
 	} {
 		if got, err := ParseSource(in); err == nil {
@@ -58,7 +58,7 @@ func TestParseKey(t *testing.T) {
 			t.Errorf("%q: got key %q, %v", in, key, err)
 		}
 	}
-	for _, in := range []string{"", "header", "header:", "json:", "payload:x", "position,", "HEADER:X"} {
+	for _, in := range []string{"", "header", "header:", "json:", "json:a..b", "payload:x", "position,", "HEADER:X"} {
 		if _, err := ParseKey(in); err == nil {
 			t.Errorf("%q: want an error", in)
 		}

@@ -10,30 +10,18 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
-	memstore "github.com/oncequeue/oncequeue/store/mem"
+	"github.com/oncequeue/oncequeue/dedup/metrics"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 )
-
-// Config says what a Relay does.
-type Config struct {
-	From       Endpoint
-	To         Endpoint
-	DeadLetter Endpoint // the zero Endpoint: none
-	Store      StoreURL
-	Key        dedup.KeyFunc
-	Scope      string        // default: the source's group and the target
-	TTL        time.Duration // default: dedup.Options.TTL
-	Lease      time.Duration // default: dedup.Options.Lease
-	VouchFrom  time.Time     // nothing published before it was processed; zero: see the store
-	Logger     *slog.Logger
-}
 
 // source and sink are what a Relay needs of a broker.
 type (
 	source interface {
 		Check(ctx context.Context) error
 		RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error
+		Status() sourceStatus
 	}
 	sink interface {
 		io.Closer
@@ -49,31 +37,43 @@ type Relay struct {
 	sink    sink
 	letters sink // nil: none
 	dedup   *dedup.Deduplicator
-	store   io.Closer
-	output  health
+	records dedup.Store
+	store   io.Closer // records
+	output  health    // of the target
+	grave   health    // of the dead letters
 	started time.Time
+	failed  context.CancelCauseFunc // ends Run: the store never answers again
 
-	relayed, ambiguous, duplicates, parked, retried atomic.Int64
+	activity  activity
+	prober    prober
+	server    *server // nil: none
+	registry  *prometheus.Registry
+	unwritten prometheus.Counter // HTTP answers
+
+	relayed, ambiguous, stale, duplicates, parked, halted, retried atomic.Int64
 }
 
 // checkTimeout bounds how long Open waits for the brokers.
 const checkTimeout = 10 * time.Second
 
-// Open connects to the brokers, checks that the topics are there, and opens the
-// store, in this order, so that nothing is written for a configuration that
-// cannot work. Close the Relay in the end.
+// Open listens for HTTP, connects to the brokers, checks that the topics are
+// there, and opens the store, in this order, so that nothing is written for a
+// configuration that cannot work. Close the Relay in the end.
 func Open(ctx context.Context, c Config) (*Relay, error) {
-	if c.From.Kind == c.To.Kind && c.To.For(c.From.Topic) == c.From.Topic && overlap(c.From.Hosts, c.To.Hosts) {
-		return nil, fmt.Errorf("%v is both source and target: the relay would read its own output for ever", c.To)
+	if err := c.Check(); err != nil {
+		return nil, err
 	}
 	if c.Scope == "" {
-		c.Scope = c.From.Reader() + " > " + string(c.To.Kind) + ":" + c.To.Topic
+		c.Scope = c.DefaultScope()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Relay{config: c, store: io.NopCloser(nil), started: time.Now()}
-	r.output = health{what: "the target " + c.To.String(), logger: c.Logger}
+	r.activity.base = r.started
+	r.output = health{what: "the target", where: c.To.String(), logger: c.Logger}
+	r.grave = health{what: "the topic of the dead letters", where: c.DeadLetter.String(), logger: c.Logger}
+	r.registry, r.unwritten = newRegistry(c.Scope, c.Version)
 	if err := r.open(ctx); err != nil {
 		_ = r.Close()
 		return nil, err
@@ -84,22 +84,27 @@ func Open(ctx context.Context, c Config) (*Relay, error) {
 func (r *Relay) open(ctx context.Context) error {
 	c := &r.config
 	var err error
+	if c.Listen != "" {
+		if r.server, err = r.serve(c.Listen); err != nil {
+			return err
+		}
+	}
 	if r.source, err = newSource(c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
 	if r.sink, err = newSink(c.To, c.From.Topic); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
-	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: dedup.Hooks{Decided: r.decided}, MaxResult: -1}
+	measured, err := metrics.New(r.registry, c.Scope, &metrics.Options{TTL: c.TTL})
+	if err != nil {
+		return err
+	}
+	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
 		if r.letters, err = newSink(c.DeadLetter, c.From.Topic); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
 		}
 		options.DeadLetter = r.bury
-	}
-	// Options that do not fit together are refused before anything is written.
-	if _, err = dedup.New(memstore.New(nil), c.Scope, c.Key, options); err != nil {
-		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -118,38 +123,50 @@ func (r *Relay) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.store = closer
+	r.records, r.store = store, closer
+	if inspector, ok := store.(dedup.Inspector); ok {
+		if err := metrics.RegisterStore(r.registry, c.Scope, inspector); err != nil {
+			return err
+		}
+	}
 	r.dedup, err = dedup.New(store, c.Scope, c.Key, options)
 	return err
 }
 
-func overlap(a, b []string) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x == y {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 func newSource(e Endpoint, logger *slog.Logger) (source, error) {
-	config := &kafkatransport.Config{ClientID: "dedup-relay", SessionTimeout: e.Session, Logger: logger}
+	config := &kafkatransport.Config{ClientID: "dedup-relay", SessionTimeout: e.Session, Logger: logger.With("source", e.String())}
 	if e.Latest {
 		config.StartOffset = kafka.LastOffset
 	}
-	return kafkatransport.NewConsumer(e.Hosts, e.Group, []string{e.Topic}, config)
+	c, err := kafkatransport.NewConsumer(e.Hosts, e.Group, []string{e.Topic}, config)
+	if err != nil {
+		return nil, err // not a source that holds a nil pointer
+	}
+	return kafkaSource{c}, nil
 }
 
 func newSink(e Endpoint, from string) (sink, error) {
-	return kafkatransport.NewSink(e.Hosts, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
+	s, err := kafkatransport.NewSink(e.Hosts, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Run relays until ctx ends, then drains what is under way and returns nil. Any
-// other return is an error. A broker or store that goes away is waited for.
+// other return is an error. A broker that goes away is waited for; a store that
+// has failed for good ends Run.
 func (r *Relay) Run(ctx context.Context) error {
-	err := r.source.RunBatch(ctx, r.dedup, r.publish)
+	r.activity.enter(relaying)
+	defer r.activity.enter(stopped)
+	defer context.AfterFunc(ctx, r.activity.drain)()
+	run, failed := context.WithCancelCause(ctx)
+	defer failed(nil)
+	r.failed = failed
+	err := r.source.RunBatch(run, r.dedup, r.publish)
+	if cause := context.Cause(run); ctx.Err() == nil && cause != nil {
+		err = errors.Join(fmt.Errorf("the store %v failed: %w", r.config.Store, cause), err)
+	}
 	// What runs has drained, or has outlived its time: either way a short wait.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -159,6 +176,9 @@ func (r *Relay) Run(ctx context.Context) error {
 // Close releases the connections and the store. Call it after Run.
 func (r *Relay) Close() error {
 	var errs []error
+	if r.server != nil { // first: it shows the others
+		errs = append(errs, r.server.Close())
+	}
 	for _, s := range []sink{r.sink, r.letters} {
 		if s != nil {
 			errs = append(errs, s.Close())
@@ -177,6 +197,7 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 	}
 	answers := make([]dedup.Answer, len(ms))
 	errs := r.sink.Publish(ctx, out)
+	r.activity.moved()
 	wait := r.output.seen(errs)
 	for i, err := range errs {
 		if err != nil {
@@ -188,17 +209,38 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 
 // bury is the Deduplicator's DeadLetter.
 func (r *Relay) bury(ctx context.Context, m *dedup.Message, why error) error {
-	return r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})[0]
+	errs := r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})
+	r.grave.seen(errs)
+	return errs[0]
+}
+
+// hooks follow each delivery.
+func (r *Relay) hooks() dedup.Hooks {
+	h := r.activity.hooks()
+	moved := h.Decided
+	h.Decided = func(e dedup.Event) {
+		moved(e)
+		r.decided(e)
+	}
+	return h
 }
 
 func (r *Relay) decided(e dedup.Event) {
 	switch {
+	case e.Result.Halt:
+		r.halted.Add(1)
+		if errors.Is(e.Result.Err, dedup.ErrStore) {
+			r.failed(e.Result.Err)
+		}
 	case !e.Result.Settled():
 		r.retried.Add(1)
 	case e.Result.Outcome == dedup.Processed:
 		r.relayed.Add(1)
 		if e.Message.Claim.Ambiguous {
 			r.ambiguous.Add(1)
+		}
+		if e.Message.Claim.Stale {
+			r.stale.Add(1)
 		}
 	case e.Result.Outcome == dedup.Duplicate:
 		r.duplicates.Add(1)
@@ -209,10 +251,12 @@ func (r *Relay) decided(e dedup.Event) {
 
 // Summary says what a Relay has done so far.
 type Summary struct {
-	Relayed    int64 // published, confirmed and recorded; Ambiguous of them flagged so
-	Ambiguous  int64
+	Relayed    int64 // published, confirmed and recorded
+	Ambiguous  int64 // of these, flagged so
+	Stale      int64 // of these, flagged so
 	Duplicates int64 // dropped
 	Parked     int64 // in the dead letters
+	Halted     int64 // messages that stopped their partition
 	Retried    int64 // tries that did not settle their message
 	Took       time.Duration
 }
@@ -220,12 +264,12 @@ type Summary struct {
 // Summary returns the counts so far.
 func (r *Relay) Summary() Summary {
 	return Summary{
-		Relayed: r.relayed.Load(), Ambiguous: r.ambiguous.Load(), Duplicates: r.duplicates.Load(),
-		Parked: r.parked.Load(), Retried: r.retried.Load(), Took: time.Since(r.started),
+		Relayed: r.relayed.Load(), Ambiguous: r.ambiguous.Load(), Stale: r.stale.Load(), Duplicates: r.duplicates.Load(),
+		Parked: r.parked.Load(), Halted: r.halted.Load(), Retried: r.retried.Load(), Took: time.Since(r.started),
 	}
 }
 
 func (s Summary) String() string {
-	return fmt.Sprintf("relayed=%d ambiguous=%d duplicates=%d parked=%d retried=%d took=%v",
-		s.Relayed, s.Ambiguous, s.Duplicates, s.Parked, s.Retried, s.Took.Round(time.Millisecond))
+	return fmt.Sprintf("relayed=%d ambiguous=%d stale=%d duplicates=%d parked=%d halted=%d retried=%d took=%v",
+		s.Relayed, s.Ambiguous, s.Stale, s.Duplicates, s.Parked, s.Halted, s.Retried, s.Took.Round(time.Millisecond))
 }

@@ -25,6 +25,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // and returns a function that drains it.
 func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop func() Summary) {
 	t.Helper()
+	_, stop = startRelay(t, from, to, change)
+	return stop
+}
+
+func startRelay(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (r *Relay, stop func() Summary) {
+	t.Helper()
 	key, err := ParseKey("header:Idempotency-Key,json:order.id")
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +44,7 @@ func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop
 	if change != nil {
 		change(&c)
 	}
-	r, err := Open(t.Context(), c)
+	r, err = Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +62,7 @@ func start(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) (stop
 		return r.Summary()
 	}
 	t.Cleanup(func() { stop() })
-	return stop
+	return r, stop
 }
 
 // eventually waits until condition holds.
@@ -204,6 +210,7 @@ func TestTargetStopsAndComesBack(t *testing.T) {
 type pump struct{ ms []*dedup.Message }
 
 func (pump) Check(context.Context) error { return nil }
+func (pump) Status() sourceStatus        { return sourceStatus{Assigned: 1} }
 
 func (p pump) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
 	left := p.ms
@@ -286,6 +293,7 @@ func TestTargetThatFails(t *testing.T) {
 					config: Config{To: Endpoint{Topic: "out"}, DeadLetter: Endpoint{Topic: "dead"}},
 					source: p, sink: target, letters: letters, started: begin,
 					output: health{what: "the target", logger: slog.New(slog.DiscardHandler)},
+					grave:  health{what: "the dead letters", logger: slog.New(slog.DiscardHandler)},
 				}
 				var err error
 				r.dedup, err = dedup.New(memstore.New(&memstore.Options{VouchFrom: time.Unix(0, 0)}), "s", dedup.HeaderKey(),
@@ -309,6 +317,37 @@ func TestTargetThatFails(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// lostStore fails for good.
+type lostStore struct{ *memstore.Store }
+
+func (lostStore) Apply(context.Context, []dedup.Op) ([]dedup.Reply, error) {
+	return nil, dedup.Permanent(errors.New("no space left on device"))
+}
+
+// idle is a source that has one message, and waits.
+type idle struct{ pump }
+
+func (s idle) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
+	d.DoBatch(ctx, s.ms, h)
+	<-ctx.Done()
+	return nil
+}
+
+func TestStoreThatFailedForGoodEndsTheRelay(t *testing.T) {
+	m := &dedup.Message{Topic: "orders", Value: []byte("1")}
+	m.Headers.SetKey("1")
+	r := &Relay{config: Config{Store: StoreURL{"bolt", "/d"}}, source: idle{pump{[]*dedup.Message{m}}}}
+	var err error
+	r.dedup, err = dedup.New(lostStore{memstore.New(nil)}, "s", dedup.HeaderKey(), &dedup.Options{Hooks: dedup.Hooks{Decided: r.decided}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "bolt:/d") || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("got err %v", err)
 	}
 }
 

@@ -18,7 +18,7 @@ type expiries struct {
 	total  int // records, including those that were replaced
 }
 
-// stepOf returns the step by whose end a record has expired.
+// stepOf returns the step in which t is.
 func (x *expiries) stepOf(t time.Time) uint32 {
 	n := t.Sub(x.base) / x.step
 	return uint32(min(max(n, 0), math.MaxUint32))
@@ -38,9 +38,9 @@ func (x *expiries) replaced(step uint32) {
 // few reports whether so few of the records live that it is time to write them
 // again and drop the file.
 func (x *expiries) few(now time.Time) bool {
-	n := 0
+	n, current := 0, x.stepOf(now)
 	for step, count := range x.counts {
-		if step == math.MaxUint32 || x.base.Add(time.Duration(step+1)*x.step).After(now) {
+		if step >= current {
 			n += count
 		}
 	}

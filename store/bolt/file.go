@@ -281,6 +281,7 @@ func (f *file) scan(fn func(seq uint64, k kind, body []byte) error) (last uint64
 	last = f.first - 1
 	err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
 		c := b.Cursor()
+		page := uintptr(0)
 		for key, value := c.First(); key != nil; key, value = c.Next() {
 			if len(key) != 8 || seqOf(key) != last+1 {
 				return f.damage(last+1, nil, errors.New("the entry is missing"))
@@ -293,9 +294,20 @@ func (f *file) scan(fn func(seq uint64, k kind, body []byte) error) (last uint64
 				return f.damage(last+1, value, err)
 			}
 			last++
+			// A reader finds an entry by the first keys of pages, which are written
+			// apart from those: wrong ones show at the edges of a page.
+			if p := pageOf(value); p != page {
+				page = p
+				if (last > f.first && !found(b, last-1)) || !found(b, last) {
+					return f.damage(last, value, errors.New("the way to the entry is lost"))
+				}
+			}
 		}
 		if want := b.Sequence(); last != want {
 			return f.damage(last+1, nil, fmt.Errorf("the entries up to %d are missing", want))
+		}
+		if !found(b, last) {
+			return f.damage(last, nil, errors.New("the way to the entry is lost"))
 		}
 		return nil
 	})
@@ -304,6 +316,16 @@ func (f *file) scan(fn func(seq uint64, k kind, body []byte) error) (last uint64
 		damage.Sequence, damage.Last = last+1, last+1
 	}
 	return last, err
+}
+
+func found(b *bolt.Bucket, seq uint64) bool {
+	key := keyOf(seq)
+	return b.Get(key[:]) != nil
+}
+
+// pageOf tells the memory page of one value from that of another.
+func pageOf(value []byte) uintptr {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(value))) / uintptr(os.Getpagesize())
 }
 
 func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }

@@ -10,6 +10,7 @@ import (
 
 // TestIndex drives an index and a map alike.
 func TestIndex(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var x index
 		model := make(map[uint64][]uint64) // hash -> sequence numbers

@@ -52,6 +52,7 @@ func (a ack) result() string { return fmt.Sprint("result of ", a.token) }
 // TestKill kills a process under load, time and again, and wants all that it was
 // answered to be there afterwards.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	known := make(map[dedup.ID]ack)
 	forgotten := make(map[dedup.ID]bool)
@@ -188,7 +189,7 @@ func killed(t *testing.T, dir string, run int) []ack {
 	}
 	var acks []ack
 	lines := bufio.NewReader(out)
-	last := mathrand.IntN(240) // some die as soon as they have opened the store
+	last := mathrand.IntN(200) // some die as soon as they have opened the store
 	for {
 		line, err := lines.ReadString('\n')
 		if errors.Is(err, io.EOF) {
@@ -244,7 +245,7 @@ func workOn(s *Store, run, worker int) {
 		a := ack{worker: worker, n: n}
 		lasting := a.key(run)
 		ops := []dedup.Op{{Kind: dedup.OpClaim, ID: lasting, Nonce: 1, Lease: time.Minute, TTL: time.Hour, Position: position}}
-		for range 100 {
+		for range 80 {
 			other := dedup.NewID("other", dedup.Key(rand.Text()))
 			ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: other, Nonce: 1, Lease: 20 * time.Millisecond, TTL: 20 * time.Millisecond})
 		}

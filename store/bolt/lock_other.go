@@ -16,3 +16,5 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 func signLock(*os.File) error { return errors.ErrUnsupported }
+
+func unlockDir(f *os.File) error { return f.Close() }

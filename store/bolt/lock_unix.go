@@ -51,3 +51,9 @@ func signLock(f *os.File) error {
 	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return err
 }
+
+// unlockDir gives the directory up. Closing the file would not do if this process
+// is just starting another one, which has the file open, too, until it executes.
+func unlockDir(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}

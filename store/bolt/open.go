@@ -51,7 +51,7 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 			for _, f := range s.files {
 				err = errors.Join(err, f.release())
 			}
-			err = errors.Join(err, lock.Close())
+			err = errors.Join(err, unlockDir(lock))
 		}
 	}()
 	r := recovery{Store: s}

@@ -255,6 +255,8 @@ func TestDamagedStore(t *testing.T) {
 		{"an empty file", func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, fileName(3)), 0) }, 3},
 		{"half a file", func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, fileName(3)), 20<<10) }, 3},
 		{"no bbolt file", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, fileName(1)), 0, 32<<10) }, 1},
+		{"a meta page", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, fileName(3)), 0, 4<<10) }, 3},
+		{"the other meta page", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, fileName(3)), 4<<10, 4<<10) }, 3},
 		{"pages", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, fileName(1)), 16<<10, 16<<10) }, 1},
 		{"a file is missing", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, fileName(2))) }, 3},
 		{"a file under another's name", func(t *testing.T, dir string) {

@@ -26,6 +26,9 @@ func (r *recovery) run() (err error) {
 			return err
 		}
 		r.files = append(r.files, f)
+		if err := checkMetas(f.path, f.db.Info().PageSize); err != nil {
+			return f.damage(0, nil, err)
+		}
 		if i == 0 {
 			r.id, r.last = st.id, f.first-1
 		}

@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -43,7 +44,12 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 	if err != nil {
 		return Report{}, err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() { err = errors.Join(err, unlockDir(lock)) }()
+	kept, since, err := check(dir, options)
+	var damage *DamageError
+	if err == nil || !errors.As(err, &damage) {
+		return Report{Kept: kept, Since: since}, err
+	}
 	r := &repair{dir: dir, options: options, newest: make(map[dedup.ID]location)}
 	defer func() {
 		for _, f := range r.files {
@@ -53,10 +59,27 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 	if err := r.read(); err != nil {
 		return Report{}, err
 	}
-	if len(r.lost) == 0 {
-		return Report{Kept: len(r.newest), Since: r.state.since}, nil
+	if len(r.lost) == 0 { // every entry can be found, but not in the way of a reader
+		r.lost = append(r.lost, damage)
 	}
 	return r.write()
+}
+
+// check reads a store as Open does.
+func check(dir string, o Options) (kept int, since time.Time, err error) {
+	r := recovery{Store: &Store{dir: dir, options: o, hash: hashID}}
+	defer func() {
+		for _, f := range r.files {
+			err = errors.Join(err, f.release())
+		}
+	}()
+	if err := r.run(); err != nil {
+		return 0, time.Time{}, err
+	}
+	if len(r.files) == 0 {
+		return 0, time.Time{}, fmt.Errorf("boltstore: %s: there is no store: name the directory of one", dir)
+	}
+	return r.index.n, r.since, nil
 }
 
 type repair struct {
@@ -80,9 +103,6 @@ func (r *repair) read() (err error) {
 	if r.numbers, _, err = listFiles(r.dir); err != nil {
 		return fmt.Errorf("boltstore: %w", err)
 	}
-	if len(r.numbers) == 0 {
-		return fmt.Errorf("boltstore: %s: there is no store: name the directory of one", r.dir)
-	}
 	for _, n := range r.numbers {
 		f, st, err := openFile(r.dir, n, &r.options)
 		var damage *DamageError
@@ -102,8 +122,12 @@ func (r *repair) read() (err error) {
 			}
 		}
 		r.files = append(r.files, f)
+		if err := checkMetas(f.path, f.db.Info().PageSize); err != nil {
+			r.lose(&DamageError{File: f.path, Offset: -1, Cause: err})
+		}
 		r.observe(st)
-		if err := r.readFile(f); err != nil {
+		r.last, err = walk(f, func(seq uint64, value []byte) error { return r.take(f, seq, value) })
+		if err != nil {
 			return err
 		}
 	}
@@ -117,46 +141,54 @@ func (r *repair) observe(st state) {
 	r.state = st
 }
 
-// readFile reads each entry for itself, so that a damaged page takes no others
-// with it.
-func (r *repair) readFile(f *file) error {
-	last := f.first
-	err := f.read(func(tx *bolt.Tx, b *bolt.Bucket) error {
+// walk calls fn for the entries of a file, in order, with nil for what cannot be
+// found. It goes from one to the next as long as there is a way, and then looks
+// for each by itself, so that a damaged page takes no others with it. It returns
+// the last sequence number. An error is fn's.
+func walk(f *file, fn func(seq uint64, value []byte) error) (last uint64, err error) {
+	last = f.first
+	next := f.first
+	err = f.read(func(tx *bolt.Tx, b *bolt.Bucket) error {
 		most := f.first + uint64(tx.Size())/minEntry // damage can make any number
 		last = min(max(last, b.Sequence()), most)
-		if key, _ := b.Cursor().Last(); len(key) == 8 {
+		c := b.Cursor()
+		for key, value := c.First(); len(key) == 8 && seqOf(key) == next; key, value = c.Next() {
+			next++
+			if err := fn(next-1, value); err != nil {
+				return stopped{err}
+			}
+		}
+		if key, _ := c.Last(); len(key) == 8 {
 			last = min(max(last, seqOf(key)), most)
 		}
 		return nil
 	})
-	var damage *DamageError
-	if errors.As(err, &damage) {
-		r.lose(damage)
-	}
-	for seq := f.first; seq <= last; seq++ {
-		err := f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
-			key := keyOf(seq)
+	for ; next <= last && !errors.As(err, new(stopped)); next++ {
+		missing := true
+		err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
+			key := keyOf(next)
 			value := b.Get(key[:])
-			if value == nil {
-				return f.damage(seq, nil, errors.New("the entry is missing"))
-			}
-			if err := r.replay(f, seq, value); err != nil {
-				return f.damage(seq, value, err)
+			missing = false
+			if err := fn(next, value); err != nil {
+				return stopped{err}
 			}
 			return nil
 		})
-		switch {
-		case err == nil:
-		case errors.As(err, &damage):
-			damage.Sequence, damage.Last = seq, seq
-			r.lose(damage)
-		default:
-			return err
+		if missing {
+			if err := fn(next, nil); err != nil {
+				return last, err
+			}
 		}
 	}
-	r.last = last
-	return nil
+	var stop stopped
+	if errors.As(err, &stop) {
+		return last, stop.error
+	}
+	return max(last, next-1), nil
 }
+
+// stopped tells an error of walk's fn from damage.
+type stopped struct{ error }
 
 // lose reports what cannot be read, as one with what was lost just before it.
 func (r *repair) lose(d *DamageError) {
@@ -167,6 +199,24 @@ func (r *repair) lose(d *DamageError) {
 		}
 	}
 	r.lost = append(r.lost, d)
+}
+
+// take takes over an entry, or reports that it cannot be read.
+func (r *repair) take(f *file, seq uint64, value []byte) error {
+	err := errors.New("the entry is missing")
+	if value != nil {
+		err = r.replay(f, seq, value)
+	}
+	if err == nil {
+		return nil
+	}
+	err = f.damage(seq, value, err)
+	var damage *DamageError
+	if errors.As(err, &damage) {
+		r.lose(damage)
+		return nil
+	}
+	return err // of a format that we do not know
 }
 
 func (r *repair) replay(f *file, seq uint64, value []byte) error {
@@ -230,7 +280,7 @@ func (r *repair) write() (report Report, err error) {
 		}
 	}()
 	report = Report{Lost: r.lost, Since: s.since}
-	if report.Kept, err = s.copyFrom(r.newest); err != nil {
+	if report.Kept, err = s.copyFrom(r.files, r.newest); err != nil {
 		return Report{}, err
 	}
 	for _, n := range r.numbers {
@@ -244,30 +294,31 @@ func (r *repair) write() (report Report, err error) {
 	return report, nil
 }
 
-// copyFrom appends the records that have not expired, and returns how many.
-func (s *Store) copyFrom(records map[dedup.ID]location) (n int, err error) {
+// copyFrom appends the records that are the newest of their keys and have not
+// expired, and returns how many.
+func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n int, err error) {
 	b := s.newBatch()
 	defer b.end()
-	for id, at := range records {
-		// As in a reader of the store, but the files are those before the repair.
-		b.view.pin(at.file)
-		e, err := b.view.get(at.seq)
+	for _, f := range files {
+		_, err := walk(f, func(seq uint64, value []byte) error {
+			_, e, err := f.decode(seq, value)
+			if err != nil || newest[e.id] != (location{f, seq}) || !e.record.Expires.After(b.now) {
+				return nil // reported before, or not to be kept
+			}
+			e.record.Result = bytes.Clone(e.record.Result)
+			b.add(e.id, standing{record: e.record, seq: seq}).rewrite()
+			n++
+			if len(b.changes) < dedup.MaxBatch {
+				return nil
+			}
+			err = b.write()
+			b.end()
+			b = s.newBatch()
+			return err
+		})
 		if err != nil {
 			return n, err
 		}
-		if !e.record.Expires.After(b.now) {
-			continue
-		}
-		b.add(id, standing{record: e.record, seq: at.seq}).rewrite()
-		n++
-		if len(b.changes) < dedup.MaxBatch {
-			continue
-		}
-		if err := b.write(); err != nil {
-			return n, err
-		}
-		b.end()
-		b = s.newBatch()
 	}
 	return n, b.write()
 }

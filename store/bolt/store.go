@@ -273,7 +273,7 @@ func (s *Store) Close() (err error) {
 		for _, f := range files {
 			err = errors.Join(err, f.release())
 		}
-		err = errors.Join(err, s.lock.Close())
+		err = errors.Join(err, unlockDir(s.lock))
 	})
 	return err
 }

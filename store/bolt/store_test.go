@@ -47,9 +47,10 @@ var variants = []struct {
 	}},
 }
 
-func fewHashes(id dedup.ID) uint64 { return hashID(id) & 7 }
+func fewHashes(id dedup.ID) uint64 { return hashID(id) & 31 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
@@ -62,6 +63,7 @@ func TestStore(t *testing.T) {
 }
 
 func TestDurable(t *testing.T) {
+	t.Parallel()
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			storetest.RunDurable(t, func(t *testing.T, dir string, clock storetest.Clock) dedup.Store {

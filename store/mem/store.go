@@ -22,9 +22,9 @@ type Options struct {
 	// open, so a wall clock that is set back or forth revives and forgets
 	// nothing. Default time.Now.
 	Now func() time.Time
-	// VouchFrom says that no message published before it was ever processed, so
-	// that messages older than the store are not Stale. Default: when New is
-	// called. A later time than that changes nothing.
+	// VouchFrom says that no message published since then was processed without
+	// this store, so that those are not Stale although they are older than it.
+	// Default: when New is called. A later time than that changes nothing.
 	VouchFrom time.Time
 }
 

@@ -22,8 +22,8 @@ type Config struct {
 	// before its partitions go to others. Brokers accept 6s to 30m. Default 30s.
 	SessionTimeout time.Duration
 	// HeartbeatInterval is how often the member reports to the group, which is
-	// also how soon it learns of a rebalance. Default 3s, and at most
-	// SessionTimeout/6; at most SessionTimeout/3.
+	// also how soon it learns of a rebalance. Default: the smaller of
+	// 3s and SessionTimeout/6. More than SessionTimeout/3 is refused.
 	HeartbeatInterval time.Duration
 	// RebalanceTimeout is how long the group waits in a rebalance for a member
 	// to give up its partitions. Default 60s.
@@ -68,6 +68,7 @@ type Config struct {
 
 	watchInterval time.Duration // how often topics are looked at for new partitions
 	metadataTTL   time.Duration // how old what is known of topics and leaders may be
+	answerWithin  time.Duration // how long a request may be without an answer before Status says so
 	fetchPatience time.Duration // how long beyond MaxWait a fetch may take; then its connection counts as dead
 }
 
@@ -112,6 +113,7 @@ func (o *Config) filled() (Config, error) {
 	c.MaxWait = orDefault(c.MaxWait, maxMaxWait)
 	c.watchInterval = orDefault(c.watchInterval, 5*time.Second)
 	c.metadataTTL = orDefault(c.metadataTTL, defaultMetadataTTL)
+	c.answerWithin = orDefault(c.answerWithin, 5*time.Second)
 	c.fetchPatience = orDefault(c.fetchPatience, requestTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -38,6 +38,7 @@ func TestConfigDefaults(t *testing.T) {
 		MaxWait:           500 * time.Millisecond,
 		watchInterval:     5 * time.Second,
 		metadataTTL:       6 * time.Second,
+		answerWithin:      5 * time.Second,
 		fetchPatience:     10 * time.Second,
 	}
 	if c != want {

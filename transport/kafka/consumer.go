@@ -31,6 +31,7 @@ type Consumer struct {
 	topics  []string
 	config  Config
 	running atomic.Bool
+	session atomic.Pointer[session] // of the Run that goes on
 }
 
 // NewConsumer makes a Consumer of the topics, for the consumer group. It does not
@@ -115,6 +116,9 @@ func (c *Consumer) run(ctx context.Context, newWorkers func([]*partition) worker
 		newWorkers: newWorkers,
 	}
 	defer s.link.close()
+	s.progress.moved()
+	c.session.Store(s)
+	defer c.session.Store(nil)
 	s.topicsChanged(ctx) // what is known before the join
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID:                c.group,
@@ -141,6 +145,7 @@ func (c *Consumer) run(ctx context.Context, newWorkers func([]*partition) worker
 func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error {
 	for {
 		gen, err := group.Next(ctx)
+		s.progress.moved()
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
@@ -168,11 +173,13 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 				<-over.Done() // to return now would make kafka-go join again
 			}
 		})
-		switch <-why {
+		over := <-why
+		s.current.Store(nil)
+		switch over {
 		case stopping:
 			return nil
 		case halted:
-			return fmt.Errorf("kafkatransport: every partition of this member: %w: %w", dedup.ErrHalted, errors.Join(g.halts...))
+			return fmt.Errorf("kafkatransport: every partition of this member has %w: %w", dedup.ErrHalted, errors.Join(g.halts...))
 		}
 	}
 }
@@ -186,6 +193,7 @@ func (s *session) assigned(g *generation) {
 	slices.Sort(names)
 	s.log.Info("partitions assigned", "partitions", names)
 	s.status.joined(names)
+	s.current.Store(g)
 }
 
 // leave ends the membership. What does not end in time, such as a join that

@@ -79,7 +79,6 @@ func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error
 func (s *source) decode(p *fetchapi.ResponsePartition, offset int64) (batch, error) {
 	d := decoder{
 		source:  s,
-		now:     time.Now(),
 		next:    offset,
 		base:    -1,
 		aborted: p.AbortedTransactions,
@@ -101,7 +100,6 @@ func (s *source) decode(p *fetchapi.ResponsePartition, offset int64) (batch, err
 // decoder turns the record batches of one answer into messages.
 type decoder struct {
 	source  *source
-	now     time.Time
 	next    int64                          // the offset after the last record seen
 	base    int64                          // of the last batch; -1 before the first
 	aborted []fetchapi.ResponseTransaction // not yet reached, in the order of their first offsets
@@ -199,7 +197,7 @@ func (d *decoder) add(r *protocol.Record) error {
 		Value:     value,
 		Headers:   headers,
 		Position:  dedup.Position{Source: d.source.topic, Partition: d.source.partition, Offset: r.Offset},
-		Published: published(r.Time, d.now),
+		Published: published(r.Time),
 	})
 	return nil
 }

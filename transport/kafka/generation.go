@@ -18,7 +18,7 @@ import (
 // ErrRevoked is the context.Cause of a handler that was still running when
 // DrainTimeout had passed, after its partition was taken away or Run's context
 // ended.
-var ErrRevoked = errors.New("kafkatransport: the partition was taken away")
+var ErrRevoked = errors.New("kafkatransport: the time to drain is over")
 
 // maxGrace is how long handlers get to return once their context is cancelled.
 const maxGrace = time.Second
@@ -107,6 +107,9 @@ func (g *generation) watch(stop context.Context, over <-chan struct{}) outcome {
 		case <-g.haltedCh:
 			return halted
 		case <-commit.C:
+			if len(g.partitions) == 0 {
+				g.progress.moved() // to wait is all there is to do
+			}
 			if err := g.commit(); errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration) {
 				return left // the group has gone on without this member
 			}
@@ -227,6 +230,9 @@ type session struct {
 	topics     []string
 	base       context.Context // Run's, without its end: a shutdown drains
 	newWorkers func([]*partition) workers
+
+	current  atomic.Pointer[generation] // nil during a rebalance
+	progress progress
 
 	known      map[string]int // partitions of each topic when the group was joined
 	calls      atomic.Int64   // of Do and DoBatch under way

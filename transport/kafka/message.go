@@ -17,7 +17,7 @@ func Message(m *kafka.Message) *dedup.Message {
 		Key:       m.Key,
 		Value:     m.Value,
 		Position:  dedup.Position{Source: m.Topic, Partition: int32(m.Partition), Offset: m.Offset},
-		Published: published(m.Time, time.Now()),
+		Published: published(m.Time),
 		Raw:       m,
 	}
 	if len(m.Headers) > 0 {
@@ -29,15 +29,11 @@ func Message(m *kafka.Message) *dedup.Message {
 	return d
 }
 
-// published returns the broker's timestamp t, never later than now: a producer
-// with a fast clock must not make a message look younger than it can be. Kafka
-// says "no timestamp" with -1.
-func published(t, now time.Time) time.Time {
-	switch {
-	case t.UnixMilli() <= 0:
+// published returns the timestamp t as it is: by it a message is known again. The
+// producer's clock may be ahead of ours. Kafka says "no timestamp" with -1.
+func published(t time.Time) time.Time {
+	if t.UnixMilli() <= 0 {
 		return time.Time{}
-	case t.After(now):
-		return now
 	}
 	return t
 }

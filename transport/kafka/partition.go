@@ -18,7 +18,8 @@ type partition struct {
 	name   string // topic/partition, for logs and errors
 	first  int64  // where the assignment begins: an offset, kafka.FirstOffset or kafka.LastOffset
 	halted atomic.Bool
-	stop   context.CancelFunc // ends fetching
+	stop   context.CancelFunc        // ends fetching
+	asked  atomic.Pointer[time.Time] // when the request under way was sent; nil: none is
 
 	committed int64 // last committed offset; -1 if none. Only the committer uses it
 }
@@ -45,7 +46,9 @@ func (g *generation) fetchAll(ctx context.Context, p *partition) {
 	backoff := backoff{}
 	outOfRange := 0
 	for ctx.Err() == nil {
+		answered := g.ask(p)
 		b, err := p.source.fetch(ctx, g.link, offset)
+		answered()
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -74,6 +77,25 @@ func (g *generation) fetchAll(ctx context.Context, p *partition) {
 	}
 }
 
+// ask notes that a request for p is sent, until the returned function is called.
+func (g *generation) ask(p *partition) (answered func()) {
+	now := time.Now()
+	p.asked.Store(&now)
+	return func() {
+		p.asked.Store(nil)
+		g.progress.moved()
+	}
+}
+
+// unanswered says whether a request is without an answer for longer than within,
+// and since when.
+func (p *partition) unanswered(now time.Time, within time.Duration) (since time.Time, late bool) {
+	if asked := p.asked.Load(); asked != nil && now.Sub(*asked) > within {
+		return *asked, true
+	}
+	return time.Time{}, false
+}
+
 // locate returns the offset to begin at and gives p its tracker's start. It
 // tries until the broker answers; false means that ctx ended first.
 func (g *generation) locate(ctx context.Context, p *partition) (int64, bool) {
@@ -82,7 +104,9 @@ func (g *generation) locate(ctx context.Context, p *partition) (int64, bool) {
 	}
 	backoff := backoff{}
 	for ctx.Err() == nil {
+		answered := g.ask(p)
 		start, end, err := g.link.bounds(ctx, p.source.topic, p.source.partition)
+		answered()
 		if err == nil {
 			offset := start
 			if p.first == kafka.LastOffset {

@@ -2,16 +2,78 @@ package kafkatransport
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
-// status logs when the way to the brokers breaks and when it is whole again,
-// once each: while a broker is away, every partition fails again and again.
+// Status says how a Consumer fares, from the answers to its own requests: none is
+// sent for it.
+type Status struct {
+	// Assigned is the number of partitions that this member holds; 0 outside Run,
+	// while the group rebalances, and for a member that the group has no use for.
+	Assigned int
+	// Halted is how many of them have halted: an operator must look.
+	Halted int
+	// Failing names what fails or does not answer, sorted: partitions as
+	// topic/partition, "group" for joining it, "commit". Empty if all is well.
+	Failing []string
+	// Since is when the first of them began to; zero if all is well.
+	Since time.Time
+	// Progress is when something last moved: a request was answered or failed, a
+	// message was tried. Zero outside Run.
+	Progress time.Time
+}
+
+// Status returns how the Consumer fares now. It does not wait.
+func (c *Consumer) Status() Status {
+	s := c.session.Load()
+	if s == nil {
+		return Status{}
+	}
+	st := Status{Progress: s.progress.last()}
+	failing := s.status.snapshot()
+	if g := s.current.Load(); g != nil {
+		st.Assigned = len(g.partitions)
+		for _, p := range g.partitions {
+			if p.halted.Load() {
+				st.Halted++
+				delete(failing, p.name) // nothing is asked of it any more
+			} else if since, late := p.unanswered(time.Now(), c.config.answerWithin); late && failing[p.name].IsZero() {
+				failing[p.name] = since
+			}
+		}
+	}
+	for what, since := range failing {
+		st.Failing = append(st.Failing, what)
+		if st.Since.IsZero() || since.Before(st.Since) {
+			st.Since = since
+		}
+	}
+	slices.Sort(st.Failing)
+	return st
+}
+
+// progress is when something last moved.
+type progress struct{ at atomic.Pointer[time.Time] }
+
+func (p *progress) moved() {
+	now := time.Now()
+	p.at.Store(&now)
+}
+
+func (p *progress) last() time.Time { return *p.at.Load() }
+
+// status knows what fails. It logs when the way to the brokers breaks and when it
+// is whole again, once each: while a broker is away, every partition fails again
+// and again.
 type status struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	failing map[string]bool // what fails: partitions, or the group
+	failing map[string]time.Time // since when: partitions, or the group
 }
 
 // theGroup is what fails when the group cannot be joined, or a commit fails.
@@ -23,19 +85,21 @@ const (
 func (s *status) bad(what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failing == nil {
-		s.failing = make(map[string]bool)
-	}
 	if len(s.failing) == 0 {
 		s.log.Warn("kafka fails, trying again until it answers", "what", what, "err", err)
 	}
-	s.failing[what] = true
+	if s.failing == nil {
+		s.failing = make(map[string]time.Time)
+	}
+	if s.failing[what].IsZero() {
+		s.failing[what] = time.Now()
+	}
 }
 
 func (s *status) good(what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failing[what] {
+	if _, failed := s.failing[what]; failed {
 		delete(s.failing, what)
 		s.recovered()
 	}
@@ -49,9 +113,15 @@ func (s *status) joined(partitions []string) {
 	if len(s.failing) == 0 {
 		return
 	}
+	since := time.Now()
+	for _, t := range s.failing {
+		if t.Before(since) {
+			since = t
+		}
+	}
 	clear(s.failing)
 	for _, p := range partitions {
-		s.failing[p] = true
+		s.failing[p] = since
 	}
 	s.recovered()
 }
@@ -60,4 +130,13 @@ func (s *status) recovered() {
 	if len(s.failing) == 0 {
 		s.log.Info("kafka answers again")
 	}
+}
+
+// snapshot returns what fails, and since when.
+func (s *status) snapshot() map[string]time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	failing := make(map[string]time.Time, len(s.failing))
+	maps.Copy(failing, s.failing)
+	return failing
 }

@@ -94,6 +94,7 @@ func (l *lanes) settle(g *generation, it item, h dedup.Handler) {
 		g.calls.Add(1)
 		r := l.d.Do(g.handlers, it.message, h)
 		g.calls.Add(-1)
+		g.progress.moved()
 		switch {
 		case r.Settled():
 			it.partition.settle(it.seq)
@@ -164,6 +165,7 @@ func (b *batches) settle(g *generation, items []item, h dedup.BatchHandler) {
 		g.calls.Add(1)
 		results := b.d.DoBatch(g.handlers, ms, h)
 		g.calls.Add(-1)
+		g.progress.moved()
 		again, wait := items[:0], minRetry
 		halt, why := item{}, dedup.Result{}
 		for i, r := range results {

@@ -1,0 +1,103 @@
+package dedup
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// gate bounds how many calls hold claims whose handler has not started: after a
+// crash each of those is flagged Ambiguous and has used up an attempt, although
+// it never ran. It lets in as many as will start soon, by the time that handlers
+// have taken: fast handlers fill the store's batches, slow ones make callers wait
+// here, without a claim.
+type gate struct {
+	slots int // handlers at once
+
+	mu      sync.Mutex
+	ahead   int           // calls that are in and whose handler has not started
+	took    time.Duration // moving average of a handler call; 0: not known yet
+	waiting []chan struct{}
+}
+
+// soon is how far ahead of its handler a claim may be taken.
+const soon = 100 * time.Millisecond
+
+// limit returns how many calls may be ahead. The caller holds mu.
+func (g *gate) limit() int {
+	least := 2 * g.slots
+	if g.took == 0 {
+		return least
+	}
+	return max(least, int(min(soon/g.took*time.Duration(g.slots), MaxBatch)))
+}
+
+// enter waits to be let in, unless ctx has ended. Each enter that returns nil is
+// followed by one leave.
+func (g *gate) enter(ctx context.Context, closing <-chan struct{}) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	g.mu.Lock()
+	if g.ahead < g.limit() {
+		g.ahead++
+		g.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	g.waiting = append(g.waiting, turn)
+	g.mu.Unlock()
+	var err error
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-closing:
+		err = ErrClosed
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-turn: // let in meanwhile: pass it on
+		g.ahead--
+		g.wake()
+	default:
+		for i := range g.waiting {
+			if g.waiting[i] == turn {
+				g.waiting[i] = nil // wake skips it
+				break
+			}
+		}
+	}
+	return err
+}
+
+// leave is called when the handler starts, or when it is known that none will.
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ahead--
+	g.wake()
+}
+
+// ran notes how long a handler call took.
+func (g *gate) ran(took time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.took == 0 {
+		g.took = took
+	}
+	g.took = max((7*g.took+took)/8, 1)
+	g.wake()
+}
+
+func (g *gate) wake() {
+	for len(g.waiting) > 0 && (g.waiting[0] == nil || g.ahead < g.limit()) {
+		if turn := g.waiting[0]; turn != nil {
+			g.ahead++
+			close(turn)
+		}
+		g.waiting = g.waiting[1:]
+	}
+}

@@ -1,0 +1,130 @@
+package dedup_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// claimed counts the keys that are claimed in the store.
+func (f *faulty) claimed(t *testing.T) (n int) {
+	for r, err := range f.Records(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.State == dedup.StateClaimed {
+			n++
+		}
+	}
+	return n
+}
+
+// A crash flags every claimed key, so claims are not taken long before their
+// handlers start.
+func TestSlowHandlersDoNotLetClaimsPileUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{Concurrency: 2})
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				r := d.Do(context.Background(), message(fmt.Sprint(i), "v"), func(context.Context, *dedup.Message) ([]byte, error) {
+					if n := s.claimed(t); n > 2+2*2 {
+						t.Errorf("got %d claims, want those of 2 handlers, and 4 about to start", n)
+					}
+					time.Sleep(time.Second)
+					return nil, nil
+				})
+				if r.Outcome != dedup.Processed {
+					t.Errorf("got %v: %v", r.Outcome, r.Err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// Duplicates pass beside slow handlers.
+func TestDuplicatesDoNotWaitForSlowHandlers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDedup(t, newStore(), &dedup.Options{Concurrency: 1})
+		want(t, d.Do(t.Context(), message("done", "v"), (&handler{}).handle), dedup.Processed, true)
+		slow := make(chan struct{})
+		go func() {
+			defer close(slow)
+			d.Do(context.Background(), message("slow", "v"), func(context.Context, *dedup.Message) ([]byte, error) {
+				time.Sleep(time.Minute)
+				return nil, nil
+			})
+		}()
+		synctest.Wait()
+		start := time.Now()
+		want(t, d.Do(t.Context(), message("done", "v"), (&handler{}).handle), dedup.Duplicate, true)
+		if took := time.Since(start); took > 0 {
+			t.Errorf("it waited %v", took)
+		}
+		<-slow
+	})
+}
+
+func TestShutdownStartsNoHandlerThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{Concurrency: 1})
+		h := &handler{script: func(int, context.Context, *dedup.Message) ([]byte, error) {
+			time.Sleep(time.Second)
+			return nil, nil
+		}}
+		outcomes := make(chan dedup.Outcome, 20)
+		for i := range 20 {
+			go func() { outcomes <- d.Do(context.Background(), message(fmt.Sprint(i), "v"), h.handle).Outcome }()
+		}
+		synctest.Wait()
+		if err := d.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		count := map[dedup.Outcome]int{}
+		for range 20 {
+			count[<-outcomes]++
+		}
+		if h.runs() != 1 || count[dedup.Processed] != 1 || count[dedup.Unavailable] != 19 {
+			t.Errorf("got %d runs, %v", h.runs(), count)
+		}
+		for r, err := range s.Records(t.Context()) {
+			if err != nil || r.State != dedup.StateDone && (r.State != dedup.StateReleased || r.Ambiguous || r.Attempt > 0) {
+				t.Errorf("got record %+v, %v; want it done, or released uncounted", r, err)
+			}
+		}
+	})
+}
+
+func TestCallerThatGivesUpWhileWaitingForItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{Concurrency: 1})
+		block := make(chan struct{})
+		hold := func(context.Context, *dedup.Message) ([]byte, error) { <-block; return nil, nil }
+		var wg sync.WaitGroup
+		for i := range 3 { // one runs, two are ahead
+			wg.Go(func() { d.Do(context.Background(), message(fmt.Sprint(i), "v"), hold) })
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		for i := range 5 {
+			wg.Go(func() { want(t, d.Do(ctx, message(fmt.Sprint("gone", i), "v"), hold), dedup.Unavailable, false) })
+		}
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		last := make(chan dedup.Result, 1)
+		go func() { last <- d.Do(context.Background(), message("last", "v"), hold) }()
+		close(block)
+		want(t, <-last, dedup.Processed, true)
+		wg.Wait()
+	})
+}

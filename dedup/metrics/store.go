@@ -1,0 +1,106 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// statsTimeout bounds how long a scrape waits for a store.
+const statsTimeout = 2 * time.Second
+
+// RegisterStore shows the figures of a store, asked for at each scrape. scope is
+// that of the Deduplicator; for a store that several of them share, any name for
+// the store. Close the store after the last scrape: a closed one is not up.
+func RegisterStore(reg prometheus.Registerer, scope string, store dedup.Inspector) error {
+	switch {
+	case reg == nil:
+		return errNoRegistry
+	case scope == "":
+		return errNoScope
+	case store == nil:
+		return errors.New("metrics: RegisterStore needs a store that tells its figures: a dedup.Inspector")
+	}
+	s, err := shared(reg, newStores())
+	if err != nil {
+		return err
+	}
+	return s.add(scope, store)
+}
+
+// stores collects the figures of all stores of a registry.
+type stores struct {
+	up, records, bytes, oldest, vouched *prometheus.Desc
+
+	mu      sync.Mutex
+	byScope map[string]dedup.Inspector
+}
+
+func newStores() *stores {
+	gauge := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, []string{labelScope}, nil)
+	}
+	return &stores{
+		byScope: make(map[string]dedup.Inspector),
+		up:      gauge("dedup_store_up", "1 if the store told its figures."),
+		records: gauge("dedup_store_records", "Records remembered, expired ones not yet dropped included."),
+		bytes:   gauge("dedup_store_bytes", "Size of the store."),
+		oldest:  gauge("dedup_store_oldest_timestamp_seconds", "When the oldest data still kept was written."),
+		vouched: gauge("dedup_store_vouched_timestamp_seconds", "Since when the memory of the store is complete."),
+	}
+}
+
+func (s *stores) add(scope string, store dedup.Inspector) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byScope[scope] != nil {
+		return fmt.Errorf("metrics: scope %q has a store already; give the second another name", scope)
+	}
+	if _, err := prometheus.NewConstMetric(s.up, prometheus.GaugeValue, 0, scope); err != nil {
+		return fmt.Errorf("metrics: scope %q cannot be a label: %w", scope, err)
+	}
+	s.byScope[scope] = store
+	return nil
+}
+
+// Describe implements prometheus.Collector.
+func (s *stores) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{s.up, s.records, s.bytes, s.oldest, s.vouched} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *stores) Collect(ch chan<- prometheus.Metric) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
+	defer cancel()
+	for scope, store := range s.byScope {
+		gauge := func(d *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, scope)
+		}
+		stats, err := store.Stats(ctx)
+		if err != nil {
+			gauge(s.up, 0)
+			continue
+		}
+		gauge(s.up, 1)
+		gauge(s.records, float64(stats.Records))
+		gauge(s.bytes, float64(stats.Bytes))
+		if !stats.Oldest.IsZero() {
+			gauge(s.oldest, seconds(stats.Oldest))
+		}
+		if !stats.Vouch.Since.IsZero() {
+			gauge(s.vouched, seconds(stats.Vouch.Since))
+		}
+	}
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
