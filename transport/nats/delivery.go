@@ -82,8 +82,7 @@ func (s *session) settle(d *delivery, r dedup.Result) {
 		default:
 			d.ack()
 		}
-	case r.Halt && !s.draining():
-		s.haltAt(d, r)
+	case r.Halt && s.haltAt(d, r):
 	case r.Outcome == dedup.Uncertain: // the handler is done: no hurry
 	case d.expired(): // the server's word is with another delivery now
 	case errors.Is(r.Err, errDraining):

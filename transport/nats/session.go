@@ -57,9 +57,12 @@ func newSession(ctx context.Context, c *Consumer, prefetch int) *session {
 // now is on the monotonic clock.
 func (s *session) now() time.Duration { return time.Since(s.begun) }
 
+// draining says that no handler is to be started.
 func (s *session) draining() bool {
 	select {
 	case <-s.quit:
+		return true
+	case <-s.haltedCh:
 		return true
 	default:
 		return false
@@ -72,17 +75,23 @@ func (s *session) running() func() {
 	return func() { s.active.Add(-1) }
 }
 
-// haltAt stops the session at a message that the Deduplicator stopped at.
-func (s *session) haltAt(d *delivery, r dedup.Result) {
+// haltAt stops the session at a message that the Deduplicator stopped at. It
+// returns false if the session stops already.
+func (s *session) haltAt(d *delivery, r dedup.Result) bool {
+	if s.draining() {
+		return false
+	}
 	why := r.Err
 	if why == nil {
 		why = fmt.Errorf("outcome %v", r.Outcome)
 	}
 	err := fmt.Errorf("natstransport: message %d of stream %s: %w: %w", d.message.Position.Offset, d.message.Position.Source, dedup.ErrHalted, why)
-	if s.halt.CompareAndSwap(nil, err) {
+	first := s.halt.CompareAndSwap(nil, err)
+	if first {
 		s.log.Error("consumer halted, an operator must look", "sequence", d.message.Position.Offset, "err", why)
 		close(s.haltedCh)
 	}
+	return first
 }
 
 // handBack returns to the server what no worker has taken. The workers take

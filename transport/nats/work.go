@@ -36,14 +36,11 @@ const (
 // next waits for a delivery whose time has not run out. It returns nil once the
 // session drains.
 func (s *session) next() *delivery {
-	for {
-		select {
-		case <-s.quit: // first, because the queue may be full as well
-			return nil
-		default:
-		}
+	for !s.draining() { // first, because the queue may be full as well
 		select {
 		case <-s.quit:
+			return nil
+		case <-s.haltedCh:
 			return nil
 		case d := <-s.queue:
 			if s.fresh(d) {
@@ -51,6 +48,7 @@ func (s *session) next() *delivery {
 			}
 		}
 	}
+	return nil
 }
 
 // more adds to ds what else is in the queue, up to limit.
