@@ -38,8 +38,8 @@ const (
 )
 
 type answer struct {
-	reply string
-	body  []byte
+	delivery *delivery
+	body     []byte
 }
 
 // ending says why serve ended.
@@ -222,6 +222,9 @@ func (b *binding) resume() {
 	defer b.mu.Unlock()
 	b.state = holds
 	for _, a := range b.late {
+		if a.body[0] == nakBody[0] && a.delivery.overdue() {
+			continue // it would hand back somebody else's delivery
+		}
 		b.send(a)
 	}
 	b.late = nil
@@ -229,10 +232,10 @@ func (b *binding) resume() {
 
 // answer sends an answer to the server, or keeps it until the binding is known to
 // hold.
-func (b *binding) answer(reply string, body []byte) {
+func (b *binding) answer(d *delivery, body []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	a := answer{reply, body}
+	a := answer{d, body}
 	switch {
 	case b.state == orphan:
 	case b.state == doubtful, !b.conn.IsConnected():
@@ -243,7 +246,7 @@ func (b *binding) answer(reply string, body []byte) {
 }
 
 func (b *binding) send(a answer) {
-	if err := b.conn.Publish(a.reply, a.body); err != nil {
+	if err := b.conn.Publish(a.delivery.reply, a.body); err != nil {
 		b.log.Debug("an answer was not sent; the message comes again", "err", err)
 	}
 }

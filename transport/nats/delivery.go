@@ -25,9 +25,11 @@ type delivery struct {
 }
 
 // expired says that the server may have delivered the message to another by now.
-func (d *delivery) expired() bool {
-	b := d.binding
-	return b.now()-time.Duration(d.alive.Load()) >= b.ackWait || b.orphaned()
+func (d *delivery) expired() bool { return d.overdue() || d.binding.orphaned() }
+
+// overdue says that AckWait has passed since the server last heard of it.
+func (d *delivery) overdue() bool {
+	return d.binding.now()-time.Duration(d.alive.Load()) >= d.binding.ackWait
 }
 
 // Answers, as the server reads them.
@@ -42,7 +44,7 @@ func (d *delivery) nak(delay time.Duration) {
 	if delay > 0 {
 		body = fmt.Appendf(nil, `-NAK {"delay": %d}`, delay.Nanoseconds())
 	}
-	d.binding.answer(d.reply, body)
+	d.binding.answer(d, body)
 }
 
 // term ends the deliveries of a message whose dead letter is confirmed and
@@ -52,7 +54,7 @@ func (d *delivery) term(r dedup.Result) {
 	if r.Err != nil {
 		reason += ": " + r.Err.Error()
 	}
-	d.binding.answer(d.reply, []byte("+TERM "+line(reason)))
+	d.binding.answer(d, []byte("+TERM "+line(reason)))
 }
 
 // ack returns when the acknowledgement is on its way; with ConfirmAcks, when the
@@ -61,7 +63,7 @@ func (d *delivery) term(r dedup.Result) {
 func (d *delivery) ack() {
 	b := d.binding
 	if !b.config.ConfirmAcks || b.current() != holds {
-		b.answer(d.reply, ackBody)
+		b.answer(d, ackBody)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), b.config.patience)
