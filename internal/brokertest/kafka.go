@@ -141,7 +141,7 @@ func (k *Kafka) Close() {
 	}
 }
 
-// TB is the part of testing.TB that NewKafka uses.
+// TB is the part of testing.TB that NewKafka and NewNATS use.
 type TB interface {
 	Helper()
 	Cleanup(func())

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestRun(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n := brokertest.NewNATS(t, nil)
+	js, err := n.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer js.Conn().Close()
+	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.CreateConsumer(ctx, "ORDERS", jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		if _, err := js.Publish(ctx, "orders.new", fmt.Appendf(nil, `{"order":{"id":%d,"cents":100}}`, i%150)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		done <- run(running, n.URL(), "ORDERS", "billing", t.TempDir())
+		cancel() // it ended early: nothing more will be acknowledged
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		info, err := consumer.Info(ctx)
+		if err != nil {
+			t.Errorf("not everything is acknowledged: %v", err)
+			break
+		}
+		if info.NumPending == 0 && info.NumAckPending == 0 {
+			break
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

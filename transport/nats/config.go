@@ -1,0 +1,114 @@
+package natstransport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Config configures a Consumer. nil and zero values mean the defaults.
+// NewConsumer copies it and never writes to it.
+type Config struct {
+	// Workers is the number of messages that Run has in Deduplicator.Do at once.
+	// Default 256. It does not bound handlers: dedup.Options.Concurrency does.
+	Workers int
+	// BatchSize is the largest number of messages in one call of DoBatch, for
+	// RunBatch. Default 256; at most 1024.
+	BatchSize int
+	// Prefetch is how many messages may be in hand: delivered to this member and
+	// not yet answered. Default twice Workers, or twice BatchSize for RunBatch. The
+	// consumer's MaxAckPending bounds all members together.
+	Prefetch int
+	// ConfirmAcks waits for the server's confirmation of each acknowledgement. It
+	// costs a round trip for each message, many of them at once, and saves the
+	// redelivery, later, of messages whose acknowledgement was lost.
+	ConfirmAcks bool
+	// DrainTimeout is how long running handlers may go on after Run's context has
+	// ended. Default 20s.
+	DrainTimeout time.Duration
+	// Logger receives changes of state: the server lost and found, the consumer
+	// bound, gone and halted. Default: discards.
+	Logger *slog.Logger
+
+	heartbeat  time.Duration // how often the server shows that a pull request lives
+	expires    time.Duration // how long a pull request waits for messages
+	patience   time.Duration // how long a request to the server may take
+	maxBackoff time.Duration // the longest pause between two tries to bind
+}
+
+const (
+	defaultWorkers = 256
+	maxBatchSize   = 1024
+)
+
+// filled returns a copy of o with the defaults in place, or what is wrong.
+func (o *Config) filled() (Config, error) {
+	var c Config
+	if o != nil {
+		c = *o
+	}
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"Workers", int64(c.Workers)}, {"BatchSize", int64(c.BatchSize)},
+		{"Prefetch", int64(c.Prefetch)}, {"DrainTimeout", int64(c.DrainTimeout)},
+	} {
+		if n.value < 0 {
+			return c, fmt.Errorf("natstransport: %s is negative; leave it zero for the default", n.name)
+		}
+	}
+	c.Workers = orDefault(c.Workers, defaultWorkers)
+	c.BatchSize = orDefault(c.BatchSize, 256)
+	if c.BatchSize > maxBatchSize {
+		return c, fmt.Errorf("natstransport: BatchSize %d is more than %d", c.BatchSize, maxBatchSize)
+	}
+	c.DrainTimeout = orDefault(c.DrainTimeout, 20*time.Second)
+	c.heartbeat = orDefault(c.heartbeat, 5*time.Second)
+	c.expires = orDefault(c.expires, 30*time.Second)
+	c.patience = orDefault(c.patience, 5*time.Second)
+	c.maxBackoff = orDefault(c.maxBackoff, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+func orDefault[T comparable](v, preset T) T {
+	var zero T
+	if v == zero {
+		return preset
+	}
+	return v
+}
+
+// checkName refuses what can be no name of a stream or consumer.
+func checkName(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("natstransport: the %s has no name", what)
+	}
+	if strings.ContainsAny(name, " \t\r\n.*>/\\") {
+		return fmt.Errorf("natstransport: %q is no name of a %s: it has no spaces and none of . * > / \\", name, what)
+	}
+	return nil
+}
+
+// checkSubject refuses what cannot be published to.
+func checkSubject(subject string) error {
+	if strings.ContainsAny(subject, " \t\r\n") {
+		return fmt.Errorf("natstransport: subject %q: it must not contain spaces", subject)
+	}
+	for token := range strings.SplitSeq(subject, ".") {
+		switch token {
+		case "":
+			return fmt.Errorf("natstransport: subject %q: a token between dots is empty", subject)
+		case "*", ">":
+			return fmt.Errorf("natstransport: subject %q: nothing can be published to a wildcard; name one subject", subject)
+		}
+	}
+	return nil
+}
+
+var errNoJetStream = errors.New("natstransport: no JetStream; make one with jetstream.New(conn)")

@@ -1,0 +1,181 @@
+package natstransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// ErrRevoked is the context.Cause of a handler that was still running when
+// DrainTimeout had passed.
+var ErrRevoked = errors.New("natstransport: the drain is over")
+
+const (
+	// maxGrace is how long handlers get to return once their context is cancelled.
+	maxGrace = time.Second
+	// stragglerTimeout is how long Run waits at its end for handlers that ignore
+	// their cancelled context; DrainTimeout if that is shorter.
+	stragglerTimeout = 5 * time.Second
+	// flushTimeout is how long the last acknowledgements may take to be sent.
+	flushTimeout = 2 * time.Second
+)
+
+// Consumer is a member of a durable JetStream consumer: any number of them share
+// its messages. Its methods may be called by several goroutines at once, but only
+// one Run or RunBatch goes on at a time.
+type Consumer struct {
+	js      jetstream.JetStream
+	stream  string
+	durable string
+	config  Config
+	running atomic.Bool
+}
+
+// NewConsumer makes a Consumer of the durable consumer of the stream. It does not
+// ask the server: see Check. nil for c means the defaults. The connection stays
+// the caller's, who closes it after Run; connect with nats.MaxReconnects(-1),
+// because one that has given up ends Run.
+//
+// All members should share one store: with a store each, a message that is
+// delivered again to another member is new to it.
+func NewConsumer(js jetstream.JetStream, stream, durable string, c *Config) (*Consumer, error) {
+	config, err := c.filled()
+	if err != nil {
+		return nil, err
+	}
+	if js == nil {
+		return nil, errNoJetStream
+	}
+	if err := checkName("stream", stream); err != nil {
+		return nil, err
+	}
+	if err := checkName("consumer", durable); err != nil {
+		return nil, err
+	}
+	return &Consumer{js: js, stream: stream, durable: durable, config: config}, nil
+}
+
+// Check returns an error if the server does not answer, if the consumer does not
+// exist, or if its settings, or those of the connection, are unsafe. The error
+// names the command that puts it right. Run would wait for the server and the
+// consumer; it refuses unsafe settings too.
+func (c *Consumer) Check(ctx context.Context) error {
+	conn := c.js.Conn()
+	if conn.IsClosed() {
+		return errClosed
+	}
+	if n := conn.Opts.MaxReconnect; conn.Opts.AllowReconnect && n >= 0 || !conn.Opts.AllowReconnect {
+		return fmt.Errorf("natstransport: the connection gives up after %d tries to reconnect, and the consumer with it; connect with nats.MaxReconnects(-1)", n)
+	}
+	info, err := c.lookup(ctx)
+	if err != nil {
+		if unreachable(err) {
+			err = fmt.Errorf("%w; check the address, and that JetStream is enabled there", err)
+		}
+		return err
+	}
+	return c.verify(info)
+}
+
+// Run consumes until ctx ends, calling d.Do for each message, with the handler h.
+// Then it drains: nothing new starts, what has not started is handed back, and
+// handlers may finish within DrainTimeout, without their contexts being cancelled.
+// It returns nil if all of them did.
+//
+// A server that does not answer, or a consumer that does not exist yet or any
+// more, is waited for. Run returns early if the settings of the consumer are
+// unsafe (see Check), if the connection is closed for good, and, with an error
+// that matches dedup.ErrHalted, when the Deduplicator says that an operator must
+// look: that message is not answered, and comes again after AckWait.
+//
+// The messages have no Raw.
+func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handler) error {
+	return c.runSingly(ctx, d, h)
+}
+
+func (c *Consumer) runSingly(ctx context.Context, d deduplicator, h dedup.Handler) error {
+	return c.run(ctx, orDefault(c.config.Prefetch, 2*c.config.Workers), singly{n: c.config.Workers, d: d, h: h})
+}
+
+// RunBatch is Run with d.DoBatch, in batches of what is at hand, at most BatchSize
+// messages, two batches at once.
+func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
+	return c.runBatches(ctx, d, h)
+}
+
+func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.BatchHandler) error {
+	return c.run(ctx, orDefault(c.config.Prefetch, 2*c.config.BatchSize), batches{size: c.config.BatchSize, d: d, h: h})
+}
+
+func (c *Consumer) run(ctx context.Context, prefetch int, w workers) error {
+	if !c.running.CompareAndSwap(false, true) {
+		return errors.New("natstransport: the Consumer runs already; make one for each member")
+	}
+	defer c.running.Store(false)
+	s := newSession(ctx, c, prefetch)
+	w.start(s)
+	b, err := s.follow(ctx)
+	return errors.Join(err, s.drain(b))
+}
+
+// follow serves one binding after the other until ctx ends, or until this member
+// can do nothing more, and why. The last binding, if there is one, still holds.
+func (s *session) follow(ctx context.Context) (*binding, error) {
+	for {
+		b, err := s.bind(ctx)
+		if b == nil {
+			return nil, err
+		}
+		switch b.serve(ctx) {
+		case stopping:
+			return b, nil
+		case halted:
+			return b, s.halt.Load().(error)
+		case connectionClosed:
+			return b, errClosed
+		}
+		b.abandon()
+	}
+}
+
+// drain ends the session: b is its last binding, or nil.
+func (s *session) drain(b *binding) error {
+	close(s.quit)
+	if b != nil {
+		b.stopPulling()
+		defer b.close()
+	}
+	s.handBack()
+	idle := make(chan struct{})
+	go func() {
+		s.busy.Wait()
+		s.cancel(nil)
+		close(idle)
+	}()
+	if pause(idle, s.config.DrainTimeout) {
+		s.cancel(ErrRevoked)
+		if pause(idle, maxGrace) {
+			pause(idle, min(stragglerTimeout, s.config.DrainTimeout))
+		}
+	}
+	if b != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+		defer cancel()
+		if err := s.conn.FlushWithContext(ctx); err != nil {
+			s.log.Warn("the last acknowledgements may be lost; their messages come again, as duplicates", "err", err)
+		}
+	}
+	select {
+	case <-idle:
+		return nil
+	default:
+		handlers := s.active.Load()
+		return fmt.Errorf("natstransport: %d handlers still run although their context was cancelled, %d other calls wait for the store; their claims stay held until they return or this process ends", handlers, max(s.calls.Load()-handlers, 0))
+	}
+}

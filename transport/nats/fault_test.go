@@ -1,0 +1,356 @@
+package natstransport
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+)
+
+func TestServerRestarts(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	js := connect(t, n)
+	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = 3 * time.Second })
+	publish(t, js, 0, 100)
+	d := newDeduplicator(t, &dedup.Options{Concurrency: 4})
+	o := quick(t)
+	counted := &countingHandler{}
+	o.Logger = slog.New(counted)
+	c := newConsumer(t, js, o)
+	j := newJournal()
+	began, release := make(chan struct{}, 1000), make(chan struct{})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+			began <- struct{}{}
+			<-release
+			return j.handle(ctx, m)
+		})
+	})
+	<-began // handlers run while the server goes away and comes back
+	n.Stop()
+	eventually(t, "the loss noticed", func() bool { return counted.count("jetstream fails") == 1 })
+	close(release) // some finish while there is nobody to acknowledge to
+	eventually(t, "some finished", func() bool { return j.seen() > 4 })
+	if err := n.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connected again", js.Conn().IsConnected)
+	publish(t, js, 100, 50)
+	answered(t, js)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	j.check(t, 150)
+	if bad, good := counted.count("jetstream fails"), counted.count("jetstream answers"); bad != 1 || good != 1 {
+		t.Errorf("log: got %d lines of failure and %d of recovery, want one each", bad, good)
+	}
+	if got := counted.count("bound"); got != 1 {
+		t.Errorf("bound: got %d times, want once: the consumer was there all the time", got)
+	}
+}
+
+func TestConnectionsCut(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	js, producer := connect(t, n), connect(t, n)
+	newStream(t, js, nil)
+	d := newDeduplicator(t, nil)
+	c := newConsumer(t, js, quick(t))
+	j := newJournal()
+	r := start(t, func(ctx context.Context) error { return c.RunBatch(ctx, d, j.handleBatch) })
+	for i := range 5 {
+		publish(t, producer, 40*i, 40)
+		eventually(t, "received some", func() bool { return j.seen() > 40*i })
+		if err := n.CutConnections(); err != nil {
+			t.Fatal(err)
+		}
+		for _, conn := range []*nats.Conn{js.Conn(), producer.Conn()} {
+			eventually(t, "connected again", func() bool { return conn.Stats().Reconnects == uint64(i+1) && conn.IsConnected() })
+		}
+	}
+	answered(t, producer)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	j.check(t, 200)
+}
+
+func TestConsumerRecreated(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, nil)
+	publish(t, js, 0, 50)
+	var counted outcomes
+	d := newDeduplicator(t, &dedup.Options{Hooks: counted.hooks()})
+	c := newConsumer(t, js, quick(t))
+	j := newJournal()
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	answered(t, js)
+	if err := js.DeleteConsumer(deadline(t), "S", "c"); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, js, 50, 50)
+	addConsumer(t, js, nil) // it begins at the first message
+	answered(t, js)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	j.check(t, 100)
+	if got := counted.count(dedup.Duplicate); got != 50 {
+		t.Errorf("duplicates: got %d, want the 50 of before", got)
+	}
+}
+
+// A stream that is deleted and created anew begins at 1 again: what is answered
+// for a message of the old one must not be taken for one of the new.
+func TestStreamRecreated(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, nil)
+	publish(t, js, 0, 10)
+	d := newDeduplicator(t, &dedup.Options{Concurrency: 50})
+	counted := &countingHandler{}
+	o := quick(t)
+	o.Logger = slog.New(counted)
+	c := newConsumer(t, js, o)
+	j := newJournal()
+	began, release := make(chan struct{}, 100), make(chan struct{})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+			if len(m.Value) == 1 {
+				began <- struct{}{}
+				<-release
+			}
+			return j.handle(ctx, m)
+		})
+	})
+	for range 10 {
+		<-began
+	}
+	if err := js.DeleteStream(deadline(t), "S"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loss noticed", func() bool { return counted.count("jetstream fails") == 1 })
+	newStream(t, js, nil)
+	eventually(t, "bound again", func() bool { return counted.count("bound") == 2 })
+	publish(t, js, 10, 10)
+	close(release)
+	answered(t, js)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	j.check(t, 20)
+}
+
+func TestOrphansAreNotAnswered(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	publish(t, js, 0, 3)
+	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8)
+	defer s.cancel(nil)
+	b, err := s.bind(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.puller.pull(); err != nil {
+		t.Fatal(err)
+	}
+	old := []*delivery{<-s.queue, <-s.queue, <-s.queue}
+	// The stream vanishes and comes back, and another member holds its messages.
+	if err := js.DeleteStream(deadline(t), "S"); err != nil {
+		t.Fatal(err)
+	}
+	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	publish(t, js, 10, 3)
+	fetch(t, js, 3)
+	b.suspend() // as at the word of the server
+	old[0].ack()
+	old[1].nak(0)
+	if err := b.check(deadline(t)); !gone(err) {
+		t.Errorf("check: got %v, want it gone: this is another consumer of that name", err)
+	}
+	b.abandon()
+	old[2].ack()
+	if err := s.conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if got := info(t, js); got.NumAckPending != 3 || got.NumRedelivered != 0 {
+		t.Errorf("of the new messages: got %d without an answer and %d delivered again, want 3 and 0", got.NumAckPending, got.NumRedelivered)
+	}
+	for _, d := range old {
+		if s.fresh(d) {
+			t.Errorf("message %v would be run", d.message.Position)
+		}
+	}
+}
+
+func TestAnswersWaitForTheConnection(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	js := connect(t, n)
+	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	publish(t, js, 0, 1)
+	d := newDeduplicator(t, nil)
+	c := newConsumer(t, js, quick(t))
+	j := newJournal()
+	began, release := make(chan struct{}), make(chan struct{})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+			close(began)
+			<-release
+			return j.handle(ctx, m)
+		})
+	})
+	<-began
+	n.Stop()
+	close(release)
+	eventually(t, "it finished", func() bool { return j.seen() == 1 })
+	if err := n.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connected again", js.Conn().IsConnected)
+	answered(t, js) // long before AckWait
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestClosedConnectionEndsRun(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, nil)
+	publish(t, js, 0, 1)
+	d := newDeduplicator(t, nil)
+	j := newJournal()
+	r := start(t, func(ctx context.Context) error { return newConsumer(t, js, quick(t)).Run(ctx, d, j.handle) })
+	answered(t, js)
+	js.Conn().Close()
+	if err := r.wait(); err == nil || !strings.Contains(err.Error(), "nats.MaxReconnects(-1)") {
+		t.Errorf("got %v, want an error with the remedy", err)
+	}
+}
+
+func TestRunWaitsForTheConsumer(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	counted := &countingHandler{}
+	o := quick(t)
+	o.Logger = slog.New(counted)
+	d := newDeduplicator(t, nil)
+	j := newJournal()
+	r := start(t, func(ctx context.Context) error { return newConsumer(t, js, o).Run(ctx, d, j.handle) })
+	eventually(t, "a word on it", func() bool { return counted.count("jetstream fails") == 1 })
+	newStream(t, js, nil)
+	publish(t, js, 0, 5)
+	answered(t, js)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	j.check(t, 5)
+}
+
+func TestRunEndsWhileItWaits(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	js := connect(t, n)
+	n.Stop()
+	d := newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error {
+		return newConsumer(t, js, quick(t)).Run(ctx, d, newJournal().handle)
+	})
+	if err := r.stop(); err != nil {
+		t.Errorf("got %v, want nil", err)
+	}
+}
+
+func TestRunRefusesUnsafeConsumer(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, nil)
+	d := newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error {
+		return newConsumer(t, js, quick(t)).Run(ctx, d, newJournal().handle)
+	})
+	publish(t, js, 0, 1)
+	answered(t, js)
+	if err := js.DeleteConsumer(deadline(t), "S", "c"); err != nil {
+		t.Fatal(err)
+	}
+	addConsumer(t, js, func(o *jetstream.ConsumerConfig) { o.MaxDeliver = 5 })
+	if err := r.wait(); err == nil || !strings.Contains(err.Error(), "--max-deliver=-1") {
+		t.Errorf("got %v, want a refusal with the remedy", err)
+	}
+}
+
+func TestOneRunAtATime(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, nil)
+	publish(t, js, 0, 1)
+	d := newDeduplicator(t, nil)
+	c := newConsumer(t, js, quick(t))
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
+	answered(t, js)
+	if err := c.Run(t.Context(), d, newJournal().handle); err == nil || !strings.Contains(err.Error(), "runs already") {
+		t.Errorf("second Run: got %v", err)
+	}
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that answers, and then not: heartbeats of the pull request stay away.
+func TestSilenceIsNoticed(t *testing.T) {
+	s := &session{begun: time.Now().Add(-time.Minute)}
+	js := connect(t, brokertest.NewNATS(t, nil))
+	s.conn = js.Conn()
+	s.consumer = newConsumer(t, js, quick(t))
+	s.config = &s.consumer.config
+	s.status = &status{log: s.config.Logger}
+	p := newPuller(s, jetstream.ConsumerConfig{})
+	if p.silent() {
+		t.Error("silent without a request")
+	}
+	p.left, p.last, p.number = 5, s.now()-3*p.heartbeat, 1
+	if !p.silent() {
+		t.Error("not silent after three intervals")
+	}
+	p.heard(1, &nats.Msg{Header: nats.Header{"Status": {"100"}}})
+	if p.silent() {
+		t.Error("silent after a heartbeat")
+	}
+}
+
+func TestStatuses(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	c := newConsumer(t, js, quick(t))
+	for _, test := range []struct {
+		request           int
+		code, description string
+		left              int
+		want              string // of the complaint
+	}{
+		{1, "100", "Idle Heartbeat", 5, ""},
+		{1, "408", "Request Timeout", 0, ""},
+		{1, "404", "No Messages", 0, ""},
+		{1, "409", "Batch Completed", 0, ""},
+		{1, "409", "Leadership Change", 0, "Leadership Change"},
+		{1, "409", "Server Shutdown", 0, "Server Shutdown"},
+		{1, "409", "Exceeded MaxWaiting", 0, "Exceeded MaxWaiting"},
+		{1, "503", "", 0, nats.ErrNoResponders.Error()},
+		{1, "409", "Consumer Deleted", 0, jetstream.ErrConsumerDeleted.Error()},
+		{0, "408", "Request Timeout", 5, ""}, // of a request given up
+		{0, "409", "Consumer Deleted", 0, jetstream.ErrConsumerDeleted.Error()},
+	} {
+		p := newPuller(newSession(context.Background(), c, 8), jetstream.ConsumerConfig{})
+		p.number, p.left = 1, 5
+		p.heard(test.request, &nats.Msg{Header: nats.Header{"Status": {test.code}, "Description": {test.description}}})
+		why, _ := p.complaint()
+		got := ""
+		if why != nil {
+			got = why.Error()
+		}
+		if p.left != test.left || !strings.Contains(got, test.want) || (test.want == "") != (got == "") {
+			t.Errorf("%+v: got %d left and %q", test, p.left, got)
+		}
+		p.cancel(nil)
+	}
+}

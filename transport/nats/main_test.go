@@ -1,0 +1,318 @@
+package natstransport
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// quick is a Config whose intervals suit tests.
+func quick(t *testing.T) *Config {
+	return &Config{
+		Workers:    16,
+		Logger:     testLogger(t),
+		heartbeat:  200 * time.Millisecond,
+		expires:    5 * time.Second,
+		patience:   2 * time.Second,
+		maxBackoff: 200 * time.Millisecond,
+	}
+}
+
+// testLogger shows the log of a test that failed, and nothing after its end.
+func testLogger(t *testing.T) *slog.Logger {
+	w := &testWriter{t: t}
+	t.Cleanup(w.close)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+type testWriter struct {
+	mu     sync.Mutex
+	t      *testing.T
+	closed bool
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.t.Logf("%s", p)
+	}
+	return len(p), nil
+}
+
+func (w *testWriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+}
+
+func connect(t *testing.T, n *brokertest.NATS, opts ...nats.Option) jetstream.JetStream {
+	t.Helper()
+	js, err := n.Connect(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(js.Conn().Close)
+	return js
+}
+
+func deadline(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// newStream creates the stream S of the subjects s.>, with the consumer c.
+func newStream(t *testing.T, js jetstream.JetStream, change func(*jetstream.ConsumerConfig)) {
+	t.Helper()
+	if _, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Storage: jetstream.FileStorage}); err != nil {
+		t.Fatal(err)
+	}
+	addConsumer(t, js, change)
+}
+
+func addConsumer(t *testing.T, js jetstream.JetStream, change func(*jetstream.ConsumerConfig)) {
+	t.Helper()
+	o := jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second, MaxDeliver: -1}
+	if change != nil {
+		change(&o)
+	}
+	if _, err := js.CreateConsumer(deadline(t), "S", o); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newConsumer(t *testing.T, js jetstream.JetStream, c *Config) *Consumer {
+	t.Helper()
+	consumer, err := NewConsumer(js, "S", "c", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return consumer
+}
+
+// publish stores n messages with the numbers from first on, each the value and
+// the idempotency key.
+func publish(t *testing.T, js jetstream.JetStream, first, n int) {
+	t.Helper()
+	ctx := deadline(t)
+	for i := range n {
+		id := fmt.Sprint(first + i)
+		m := &nats.Msg{Subject: "s." + id, Data: []byte(id), Header: nats.Header{dedup.HeaderIdempotencyKey: {id}}}
+		if _, err := js.PublishMsg(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func info(t *testing.T, js jetstream.JetStream) *jetstream.ConsumerInfo {
+	t.Helper()
+	c, err := js.Consumer(deadline(t), "S", "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.CachedInfo()
+}
+
+// answered polls until the consumer has delivered everything and waits for no
+// answer.
+func answered(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	eventually(t, "everything delivered and answered", func() bool {
+		i := info(t, js)
+		return i.NumPending == 0 && i.NumAckPending == 0
+	})
+}
+
+// newDeduplicator has a store in memory, and takes keys from the header.
+func newDeduplicator(t *testing.T, o *dedup.Options) *dedup.Deduplicator {
+	t.Helper()
+	return newDeduplicatorOver(t, memstore.New(nil), o)
+}
+
+func newDeduplicatorOver(t *testing.T, store dedup.Store, o *dedup.Options) *dedup.Deduplicator {
+	t.Helper()
+	d, err := dedup.New(store, "test", dedup.HeaderKey(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := d.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	return d
+}
+
+// run is a Run or RunBatch that goes on in the background.
+type run struct {
+	t      *testing.T
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+func start(t *testing.T, f func(ctx context.Context) error) *run {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &run{t: t, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		r.err = f(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-r.done
+	})
+	return r
+}
+
+// stop ends the context of the run and returns what it returned.
+func (r *run) stop() error {
+	r.t.Helper()
+	r.cancel()
+	return r.wait()
+}
+
+func (r *run) wait() error {
+	r.t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(30 * time.Second):
+		r.t.Fatal("Run did not return within 30s")
+	}
+	return r.err
+}
+
+// eventually polls until the condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			t.Fatalf("not within 30s: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// journal notes what a handler saw.
+type journal struct {
+	mu      sync.Mutex
+	runs    map[string]int // by value: handlers that returned
+	flagged map[string]bool
+}
+
+func newJournal() *journal { return &journal{runs: map[string]int{}, flagged: map[string]bool{}} }
+
+func (j *journal) handle(_ context.Context, m *dedup.Message) ([]byte, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.runs[string(m.Value)]++
+	if m.Claim.Ambiguous {
+		j.flagged[string(m.Value)] = true
+	}
+	return nil, nil
+}
+
+func (j *journal) handleBatch(ctx context.Context, ms []*dedup.Message) []dedup.Answer {
+	for _, m := range ms {
+		_, _ = j.handle(ctx, m)
+	}
+	return make([]dedup.Answer, len(ms))
+}
+
+func (j *journal) seen() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.runs)
+}
+
+func (j *journal) of(value string) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.runs[value]
+}
+
+// check wants each of n messages once.
+func (j *journal) check(t *testing.T, n int) {
+	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.runs) != n {
+		t.Errorf("got %d messages handled, want %d", len(j.runs), n)
+	}
+	for value, times := range j.runs {
+		if times != 1 {
+			t.Errorf("message %s: got %d runs, want 1", value, times)
+		}
+	}
+}
+
+// countingHandler keeps the lines that were logged.
+type countingHandler struct {
+	mu       sync.Mutex
+	messages []string
+}
+
+func (h *countingHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *countingHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *countingHandler) WithGroup(string) slog.Handler            { return h }
+
+func (h *countingHandler) Handle(_ context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.messages = append(h.messages, r.Message)
+	return nil
+}
+
+// count returns how many lines begin with prefix.
+func (h *countingHandler) count(prefix string) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, m := range h.messages {
+		if strings.HasPrefix(m, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// outcomes counts what the Deduplicator decided.
+type outcomes struct {
+	mu sync.Mutex
+	n  map[dedup.Outcome]int
+}
+
+func (o *outcomes) hooks() dedup.Hooks {
+	o.n = map[dedup.Outcome]int{}
+	return dedup.Hooks{Decided: func(e dedup.Event) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.n[e.Result.Outcome]++
+	}}
+}
+
+func (o *outcomes) count(outcome dedup.Outcome) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.n[outcome]
+}

@@ -1,0 +1,91 @@
+package natstransport
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Message makes the dedup.Message of a delivery, for programs with a loop of their
+// own. It fails if m was not delivered by JetStream.
+//
+// Its Topic is the subject, its Position the stream and the sequence number in it.
+// It has no Key. The client library keeps headers in a map: they are in the order
+// of their names, the values of one name in the order of the message. It shares
+// the payload with m, which is its Raw.
+func Message(m jetstream.Msg) (*dedup.Message, error) {
+	if m == nil {
+		return nil, errors.New("natstransport: no message")
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("natstransport: a message on %s is no delivery of JetStream: %w", m.Subject(), err)
+	}
+	d := &dedup.Message{
+		Topic:     m.Subject(),
+		Value:     m.Data(),
+		Headers:   headers(m.Headers()),
+		Position:  dedup.Position{Source: meta.Stream, Offset: int64(meta.Sequence.Stream)},
+		Published: published(meta.Timestamp, time.Now()),
+		Delivery:  int(meta.NumDelivered),
+		Raw:       m,
+	}
+	return d, nil
+}
+
+// fill is Message for what a Consumer receives. It returns the number that the
+// consumer gave this delivery.
+func fill(d *dedup.Message, m *nats.Msg, now time.Time) (sequence uint64, err error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return 0, err
+	}
+	d.Topic = m.Subject
+	d.Value = m.Data
+	d.Headers = headers(m.Header)
+	d.Position = dedup.Position{Source: meta.Stream, Offset: int64(meta.Sequence.Stream)}
+	d.Published = published(meta.Timestamp, now)
+	d.Delivery = int(meta.NumDelivered)
+	return meta.Sequence.Consumer, nil
+}
+
+func headers(h nats.Header) dedup.Headers {
+	if len(h) == 0 {
+		return nil
+	}
+	out := make(dedup.Headers, 0, len(h))
+	add := func(name string) {
+		for _, value := range h[name] {
+			out = append(out, dedup.Header{Key: name, Value: []byte(value)})
+		}
+	}
+	if len(h) == 1 {
+		for name := range h {
+			add(name)
+		}
+		return out
+	}
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		add(name)
+	}
+	return out
+}
+
+// published returns the server's timestamp t, never later than now: a server with
+// a fast clock must not make a message look younger than it can be.
+func published(t, now time.Time) time.Time {
+	switch {
+	case t.UnixNano() <= 0:
+		return time.Time{}
+	case t.After(now):
+		return now
+	}
+	return t
+}

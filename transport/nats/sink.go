@@ -1,0 +1,268 @@
+package natstransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// SinkConfig configures a Sink. nil and zero values mean the defaults. NewSink
+// copies it and never writes to it.
+type SinkConfig struct {
+	// Route names what is published here, so that the same message published for
+	// another purpose is another message to the stream. Default: the sink's subject.
+	Route string
+	// MsgID returns the Nats-Msg-Id of a message, by which its stream drops what it
+	// has stored within its duplicate window; empty for none. Default: derived from
+	// Route, the message's subject and Claim.ID, and none without a Claim. A handler
+	// that publishes several messages of one claim to one subject needs its own, or
+	// all but the first of them are dropped.
+	MsgID func(*dedup.Message) string
+	// DeadLetters is for sinks of dead letters, where a message that is dropped as a
+	// duplicate is lost: then that is an error, ErrDuplicate, and the default of
+	// MsgID depends on Claim.Token too, so that a message parked anew is stored anew.
+	DeadLetters bool
+	// Stream, if set, is the stream that must store the messages: another one that
+	// took over the subject refuses them.
+	Stream string
+	// Window is how many messages may wait for their confirmation at once. Default
+	// 1024.
+	Window int
+	// Timeout is how long a confirmation may take; then it is unknown whether the
+	// message is stored. Default 10s.
+	Timeout time.Duration
+	// Logger receives what Check finds odd and does not refuse. Default: discards.
+	Logger *slog.Logger
+}
+
+// Sink writes messages to JetStream and waits for the confirmation of each. Its
+// methods may be called by several goroutines at once.
+type Sink struct {
+	js      jetstream.JetStream // its own, on the caller's connection
+	conn    *nats.Conn
+	subject string
+	config  SinkConfig
+	window  chan struct{}
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup
+}
+
+// shortWindow is JetStream's default duplicate window.
+const shortWindow = 2 * time.Minute
+
+var (
+	// ErrDuplicate: the stream took a dead letter for a duplicate and did not store
+	// it.
+	ErrDuplicate = errors.New("the stream took it for a duplicate and did not store it")
+
+	errSinkClosed = errors.New("natstransport: the sink is closed")
+)
+
+// NewSink makes a Sink that publishes to the subject; with an empty subject, each
+// message to its own Topic. It does not ask the server: see Check. The connection
+// stays the caller's, who closes it after the Sink. nil for c means the defaults.
+func NewSink(js jetstream.JetStream, subject string, c *SinkConfig) (*Sink, error) {
+	s := &Sink{subject: subject}
+	if c != nil {
+		s.config = *c
+	}
+	if js == nil {
+		return nil, errNoJetStream
+	}
+	if subject != "" {
+		if err := checkSubject(subject); err != nil {
+			return nil, err
+		}
+	}
+	if s.config.Stream != "" {
+		if err := checkName("stream", s.config.Stream); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case s.config.Window < 0:
+		return nil, fmt.Errorf("natstransport: Window %d is negative; leave it zero for the default", s.config.Window)
+	case s.config.Timeout < 0:
+		return nil, fmt.Errorf("natstransport: Timeout %v is negative; leave it zero for the default", s.config.Timeout)
+	}
+	s.config.Route = orDefault(s.config.Route, subject)
+	s.config.Window = orDefault(s.config.Window, 1024)
+	s.config.Timeout = orDefault(s.config.Timeout, 10*time.Second)
+	if s.config.MsgID == nil {
+		s.config.MsgID = s.msgID
+	}
+	if s.config.Logger == nil {
+		s.config.Logger = slog.New(slog.DiscardHandler)
+	}
+	s.conn = js.Conn()
+	s.window = make(chan struct{}, s.config.Window)
+	// The caller's may bound or time out its publishing otherwise.
+	own := []jetstream.JetStreamOpt{
+		jetstream.WithPublishAsyncTimeout(s.config.Timeout),
+		jetstream.WithPublishAsyncMaxPending(2 * s.config.Window),
+	}
+	var err error
+	switch o := js.Options(); {
+	case o.APIPrefix != "":
+		s.js, err = jetstream.NewWithAPIPrefix(s.conn, o.APIPrefix, own...)
+	case o.Domain != "":
+		s.js, err = jetstream.NewWithDomain(s.conn, o.Domain, own...)
+	default:
+		s.js, err = jetstream.New(s.conn, own...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("natstransport: %w", err)
+	}
+	return s, nil
+}
+
+// msgID is the default of SinkConfig.MsgID.
+func (s *Sink) msgID(m *dedup.Message) string {
+	if m.Claim.ID == (dedup.ID{}) {
+		return ""
+	}
+	claim := m.Claim.ID.String()
+	if s.config.DeadLetters {
+		claim = fmt.Sprintf("%s.%d", claim, m.Claim.Token)
+	}
+	return dedup.NewID(s.config.Route+"\x00"+s.target(m), dedup.Key(claim)).String()
+}
+
+func (s *Sink) target(m *dedup.Message) string {
+	if s.subject != "" {
+		return s.subject
+	}
+	return m.Topic
+}
+
+// Check returns an error if the server does not answer or no stream stores what is
+// published to the subject.
+func (s *Sink) Check(ctx context.Context) error {
+	if s.conn.IsClosed() {
+		return errClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	if s.subject == "" {
+		if _, err := s.js.AccountInfo(ctx); err != nil {
+			return fmt.Errorf("natstransport: %w; check the address, and that JetStream is enabled there", err)
+		}
+		return nil
+	}
+	name, err := s.js.StreamNameBySubject(ctx, s.subject)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		stream := orDefault(s.config.Stream, "NAME")
+		return fmt.Errorf("natstransport: no stream stores the subject %s; correct it, or create one: nats stream add %s --subjects=%s --defaults", s.subject, stream, s.subject)
+	case err != nil:
+		return fmt.Errorf("natstransport: stream of subject %s: %w; check the address, and that JetStream is enabled there", s.subject, err)
+	case s.config.Stream != "" && name != s.config.Stream:
+		return fmt.Errorf("natstransport: subject %s is stored by stream %s, not by %s; correct either", s.subject, name, s.config.Stream)
+	}
+	stream, err := s.js.Stream(ctx, name)
+	if err != nil {
+		return fmt.Errorf("natstransport: stream %s: %w", name, err)
+	}
+	o := stream.CachedInfo().Config
+	switch {
+	case o.NoAck:
+		return fmt.Errorf("natstransport: stream %s confirms nothing (no_ack), so that no message could be recorded: nats stream edit %s --ack", name, name)
+	case o.Sealed:
+		return fmt.Errorf("natstransport: stream %s is sealed and stores nothing more; choose another subject", name)
+	}
+	if o.Duplicates < shortWindow && !s.config.DeadLetters {
+		s.config.Logger.Warn("the duplicate window of the stream is short: what is published again after a crash is stored twice", "stream", name, "window", o.Duplicates, "fix", fmt.Sprintf("nats stream edit %s --dupe-window=2m", name))
+	}
+	return nil
+}
+
+// Close waits for the calls of Publish under way. Later calls of Publish fail. It
+// leaves the connection open; the subscription for confirmations goes with that.
+func (s *Sink) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	// No CleanupPublisher: where it comes right after the first message, a goroutine
+	// of the client library waits for ever.
+	s.calls.Wait()
+	return nil
+}
+
+func (s *Sink) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.calls.Add(1)
+	}
+	return !s.closed
+}
+
+// message makes the client library's message of m.
+func (s *Sink) message(m *dedup.Message) (*nats.Msg, error) {
+	subject := s.target(m)
+	if err := checkSubject(subject); err != nil {
+		return nil, dedup.Permanent(err)
+	}
+	out := &nats.Msg{Subject: subject, Data: m.Value}
+	id := s.config.MsgID(m)
+	n := len(m.Headers)
+	if id != "" {
+		n++
+	}
+	if s.config.Stream != "" {
+		n++
+	}
+	if n == 0 {
+		return out, nil
+	}
+	out.Header = make(nats.Header, n)
+	for _, h := range m.Headers {
+		if control(h.Key) {
+			continue
+		}
+		value := string(h.Value)
+		if !carries(h.Key, value) {
+			return nil, dedup.Permanent(fmt.Errorf("natstransport: NATS cannot carry the header %.40q as it is: a name has letters, digits and some signs, a value no line breaks and no spaces at its ends; leave it out, or encode it", h.Key))
+		}
+		out.Header[h.Key] = append(out.Header[h.Key], value)
+	}
+	if id != "" {
+		out.Header[jetstream.MsgIDHeader] = []string{id}
+	}
+	if s.config.Stream != "" {
+		out.Header[jetstream.ExpectedStreamHeader] = []string{s.config.Stream}
+	}
+	return out, nil
+}
+
+// control says whether a header is an instruction to the server: one that a
+// message brought from elsewhere could delete messages here.
+func control(name string) bool {
+	const prefix = "Nats-"
+	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+}
+
+// carries says whether a header comes out of NATS as it went in: the client
+// library replaces line breaks, cuts spaces, and refuses names.
+func carries(name, value string) bool {
+	if name == "" || strings.ContainsAny(value, "\r\n") || strings.Trim(value, " \t") != value {
+		return false
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || strings.IndexByte("\"()/,:;<=>?@[\\]{}", c) >= 0 {
+			return false
+		}
+	}
+	return true
+}
