@@ -25,7 +25,7 @@ func output(m *dedup.Message, topic string, more ...dedup.Header) *dedup.Message
 	out := &dedup.Message{Topic: topic, Key: m.Key, Value: m.Value, Position: m.Position, Published: m.Published, Claim: m.Claim}
 	out.Headers = make(dedup.Headers, 0, len(m.Headers)+4+len(more))
 	for _, h := range m.Headers {
-		if len(h.Key) < len(headerPrefix) || !strings.EqualFold(h.Key[:len(headerPrefix)], headerPrefix) {
+		if !hasPrefix(h.Key, headerPrefix) {
 			out.Headers = append(out.Headers, h)
 		}
 	}
@@ -46,11 +46,25 @@ func output(m *dedup.Message, topic string, more ...dedup.Header) *dedup.Message
 	return out
 }
 
-// letter returns m as a dead letter.
-func letter(m *dedup.Message, topic string, why error) *dedup.Message {
-	return output(m, topic,
-		dedup.Header{Key: HeaderError, Value: []byte(line(why.Error()))},
-		dedup.Header{Key: HeaderAttempts, Value: strconv.AppendInt(nil, int64(m.Claim.Attempt), 10)})
+// carry returns m as it goes to the target to.
+func (c *Config) carry(to Endpoint, m *dedup.Message, more ...dedup.Header) *dedup.Message {
+	topic := to.For(m.Topic)
+	if c.From.Kind == NATS {
+		m = fromNATS(m)
+	}
+	out := output(m, topic, more...)
+	if to.Kind == NATS {
+		toNATS(out)
+	}
+	return out
+}
+
+// why are the headers of a dead letter that say what for.
+func why(reason error, m *dedup.Message) []dedup.Header {
+	return []dedup.Header{
+		{Key: HeaderError, Value: []byte(line(reason.Error()))},
+		{Key: HeaderAttempts, Value: strconv.AppendInt(nil, int64(m.Claim.Attempt), 10)},
+	}
 }
 
 // line makes s one line of printable text, of a bounded length.

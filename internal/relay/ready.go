@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
-	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 )
 
 const (
@@ -32,11 +31,6 @@ type sourceStatus struct {
 	Since    time.Time `json:"since,omitzero"`
 	Progress time.Time `json:"progress,omitzero"`
 }
-
-// kafkaSource is a kafkatransport.Consumer as a source.
-type kafkaSource struct{ *kafkatransport.Consumer }
-
-func (s kafkaSource) Status() sourceStatus { return sourceStatus(s.Consumer.Status()) }
 
 // check is the answer to one question of readiness.
 type check struct {

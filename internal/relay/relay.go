@@ -11,23 +11,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/dedup/metrics"
-	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/segmentio/kafka-go"
-)
-
-// source and sink are what a Relay needs of a broker.
-type (
-	source interface {
-		Check(ctx context.Context) error
-		RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error
-		Status() sourceStatus
-	}
-	sink interface {
-		io.Closer
-		Check(ctx context.Context) error
-		Publish(ctx context.Context, ms []*dedup.Message) []error
-	}
 )
 
 // Relay moves messages from a source to a sink.
@@ -89,10 +73,12 @@ func (r *Relay) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.source, err = newSource(c.From, c.Logger); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if r.source, err = newSource(ctx, c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
-	if r.sink, err = newSink(c.To, c.From.Topic); err != nil {
+	if r.sink, err = newSink(c.To, c.From.Topic, c.Scope, false, c.Logger); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
 	measured, err := metrics.New(r.registry, c.Scope, &metrics.Options{TTL: c.TTL})
@@ -101,13 +87,11 @@ func (r *Relay) open(ctx context.Context) error {
 	}
 	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
-		if r.letters, err = newSink(c.DeadLetter, c.From.Topic); err != nil {
+		if r.letters, err = newSink(c.DeadLetter, c.From.Topic, c.Scope+" > dead letters", true, c.Logger); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
 		}
 		options.DeadLetter = r.bury
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
 	if err := r.source.Check(ctx); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
@@ -131,26 +115,6 @@ func (r *Relay) open(ctx context.Context) error {
 	}
 	r.dedup, err = dedup.New(store, c.Scope, c.Key, options)
 	return err
-}
-
-func newSource(e Endpoint, logger *slog.Logger) (source, error) {
-	config := &kafkatransport.Config{ClientID: "dedup-relay", SessionTimeout: e.Session, Logger: logger.With("source", e.String())}
-	if e.Latest {
-		config.StartOffset = kafka.LastOffset
-	}
-	c, err := kafkatransport.NewConsumer(e.Hosts, e.Group, []string{e.Topic}, config)
-	if err != nil {
-		return nil, err // not a source that holds a nil pointer
-	}
-	return kafkaSource{c}, nil
-}
-
-func newSink(e Endpoint, from string) (sink, error) {
-	s, err := kafkatransport.NewSink(e.Hosts, e.For(from), &kafkatransport.SinkConfig{ClientID: "dedup-relay"})
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
 }
 
 // Run relays until ctx ends, then drains what is under way and returns nil. Any
@@ -179,9 +143,9 @@ func (r *Relay) Close() error {
 	if r.server != nil { // first: it shows the others
 		errs = append(errs, r.server.Close())
 	}
-	for _, s := range []sink{r.sink, r.letters} {
-		if s != nil {
-			errs = append(errs, s.Close())
+	for _, c := range []io.Closer{r.source, r.sink, r.letters} {
+		if c != nil {
+			errs = append(errs, c.Close())
 		}
 	}
 	return errors.Join(append(errs, r.store.Close())...)
@@ -193,7 +157,7 @@ func (r *Relay) Close() error {
 func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer {
 	out := make([]*dedup.Message, len(ms))
 	for i, m := range ms {
-		out[i] = output(m, r.config.To.For(m.Topic))
+		out[i] = r.config.carry(r.config.To, m)
 	}
 	answers := make([]dedup.Answer, len(ms))
 	errs := r.sink.Publish(ctx, out)
@@ -208,8 +172,8 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 }
 
 // bury is the Deduplicator's DeadLetter.
-func (r *Relay) bury(ctx context.Context, m *dedup.Message, why error) error {
-	errs := r.letters.Publish(ctx, []*dedup.Message{letter(m, r.config.DeadLetter.For(m.Topic), why)})
+func (r *Relay) bury(ctx context.Context, m *dedup.Message, reason error) error {
+	errs := r.letters.Publish(ctx, []*dedup.Message{r.config.carry(r.config.DeadLetter, m, why(reason, m)...)})
 	r.grave.seen(errs)
 	return errs[0]
 }

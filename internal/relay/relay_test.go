@@ -35,11 +35,11 @@ func startRelay(t *testing.T, from, to *brokertest.Kafka, change func(*Config)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{
-		From:       Endpoint{Kind: Kafka, Hosts: from.Addrs(), Topic: "orders", Group: "g"},
-		To:         Endpoint{Kind: Kafka, Hosts: to.Addrs(), Topic: "{topic}.once"},
-		DeadLetter: Endpoint{Kind: Kafka, Hosts: to.Addrs(), Topic: "orders.dead"},
-		Store:      StoreURL{Kind: "bolt", Dir: t.TempDir()}, Key: key, VouchFrom: time.Unix(0, 0),
+	c := Config{Store: StoreURL{Kind: "bolt", Dir: t.TempDir()}, Key: key, VouchFrom: time.Unix(0, 0)}
+	if from != nil {
+		c.From = Endpoint{Kind: Kafka, Hosts: from.Addrs(), Topic: "orders", Group: "g"}
+		c.To = Endpoint{Kind: Kafka, Hosts: to.Addrs(), Topic: "{topic}.once"}
+		c.DeadLetter = Endpoint{Kind: Kafka, Hosts: to.Addrs(), Topic: "orders.dead"}
 	}
 	if change != nil {
 		change(&c)
@@ -209,6 +209,7 @@ func TestTargetStopsAndComesBack(t *testing.T) {
 // pump is a source that delivers its messages until they are settled.
 type pump struct{ ms []*dedup.Message }
 
+func (pump) Close() error                { return nil }
 func (pump) Check(context.Context) error { return nil }
 func (pump) Status() sourceStatus        { return sourceStatus{Assigned: 1} }
 

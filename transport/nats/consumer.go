@@ -35,6 +35,7 @@ type Consumer struct {
 	durable string
 	config  Config
 	running atomic.Bool
+	session atomic.Pointer[session] // nil outside Run
 }
 
 // NewConsumer makes a Consumer of the durable consumer of the stream. It does not
@@ -119,6 +120,8 @@ func (c *Consumer) run(ctx context.Context, prefetch int, w workers) error {
 	}
 	defer c.running.Store(false)
 	s := newSession(ctx, c, prefetch)
+	c.session.Store(s)
+	defer c.session.Store(nil)
 	w.start(s)
 	b, err := s.follow(ctx)
 	return errors.Join(err, s.drain(b))
@@ -132,7 +135,10 @@ func (s *session) follow(ctx context.Context) (*binding, error) {
 		if b == nil {
 			return nil, err
 		}
-		switch b.serve(ctx) {
+		s.bound.Store(true)
+		ending := b.serve(ctx)
+		s.bound.Store(false)
+		switch ending {
 		case stopping:
 			return b, nil
 		case halted:

@@ -304,7 +304,7 @@ func TestSilenceIsNoticed(t *testing.T) {
 	s.conn = js.Conn()
 	s.consumer = newConsumer(t, js, quick(t))
 	s.config = &s.consumer.config
-	s.status = &status{log: s.config.Logger}
+	s.status = newStatus(s.config.Logger)
 	p := newPuller(s, jetstream.ConsumerConfig{})
 	if p.silent() {
 		t.Error("silent without a request")

@@ -32,6 +32,7 @@ type session struct {
 	calls    atomic.Int64   // of Do and DoBatch under way
 	active   atomic.Int64   // handlers that run
 
+	bound    atomic.Bool  // to the durable consumer
 	halt     atomic.Value // the error that halted the session
 	haltedCh chan struct{}
 }
@@ -43,7 +44,7 @@ func newSession(ctx context.Context, c *Consumer, prefetch int) *session {
 		config:   &c.config,
 		log:      log,
 		conn:     c.js.Conn(),
-		status:   &status{log: log},
+		status:   newStatus(log),
 		begun:    time.Now(),
 		hand:     newHand(prefetch),
 		queue:    make(chan *delivery, 2*prefetch), // a pull that was given up may still be served

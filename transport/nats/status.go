@@ -4,32 +4,93 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// Status says how a Consumer fares, from the answers to its own requests: none is
+// sent for it.
+type Status struct {
+	// Assigned is 1 while this member is bound to the durable consumer.
+	Assigned int
+	// Halted is 1 if it has halted: an operator must look.
+	Halted int
+	// Failing names what fails or does not answer: "connection", "bind" for finding
+	// the consumer, "pull". Empty if all is well.
+	Failing []string
+	// Since is when it began to; zero if all is well.
+	Since time.Time
+	// Progress is when something last moved: a message or a heartbeat came, or a
+	// request failed. Zero outside Run.
+	Progress time.Time
+}
+
+// Status returns how the Consumer fares now. It does not wait.
+func (c *Consumer) Status() Status {
+	s := c.session.Load()
+	if s == nil {
+		return Status{}
+	}
+	var st Status
+	st.Failing, st.Since, st.Progress = s.status.now()
+	if !s.conn.IsConnected() && len(st.Failing) == 0 {
+		st.Failing, st.Since = []string{"connection"}, st.Progress
+	}
+	if s.bound.Load() {
+		st.Assigned = 1
+	}
+	if s.halt.Load() != nil {
+		st.Halted = 1
+	}
+	return st
+}
 
 // status logs when the consumer cannot be reached and when it can again, once
 // each: while a server is away, it is tried again and again.
 type status struct {
-	log *slog.Logger
-
-	mu      sync.Mutex
+	log     *slog.Logger
+	moved   atomic.Int64 // when something last did, in nanoseconds since 1970
 	failing atomic.Bool
+
+	mu    sync.Mutex
+	what  string // that fails
+	since time.Time
 }
 
 func (s *status) bad(what string, err error) {
+	s.moved.Store(time.Now().UnixNano())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.what = what
 	if !s.failing.Swap(true) {
+		s.since = time.Now()
 		s.log.Warn("jetstream fails, trying again until it answers", "what", what, "err", err)
 	}
 }
 
 func (s *status) good() {
+	s.moved.Store(time.Now().UnixNano())
 	if !s.failing.Load() {
 		return // for each message: no lock
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failing.Swap(false) {
-		s.log.Info("jetstream answers again")
+		s.log.Info("jetstream answers again", "after", time.Since(s.since).Round(time.Millisecond))
 	}
+}
+
+// now returns what fails, since when, and when something last moved.
+func (s *status) now() (failing []string, since, moved time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failing.Load() {
+		failing, since = []string{s.what}, s.since
+	}
+	return failing, since, time.Unix(0, s.moved.Load())
+}
+
+func newStatus(log *slog.Logger) *status {
+	s := &status{log: log}
+	s.moved.Store(time.Now().UnixNano())
+	return s
 }

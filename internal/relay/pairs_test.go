@@ -1,0 +1,228 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/brokertest"
+)
+
+// place is a topic or stream of either kind, with clients that are not ours.
+type place interface {
+	endpoint() Endpoint
+	publish(t *testing.T, key, value string)
+	read(t *testing.T) []received
+	finished() bool // all that was published is acknowledged
+}
+
+type received struct {
+	key, value string
+	headers    map[string]string
+}
+
+type kafkaPlace struct {
+	k     *brokertest.Kafka
+	topic string
+}
+
+func (p kafkaPlace) endpoint() Endpoint {
+	return Endpoint{Kind: Kafka, Hosts: p.k.Addrs(), Topic: p.topic, Group: "g"}
+}
+
+func (p kafkaPlace) publish(t *testing.T, key, value string) {
+	t.Helper()
+	r := &kgo.Record{Topic: p.topic, Key: []byte("partitioned"), Value: []byte(value)}
+	if key != "" {
+		r.Headers = []kgo.RecordHeader{{Key: "Idempotency-Key", Value: []byte(key)}}
+	}
+	if err := p.k.Produce(t.Context(), false, r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p kafkaPlace) read(t *testing.T) (out []received) {
+	for _, r := range read(t, p.k, p.topic) {
+		m := received{key: string(r.Key), value: string(r.Value), headers: map[string]string{}}
+		for _, h := range r.Headers {
+			m.headers[h.Key] = string(h.Value)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func (p kafkaPlace) finished() bool { return p.k.AllCommitted("g", p.topic) }
+
+type natsPlace struct {
+	n       *brokertest.NATS
+	js      jetstream.JetStream
+	subject string
+}
+
+func (p natsPlace) endpoint() Endpoint {
+	return Endpoint{Kind: NATS, Hosts: []string{strings.TrimPrefix(p.n.URL(), "nats://")}, Topic: p.subject, Consumer: "c"}
+}
+
+func (p natsPlace) publish(t *testing.T, key, value string) {
+	t.Helper()
+	m := nats.NewMsg(p.subject)
+	m.Data = []byte(value)
+	if key != "" {
+		m.Header.Set("Idempotency-Key", key)
+	}
+	m.Header.Set("Nats-Msg-Id", fmt.Sprint(time.Now().UnixNano())) // the stream must not do our work
+	m.Header.Set(headerKey, "partitioned")
+	if _, err := p.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p natsPlace) read(t *testing.T) (out []received) {
+	t.Helper()
+	stream, err := p.js.Stream(t.Context(), streamOf(p.subject))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(1); ; seq++ {
+		m, err := stream.GetMsg(t.Context(), seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := received{key: m.Header.Get(headerKey), value: string(m.Data), headers: map[string]string{}}
+		for name, values := range m.Header {
+			r.headers[name] = values[0]
+		}
+		out = append(out, r)
+	}
+}
+
+func (p natsPlace) finished() bool {
+	c, err := p.js.Consumer(context.Background(), streamOf(p.subject), "c")
+	if err != nil {
+		return false
+	}
+	info := c.CachedInfo()
+	return info.NumPending == 0 && info.NumAckPending == 0
+}
+
+func streamOf(subject string) string { return strings.ReplaceAll(subject, ".", "-") }
+
+// places returns orders, orders.once and orders.dead of a kind.
+func places(t *testing.T, kind Kind) [3]place {
+	t.Helper()
+	names := [3]string{"orders", "orders.once", "orders.dead"}
+	var out [3]place
+	if kind == Kafka {
+		k := brokertest.NewKafka(t, topics, nil)
+		for i, name := range names {
+			out[i] = kafkaPlace{k, name}
+		}
+		return out
+	}
+	n := brokertest.NewNATS(t, nil)
+	js, err := n.Connect(nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(js.Conn().Close)
+	for i, name := range names {
+		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: streamOf(name), Subjects: []string{name}}); err != nil {
+			t.Fatal(err)
+		}
+		out[i] = natsPlace{n, js, name}
+	}
+	if _, err := js.CreateConsumer(t.Context(), "orders", jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestPairs(t *testing.T) {
+	for _, from := range []Kind{Kafka, NATS} {
+		for _, to := range []Kind{Kafka, NATS} {
+			t.Run(string(from)+" to "+string(to), func(t *testing.T) {
+				source := places(t, from)
+				target := source
+				if to != from {
+					target = places(t, to)
+				}
+				stop := start(t, nil, nil, func(c *Config) {
+					c.From, c.To, c.DeadLetter = source[0].endpoint(), target[1].endpoint(), target[2].endpoint()
+					c.Key = dedup.HeaderKey()
+				})
+				for i := range 50 {
+					source[0].publish(t, fmt.Sprint(i%40), fmt.Sprint(i%40))
+				}
+				source[0].publish(t, "", "no key")
+				source[0].publish(t, "7", "another payload")
+				eventually(t, "all to be acknowledged", source[0].finished)
+				if got := stop(); got.Relayed != 40 || got.Parked != 2 || got.Duplicates < 10 {
+					t.Errorf("got %v", got)
+				}
+				out := target[1].read(t)
+				seen := map[string]int{}
+				for _, m := range out {
+					seen[m.value]++
+					if m.key != "partitioned" || m.headers["Idempotency-Key"] != m.value || m.headers[HeaderID] == "" || !strings.HasPrefix(m.headers[HeaderSource], "orders/") {
+						t.Errorf("got key %q, headers %v", m.key, m.headers)
+					}
+				}
+				for i := range 40 {
+					if seen[fmt.Sprint(i)] != 1 {
+						t.Errorf("message %d came %d times", i, seen[fmt.Sprint(i)])
+					}
+				}
+				dead := target[2].read(t)
+				if len(dead) != 2 {
+					t.Fatalf("got %d dead letters", len(dead))
+				}
+				for _, m := range dead {
+					if m.headers[HeaderError] == "" {
+						t.Errorf("got headers %v", m.headers)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestNATSThatCannotWork(t *testing.T) {
+	p := places(t, NATS)
+	good := p[0].endpoint()
+	for name, c := range map[string]struct {
+		change func(*Config)
+		says   []string
+	}{
+		"no server":                {func(c *Config) { c.From.Hosts = []string{"127.0.0.1:1"} }, []string{"127.0.0.1:1", "refused", "check the address"}},
+		"no stream":                {func(c *Config) { c.From.Topic = "nothing" }, []string{"no stream has the subject nothing", "&stream=NAME"}},
+		"no consumer":              {func(c *Config) { c.From.Consumer = "nobody" }, []string{"nobody", "nats consumer add"}},
+		"another subject":          {func(c *Config) { c.From.Topic, c.From.Stream = "orders.eu", "orders" }, []string{"delivers orders and not orders.eu"}},
+		"no stream for the target": {func(c *Config) { c.To.Topic = "nowhere" }, []string{"nowhere"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := Config{From: good, To: p[1].endpoint(), Store: StoreURL{Kind: "mem"}, Key: dedup.HeaderKey()}
+			c.change(&config)
+			_, err := Open(t.Context(), config)
+			if err == nil {
+				t.Fatal("want an error")
+			}
+			for _, part := range c.says {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("got %q, want it to name %q", err, part)
+				}
+			}
+		})
+	}
+}
