@@ -99,11 +99,11 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka://HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] (required)")
-	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka://HOST:PORT[,HOST:PORT]/TOPIC; {topic} in it stands for the message's own (required)")
+	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka://HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] | nats://HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
+	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka://HOST:PORT[,HOST:PORT]/TOPIC | nats://HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
 	cmd.Flags().StringVar(&f.store, "store", "", "where keys are remembered: bolt:DIR | mem: (required)")
 	cmd.Flags().StringVar(&f.key, "key", "header:Idempotency-Key", "how to derive the key, the first that applies: header:NAME | json:PATH | payload | position, comma-separated")
-	cmd.Flags().StringVar(&f.scope, "scope", "", "name of this work in the store (default: the group and the target)")
+	cmd.Flags().StringVar(&f.scope, "scope", "", "name of this work in the store (default: the group or consumer, and the target)")
 	cmd.Flags().DurationVar(&f.ttl, "ttl", 24*time.Hour, "how long a key is remembered: longer than the longest backlog and the latest retry")
 	cmd.Flags().DurationVar(&f.lease, "lease", 30*time.Second, "how long a claim outlives a relay that died")
 	cmd.Flags().StringVar(&f.deadLetter, "dead-letter", "", "where messages go that cannot be relayed, such as those without a key (default: they halt their partition)")
@@ -180,7 +180,7 @@ func relayUntil(ctx context.Context, config relay.Config) error {
 	if config.DeadLetter.Kind != "" {
 		attrs = append(attrs, "dead-letter", config.DeadLetter.String())
 	}
-	log.Info("joining the group", attrs...)
+	log.Info("beginning", attrs...)
 	context.AfterFunc(ctx, func() { log.Info("draining") })
 	err = r.Run(ctx)
 	err = errors.Join(err, r.Close())

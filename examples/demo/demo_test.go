@@ -11,7 +11,27 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The demo itself, with a smaller story.
+// Every pair of brokers, with a smaller story. What JetStream stores again it
+// knows by its id, so nothing is repeated there.
+func TestPairs(t *testing.T) {
+	for _, from := range []string{"kafka", "nats"} {
+		for _, to := range []string{"kafka", "nats"} {
+			t.Run(from+" to "+to, func(t *testing.T) {
+				t.Parallel()
+				r, err := demo(t.Context(), options{broker: from, to: to, messages: 4000, kills: 2, seed: 11}, newProgress(t.Output()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Lost > 0 || r.unflagged > 0 || r.unknown > 0 || to == "nats" && r.RepeatedOut > 0 {
+					t.Errorf("got %+v", r)
+				}
+				t.Logf("%d repeated, %d flagged", r.RepeatedOut, r.Ambiguous)
+			})
+		}
+	}
+}
+
+// The command itself.
 func TestDemo(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), []string{"--messages", "3000", "--kills", "1", "--seed", "7", "--json"}, &stdout, &stderr)

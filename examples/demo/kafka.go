@@ -8,26 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// broker is what the demo needs of one.
-type broker interface {
-	name() string
-	source() string // --from
-	target() string // --to
-	publish(ctx context.Context, orders []order) error
-	committed() (done, all int) // messages acknowledged, of those published
-	mark()                      // remember the commits of now...
-	moved() bool                // ...and tell whether there were more since, or nothing is left
-	output(ctx context.Context) ([]received, error)
-	Close()
-}
-
-// received is one message of the output.
-type received struct {
-	key       string
-	payload   string
-	ambiguous bool
-}
-
 // kafka is the broker of kfake: the real protocol, in process.
 type kafka struct {
 	*brokertest.Kafka
@@ -35,12 +15,7 @@ type kafka struct {
 	marked   int
 }
 
-const (
-	ordersTopic = "orders"
-	onceTopic   = "orders.once"
-	group       = "demo"
-	partitions  = 6
-)
+const partitions = 6
 
 func startKafka() (broker, error) {
 	k, err := brokertest.StartKafka(map[string]int32{ordersTopic: partitions, onceTopic: partitions}, nil)

@@ -19,7 +19,8 @@ import (
 )
 
 type options struct {
-	broker   string
+	broker   string // kind of the source
+	to       string // kind of the target
 	messages int
 	kills    int
 	seed     uint64
@@ -37,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.broker, "broker", "kafka", "broker to run on: kafka")
+	flags.StringVar(&o.broker, "broker", "kafka", "broker to run on: kafka or nats")
 	flags.IntVar(&o.messages, "messages", 50_000, "messages to publish")
 	flags.IntVar(&o.kills, "kills", 3, "how often to kill the relay")
 	flags.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "seed of the traffic and the kills")
@@ -48,12 +49,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return 2
 	}
+	o.to = o.broker
+	return tell(ctx, o, flags.Args(), stdout, stderr)
+}
+
+// tell plays the demo and prints what came of it.
+func tell(ctx context.Context, o options, args []string, stdout, stderr io.Writer) int {
 	switch {
-	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "demo: unknown argument %q: see --help\n", flags.Arg(0))
+	case len(args) > 0:
+		fmt.Fprintf(stderr, "demo: unknown argument %q: see --help\n", args[0])
 		return 2
-	case o.broker != "kafka":
-		fmt.Fprintf(stderr, "demo: --broker %q: it runs on kafka\n", o.broker)
+	case o.broker != "kafka" && o.broker != "nats":
+		fmt.Fprintf(stderr, "demo: --broker %q: it runs on kafka or nats\n", o.broker)
 		return 2
 	case o.messages < 1 || o.kills < 0 || o.messages < o.kills:
 		fmt.Fprintf(stderr, "demo: --messages %d, --kills %d: there must be a message, and one for each kill\n", o.messages, o.kills)
@@ -88,13 +95,20 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 	if err != nil {
 		return r, err
 	}
-	b, err := startKafka()
+	b, err := startBroker(ctx, o.broker)
 	if err != nil {
 		return r, err
 	}
 	defer b.Close()
+	target := b
+	if o.to != o.broker {
+		if target, err = startBroker(ctx, o.to); err != nil {
+			return r, err
+		}
+		defer target.Close()
+	}
 	relay := relayProcess{binary: binary, args: []string{
-		"run", "--from", b.source(), "--to", b.target(), "--store", "bolt:" + dir + "/state", "--listen", "",
+		"run", "--from", b.source(), "--to", target.target(), "--store", "bolt:" + dir + "/state", "--listen", "",
 		"--vouch-from", time.Unix(0, 0).UTC().Format(time.RFC3339), // nothing was relayed before: the topic is new
 	}}
 	defer relay.kill()
@@ -114,7 +128,7 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 	if err := relay.stop(); err != nil {
 		return r, err
 	}
-	out, err := b.output(ctx)
+	out, err := target.output(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -127,7 +141,7 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 // kills the relay somewhere in the middle of each part but the last.
 func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProcess, p *progress) error {
 	rng := rand.New(rand.NewPCG(o.seed, 0))
-	const chunk = 200
+	const chunk, burst = 200, 2000
 	parts := o.kills + 1
 	for part := range parts {
 		from, to := o.messages*part/parts, o.messages*(part+1)/parts
@@ -144,14 +158,24 @@ func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProc
 				return err
 			}
 		}
-		for at := from; at < to; at = min(at+chunk, to) {
-			if err := b.publish(ctx, t.orders[at:min(at+chunk, to)]); err != nil {
+		for at := from; at < to; {
+			end := min(at+chunk, to)
+			hit := killAt >= at && killAt < end
+			if hit {
+				end = min(at+burst, to)
+			}
+			published := make(chan error, 1)
+			go func() { published <- b.publish(ctx, t.orders[at:end]) }()
+			if hit {
+				<-time.After(time.Duration(5+rng.IntN(20)) * time.Millisecond) // in the middle of the burst
+				relay.kill()
+			}
+			if err := <-published; err != nil {
 				return err
 			}
-			p.bar("publishing", min(at+chunk, to), o.messages)
-			if killAt >= at && killAt < at+chunk {
-				relay.kill()
-				p.say(fmt.Sprintf("killed the relay after %d orders were published", min(at+chunk, to)))
+			p.bar("publishing", end, o.messages)
+			if hit {
+				p.say(fmt.Sprintf("killed the relay, with %d orders published", end))
 				b.mark()
 				if err := relay.start(); err != nil {
 					return err
@@ -160,6 +184,7 @@ func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProc
 			if err := relay.alive(); err != nil {
 				return err
 			}
+			at = end
 		}
 	}
 	return nil

@@ -76,7 +76,7 @@ func (r report) print(w io.Writer) {
 	}
 	took := fmt.Sprintf("over %.1f s", r.Seconds)
 	if r.Kills > 0 {
-		took += ", most of it the group waiting for the dead: 6 s a kill"
+		took += ", most of it the broker waiting for the dead: 6 s a kill on Kafka, 2 s on NATS"
 	}
 	row("messages/s", int(float64(r.Messages)/r.Seconds), took)
 	fmt.Fprintln(w)

@@ -92,6 +92,9 @@ func (r *Relay) status(ctx context.Context) status {
 
 // tier returns which tier of the design the target gives.
 func (e Endpoint) tier() tier {
+	if e.Kind == NATS {
+		return tier{Name: "fenced", Repeats: "none within the stream's duplicate window; after that as in plain, with " + HeaderAmbiguous + ": true"}
+	}
 	return tier{Name: "plain", Repeats: "after a crash, a pause or an unknown outcome, and then with " + HeaderAmbiguous + ": true"}
 }
 
