@@ -106,7 +106,7 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 				unknown = append(unknown, i)
 				continue
 			}
-			d.renewer.drop(&x.lease) // the store has judged: what a late extend says does not count
+			_ = d.renewer.drop(&x.lease) // the store has judged: what a late extend says does not count
 			x.recorded(replies[i])
 		}
 		ended, ops = pick(ended, unknown), pick(ops, unknown)

@@ -137,7 +137,7 @@ func (b *binding) serve(ctx context.Context) ending {
 			return halted
 		case <-b.hand.room:
 		case <-b.puller.spent:
-			switch why, faults := b.puller.complaint(); {
+			switch faults, why := b.puller.complaint(); {
 			case errors.Is(why, jetstream.ErrConsumerDeleted):
 				b.status.bad("pull", why)
 				return consumerGone

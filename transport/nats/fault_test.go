@@ -343,7 +343,7 @@ func TestStatuses(t *testing.T) {
 		p := newPuller(newSession(context.Background(), c, 8), jetstream.ConsumerConfig{})
 		p.number, p.left = 1, 5
 		p.heard(test.request, &nats.Msg{Header: nats.Header{"Status": {test.code}, "Description": {test.description}}})
-		why, _ := p.complaint()
+		_, why := p.complaint()
 		got := ""
 		if why != nil {
 			got = why.Error()

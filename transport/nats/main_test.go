@@ -246,12 +246,6 @@ func (j *journal) seen() int {
 	return len(j.runs)
 }
 
-func (j *journal) of(value string) int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.runs[value]
-}
-
 // check wants each of n messages once.
 func (j *journal) check(t *testing.T, n int) {
 	t.Helper()

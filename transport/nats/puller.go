@@ -156,15 +156,15 @@ func (p *puller) complain(why error) {
 	p.wake()
 }
 
-// complaint returns what went wrong, once, and how often something did before.
-func (p *puller) complaint() (why error, faults int) {
+// complaint returns how often something went wrong before, and what did now, once.
+func (p *puller) complaint() (faults int, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	why, p.why = p.why, nil
 	if why != nil {
 		p.faults++
 	}
-	return why, max(p.faults-1, 0)
+	return max(p.faults-1, 0), why
 }
 
 // silent says that the server no longer shows that the request lives.
