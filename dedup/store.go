@@ -34,6 +34,15 @@ type Store interface {
 
 	// Vouch says how far back the store's memory is complete. It is called after
 	// claims were granted, so it answers from memory.
+	//
+	// A longer TTL raises Since, because records made under the shorter one are
+	// forgotten too early for it. Let an op other than OpExtend carry, at the time
+	// t, a TTL greater than all that the store has seen, of which the greatest was
+	// old: Since is max(Since, t-old) then, and follows now-old up to t, when the
+	// last of those records is forgotten. The first TTL of all raises nothing, nor
+	// does one no greater than another before, so Deduplicators with different TTLs
+	// can share a store. A durable store keeps what it takes for that across
+	// restarts, also when no record is left.
 	Vouch(ctx context.Context) (Vouch, error)
 }
 
@@ -48,7 +57,7 @@ type Pipelined interface {
 // Vouch is a store's word on its own memory.
 type Vouch struct {
 	ID     string    // identity of the store, the same as long as it is the same memory
-	Since  time.Time // every record made since then, and not yet expired, is there
+	Since  time.Time // every record made since then, and not yet expired, is there; never falls
 	Shared bool      // whether several processes can use the store at once
 }
 

@@ -207,6 +207,35 @@ var durableRules = []struct {
 			}
 		}
 	}},
+	{"longer TTL raises Since across a reopen", func(d *durable) {
+		// The change comes with the restart, when no record is left.
+		d.close()
+		d.advance(3 * ttl)
+		d.store = d.again()
+		r := d.want(lasting(claim(d.id(), 1), 4*ttl), dedup.StatusGranted)
+		d.offset = r.FirstSeen.Sub(d.clock.Now())
+		at, v := d.now(), d.vouch()
+		if want := at.Add(-ttl); !v.Since.Equal(want) {
+			d.t.Errorf("Since: got %v, want %v, the old TTL before", v.Since, want)
+		}
+		// It is not forgotten in the next one, and the TTL is not a longer one then.
+		for range 4 {
+			d.reopen(ttl / 2)
+			d.bounded(at, ttl)
+			d.want(lasting(claim(d.id(), 1), 4*ttl), dedup.StatusGranted)
+			d.bounded(at, ttl)
+		}
+		d.reopen(-2 * ttl)
+		d.bounded(at, ttl)
+		// An operation that changes no record tells the TTL, too.
+		d.advance(4 * ttl)
+		d.want(lasting(release(d.id(), r.Token), 5*ttl), dedup.StatusLost)
+		at = d.now()
+		d.reopen(ttl)
+		d.bounded(at, 4*ttl)
+		d.reopen(4 * ttl)
+		d.bounded(at, 4*ttl)
+	}},
 	{"a wall clock that is set back revives and forgets nothing", func(d *durable) {
 		gone, g := d.granted()
 		d.want(complete(gone, g.Token, "result"), dedup.StatusOK)

@@ -37,6 +37,14 @@ type saved struct {
 	High    dedup.Token
 	Base    time.Time // store time at open
 	Records map[string]dedup.Record
+	TTL     time.Duration // longest so far
+	Longer  []longer
+}
+
+// longer says when a TTL was longer than all before, of which the longest was Old.
+type longer struct {
+	At  time.Time
+	Old time.Duration
 }
 
 func openReference(t *testing.T, dir string, clock storetest.Clock, fault string) *reference {
@@ -63,6 +71,10 @@ func openReference(t *testing.T, dir string, clock storetest.Clock, fault string
 		s.saved.Vouch = fresh(now)
 	case "lost high-water mark":
 		s.saved.High = 0
+	case "lost TTL":
+		s.saved.TTL = 0
+	case "lost longer TTL":
+		s.saved.Longer = nil
 	}
 	for id, r := range s.saved.Records {
 		if !r.Expires.After(s.saved.Base) {
@@ -148,6 +160,7 @@ func (s *reference) apply(op dedup.Op) dedup.Reply {
 	if s.fault == "leases by milliseconds past" {
 		op.Lease += time.Millisecond
 	}
+	s.see(op, now)
 	before := s.saved.Records[op.ID.String()]
 	next := s.next(before, op.Floor)
 	if s.fault != "keeps what it is given" {
@@ -197,11 +210,47 @@ func (s *reference) next(r dedup.Record, floor dedup.Token) dedup.Token {
 	return dedup.NextToken(s.saved.High, floor, now)
 }
 
+func (s *reference) see(op dedup.Op, now time.Time) {
+	longest := s.saved.TTL
+	switch {
+	case op.Kind == dedup.OpExtend:
+		return
+	case s.fault == "TTL of claims alone" && op.Kind != dedup.OpClaim:
+		return
+	case s.fault == "TTL of the last op":
+		s.saved.TTL = op.TTL
+	default:
+		s.saved.TTL = max(longest, op.TTL)
+	}
+	if longest > 0 && op.TTL > longest && s.fault != "deaf to the TTL" {
+		s.saved.Longer = append(s.saved.Longer, longer{now, longest})
+	}
+}
+
+func (s *reference) vouch() dedup.Vouch {
+	v := s.saved.Vouch
+	for _, l := range s.saved.Longer {
+		since := s.now().Add(-l.Old)
+		if since.After(l.At) {
+			since = l.At
+		}
+		if s.fault == "raised once" {
+			since = l.At.Add(-l.Old)
+		}
+		if since.After(v.Since) {
+			v.Since = since
+		}
+	}
+	return v
+}
+
 func (s *reference) Vouch(context.Context) (dedup.Vouch, error) {
 	if s.fault == "restless vouch" {
 		return fresh(s.clock.Now()), nil
 	}
-	return s.saved.Vouch, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.vouch(), nil
 }
 
 func (s *reference) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
@@ -251,7 +300,7 @@ func (s *reference) Stats(ctx context.Context) (dedup.Stats, error) {
 	if s.fault == "miscounts" {
 		n = 1
 	}
-	return dedup.Stats{Records: n, Now: s.now(), Token: s.saved.High, Vouch: s.saved.Vouch}, ctx.Err()
+	return dedup.Stats{Records: n, Now: s.now(), Token: s.saved.High, Vouch: s.vouch()}, ctx.Err()
 }
 
 func (s *reference) Forget(ctx context.Context, ids []dedup.ID) error {

@@ -2,6 +2,7 @@ package boltstore
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
@@ -17,6 +18,7 @@ type batch struct {
 	s       *Store
 	now     time.Time
 	high    dedup.Token
+	memory  memory
 	keys    map[dedup.ID]*change
 	changes []*change // in the order in which the keys came
 	view    view
@@ -48,7 +50,7 @@ func (s *Store) newBatch() *batch {
 		b.keys = make(map[dedup.ID]*change)
 	}
 	s.mu.Lock()
-	b.now, b.high = s.clock.now(), s.high
+	b.now, b.high, b.memory = s.clock.now(), s.high, s.memory
 	s.mu.Unlock()
 	return b
 }
@@ -91,6 +93,9 @@ func (b *batch) load(id dedup.ID) *change {
 
 // step carries out one op.
 func (b *batch) step(op *dedup.Op) dedup.Reply {
+	if op.Kind != dedup.OpExtend {
+		b.memory.see(op.TTL, b.now)
+	}
 	c := b.load(op.ID)
 	if c.err != nil {
 		return dedup.Reply{Err: c.err}
@@ -111,13 +116,7 @@ func (b *batch) step(op *dedup.Op) dedup.Reply {
 // nothing has happened.
 func (b *batch) write() error {
 	b.closeView()
-	n := 0
-	for _, c := range b.changes {
-		if c.append {
-			n++
-		}
-	}
-	if n > 0 {
+	if b.memory != b.s.memory || slices.ContainsFunc(b.changes, func(c *change) bool { return c.append }) {
 		if err := b.append(); err != nil {
 			return err
 		}
@@ -126,7 +125,9 @@ func (b *batch) write() error {
 	return nil
 }
 
-// append writes the changed records to the newest file.
+// append writes the changed records to the newest file. What the store says of
+// its memory comes before them if it changed, so no record is on disk without the
+// TTL that it was made with.
 func (b *batch) append() error {
 	f, err := b.s.writable(b.now)
 	if err != nil {
@@ -134,6 +135,10 @@ func (b *batch) append() error {
 	}
 	first := b.s.last + 1 // only the writer changes it
 	seq := first
+	if b.memory != b.s.memory { // likewise, only the writer changes it
+		b.put(appendState(b.arena, seq, &state{id: b.s.id, file: f.number, time: b.now, memory: b.memory, high: b.high}))
+		seq++
+	}
 	for _, c := range b.changes {
 		if !c.append {
 			continue
@@ -166,7 +171,7 @@ func (b *batch) publish() {
 	s := b.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.high = max(s.high, b.high)
+	s.high, s.memory = max(s.high, b.high), b.memory
 	for _, c := range b.changes {
 		if !c.changed {
 			continue
@@ -265,7 +270,7 @@ func (s *Store) writable(now time.Time) (*file, error) {
 // roll starts a new file. The caller has the right to write.
 func (s *Store) roll(now time.Time) (*file, error) {
 	s.mu.Lock()
-	st := state{id: s.id, file: s.files[len(s.files)-1].number + 1, time: now, since: s.since, high: s.high}
+	st := state{id: s.id, file: s.files[len(s.files)-1].number + 1, time: now, memory: s.memory, high: s.high}
 	first := s.last + 1
 	s.mu.Unlock()
 	f, err := createFile(s.dir, first, &st, &s.options)

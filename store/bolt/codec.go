@@ -28,8 +28,8 @@ type kind byte
 const (
 	// kindState says what the store knows of itself. It is the first entry of
 	// each file; a later one replaces it. Body: store id 16 bytes, number of the
-	// file uvarint, then time, Since (nanoseconds since 1970) and the highest
-	// token, 8 bytes each.
+	// file uvarint, then 8 bytes each: time, the highest token, and the fields of
+	// memory. Times are nanoseconds since 1970.
 	kindState kind = 1
 	// kindSource gives a string a number for the records behind it in the same
 	// file; they count from 1. Body: number uvarint; the string.
@@ -102,11 +102,11 @@ type storeID [16]byte
 
 // state is the body of a kindState entry.
 type state struct {
-	id    storeID
-	file  uint64
-	time  time.Time
-	since time.Time
-	high  dedup.Token
+	id     storeID
+	file   uint64
+	time   time.Time
+	high   dedup.Token
+	memory memory
 }
 
 // entry is the body of a kindForgotten entry or of a record; a forgotten key has
@@ -139,8 +139,11 @@ func appendState(dst []byte, seq uint64, s *state) []byte {
 	dst = append(dst, s.id[:]...)
 	dst = binary.AppendUvarint(dst, s.file)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.time.UnixNano()))
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.since.UnixNano()))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.high))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.since.UnixNano()))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.ttl))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.before.UnixNano()))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.short))
 	return seal(dst, start, seq)
 }
 
@@ -234,9 +237,12 @@ func decodeState(body []byte) (state, error) {
 	var s state
 	copy(s.id[:], p.take(len(s.id)))
 	s.file = p.uvarint()
-	s.time = time.Unix(0, int64(p.uint64())).UTC()
-	s.since = time.Unix(0, int64(p.uint64())).UTC()
+	s.time = p.time()
 	s.high = dedup.Token(p.uint64())
+	s.memory.since = p.time()
+	s.memory.ttl = time.Duration(p.uint64())
+	s.memory.before = p.time()
+	s.memory.short = time.Duration(p.uint64())
 	if p.bad || len(p.b) != 0 {
 		return state{}, errBody
 	}
@@ -346,6 +352,8 @@ func (p *parser) uint64() uint64 {
 	}
 	return 0
 }
+
+func (p *parser) time() time.Time { return time.Unix(0, int64(p.uint64())).UTC() }
 
 func (p *parser) uvarint() uint64 {
 	v, n := binary.Uvarint(p.b)

@@ -97,7 +97,7 @@ func TestEncoding(t *testing.T) {
 		})
 	}
 	t.Run("state", func(t *testing.T) {
-		want := state{storeID{1, 15: 2}, 3, at, base, 77}
+		want := state{storeID{1, 15: 2}, 3, at, 77, memory{base, 2 * day, at, day}}
 		b := appendState(nil, 5, &want)
 		if got := hex.EncodeToString(b); got != stateHex {
 			t.Errorf("encoded:\n got %s\nwant %s", got, stateHex)
@@ -126,7 +126,7 @@ func TestEncoding(t *testing.T) {
 }
 
 const (
-	stateHex  = "010101000000000000000000000000000002031525ef37c7b698180080d6b3d9b598184d00000000000000534c21a5"
+	stateHex  = "010101000000000000000000000000000002031525ef37c7b698184d000000000000000080d6b3d9b5981800009e22299d00001525ef37c7b6981800004f91944e0000b040b4f5"
 	sourceHex = "0102016f72646572731beb083a"
 )
 

@@ -37,7 +37,7 @@
 //
 // A sequence number is 8 bytes, big-endian; they continue from file to file, and
 // the bucket's own bbolt sequence is the last one of the file. The first entry
-// of each file holds the identity of the store, its clock and highest token, and
-// since when it remembers. Every entry starts with the version of the format and
+// of each file holds the identity of the store, its clock and highest token, its
+// longest TTL, and since when it remembers. Every entry starts with the version of the format and
 // ends with a CRC-32C of its sequence number and itself. See codec.go.
 package boltstore

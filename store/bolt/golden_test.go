@@ -55,9 +55,10 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeStore(t, s)
+	// Its TTL became longer, and what was recorded before goes.
 	v, err := s.Vouch(t.Context())
-	if err != nil || !v.Since.Equal(base.Add(-time.Hour)) || v.ID == "" {
-		t.Errorf("Vouch: got %+v, %v, want an id and since %v", v, err, base.Add(-time.Hour))
+	if err != nil || !v.Since.Equal(base.Add(3*time.Hour-day)) || v.ID == "" {
+		t.Errorf("Vouch: got %+v, %v, want an id and since %v", v, err, base.Add(3*time.Hour-day))
 	}
 	want := goldenRecords()
 	seen := 0
@@ -84,7 +85,7 @@ func writeGolden(t *testing.T) {
 	closeStore(t, b.Store)
 	b.dir = t.TempDir()
 	b.clock.now = base
-	b.opts.VouchFrom = base.Add(-time.Hour)
+	b.opts.VouchFrom = base.Add(-2 * day)
 	b.open()
 	for i := range 6 {
 		op := claim1(golden(i), uint64(11+i))
@@ -110,6 +111,7 @@ func writeGolden(t *testing.T) {
 	b.clock.advance(time.Hour)
 	b.nextFile()
 	b.want(dedup.Op{Kind: dedup.OpComplete, ID: golden(6), Token: 7, TTL: day, Position: dedup.Position{Source: "payments", Offset: 1}}, dedup.StatusOK)
+	b.want(dedup.Op{Kind: dedup.OpRelease, ID: golden(7), TTL: 2 * day}, dedup.StatusLost)
 	closeStore(t, b.Store)
 	if err := os.RemoveAll(goldenDir); err != nil {
 		t.Fatal(err)

@@ -99,9 +99,9 @@ func makeDir(dir string) error {
 // prepare makes the newest file one that can be written to, or the first one.
 func (s *Store) prepare() error {
 	if len(s.files) == 0 {
-		st := state{file: 1, time: s.opened, since: s.options.VouchFrom}
-		if st.since.IsZero() {
-			st.since = s.opened
+		st := state{file: 1, time: s.opened, memory: newMemory(s.options.VouchFrom)}
+		if s.options.VouchFrom.IsZero() {
+			st.memory = newMemory(s.opened)
 		}
 		if _, err := rand.Read(st.id[:]); err != nil {
 			return fmt.Errorf("boltstore: %w", err)
@@ -110,7 +110,7 @@ func (s *Store) prepare() error {
 		if err != nil {
 			return err
 		}
-		s.id, s.since, s.last = st.id, st.since, 1
+		s.id, s.memory, s.last = st.id, st.memory, 1
 		s.files = []*file{f}
 		return nil
 	}

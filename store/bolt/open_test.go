@@ -182,6 +182,66 @@ func TestVouch(t *testing.T) {
 	}
 }
 
+// The word on a longer TTL is on disk with the first record that was made with
+// it; the first TTL of all raises nothing.
+func TestLongerTTL(t *testing.T) {
+	b := newBench(t, Options{})
+	closeStore(t, b.Store)
+	b.dir = t.TempDir()
+	created := b.clock.Now().Add(-30 * day)
+	b.opts.VouchFrom = created
+	b.open()
+	since := func(when string, want time.Time) {
+		t.Helper()
+		if v, err := b.Vouch(t.Context()); err != nil || !v.Since.Equal(want) {
+			t.Errorf("%s: got since %v, %v, want %v", when, v.Since, err, want)
+		}
+	}
+	b.done(key("first", 0), day)
+	since("the first TTL", created)
+	b.crash()
+	b.want(claim1(key("first", 1), 1), dedup.StatusGranted)
+	since("the same after a crash", created)
+
+	b.clock.advance(10 * day)
+	commits := 0
+	b.commit = func(tx *bolt.Tx) error { commits++; return tx.Commit() }
+	changed := b.clock.Now()
+	b.want(complete1(key("longer", 0), 1, 3*day), dedup.StatusOK)
+	if commits != 1 {
+		t.Errorf("a longer TTL and its record: got %d transactions, want 1", commits)
+	}
+	since("a longer TTL", changed.Add(-day))
+	r := b.want(claim1(key("held", 0), 1), dedup.StatusGranted)
+	long := extend1(key("held", 0), r.Token)
+	long.TTL = 9 * day
+	b.want(long, dedup.StatusOK)
+	since("an extend", changed.Add(-day))
+	b.crash()
+	since("after a crash", changed.Add(-day))
+	b.clock.advance(day / 2)
+	since("half a day later", changed.Add(-day/2))
+	b.clock.advance(day)
+	since("when what lived for a day is forgotten", changed)
+	b.want(complete1(key("longer", 1), 1, 3*day), dedup.StatusOK)
+	since("the same TTL again", changed)
+
+	b.clock.advance(20 * day)
+	for range 3 {
+		b.nextFile() // the older ones are dropped, with all that was said in them
+		b.tend()
+		b.clock.advance(time.Hour)
+	}
+	if b.numbers()[0] == 1 {
+		t.Fatalf("files: got %v, want the first dropped", b.numbers())
+	}
+	b.crash()
+	b.want(complete1(key("longer", 2), 1, 3*day), dedup.StatusOK)
+	since("when no record and no old file is left", changed)
+	b.want(complete1(key("longest", 0), 1, 4*day), dedup.StatusOK)
+	since("a longer TTL still", b.clock.Now().Add(-3*day))
+}
+
 // rewrite changes an entry of a file, checksum and all.
 func rewrite(t *testing.T, path string, seq uint64, change func(value []byte) []byte) {
 	t.Helper()
@@ -247,10 +307,10 @@ func TestDamagedStore(t *testing.T) {
 			rewrite(t, filepath.Join(dir, fileName(2)), 400, func([]byte) []byte { return nil })
 		}, 2},
 		{"the last record is missing", func(t *testing.T, dir string) {
-			rewrite(t, filepath.Join(dir, fileName(3)), 906, func([]byte) []byte { return nil })
+			rewrite(t, filepath.Join(dir, fileName(3)), 907, func([]byte) []byte { return nil })
 		}, 3},
 		{"the first entry", func(t *testing.T, dir string) {
-			rewrite(t, filepath.Join(dir, fileName(2)), 303, func(v []byte) []byte { v[5] ^= 1; return v })
+			rewrite(t, filepath.Join(dir, fileName(2)), 304, func(v []byte) []byte { v[5] ^= 1; return v })
 		}, 2},
 		{"an empty file", func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, fileName(3)), 0) }, 3},
 		{"half a file", func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, fileName(3)), 20<<10) }, 3},

@@ -60,7 +60,7 @@ func (r *recovery) replay(f *file, seq uint64, k kind, body []byte) (step uint32
 	case kindState:
 		st, err := decodeState(body)
 		if err == nil {
-			r.since, r.high = st.since, max(r.high, st.high)
+			r.memory, r.high = st.memory, max(r.high, st.high)
 			r.time = latest(r.time, st.time)
 		}
 		return 0, err

@@ -79,7 +79,7 @@ func check(dir string, o Options) (kept int, since time.Time, err error) {
 	if len(r.files) == 0 {
 		return 0, time.Time{}, fmt.Errorf("boltstore: %s: there is no store: name the directory of one", dir)
 	}
-	return r.index.n, r.since, nil
+	return r.index.n, r.memory.at(newClock(o.Now, r.time).now()), nil
 }
 
 type repair struct {
@@ -262,13 +262,15 @@ func (r *repair) write() (report Report, err error) {
 		clock: newClock(r.options.Now, r.state.time), boot: r.state.high, high: r.state.high,
 		id: r.state.id, last: r.last + 1,
 	}
-	s.since = s.clock.now()
+	now := s.clock.now()
+	s.memory = newMemory(now)
+	s.memory.ttl = r.state.memory.ttl
 	if s.id == (storeID{}) {
 		if _, err := rand.Read(s.id[:]); err != nil {
 			return Report{}, fmt.Errorf("boltstore: %w", err)
 		}
 	}
-	st := state{id: s.id, file: r.numbers[len(r.numbers)-1] + 1, time: s.since, since: s.since, high: s.high}
+	st := state{id: s.id, file: r.numbers[len(r.numbers)-1] + 1, time: now, memory: s.memory, high: s.high}
 	f, err := createFile(r.dir, s.last, &st, &r.options)
 	if err != nil {
 		return Report{}, err
@@ -279,7 +281,7 @@ func (r *repair) write() (report Report, err error) {
 			err = errors.Join(err, f.release())
 		}
 	}()
-	report = Report{Lost: r.lost, Since: s.since}
+	report = Report{Lost: r.lost, Since: now}
 	if report.Kept, err = s.copyFrom(r.files, r.newest); err != nil {
 		return Report{}, err
 	}

@@ -37,14 +37,14 @@ type Store struct {
 	// mu is held for moments, never while a disk is waited for. Lease ends change
 	// under it, at a time that was read under it: what ended at a time read
 	// earlier stays ended.
-	mu    sync.Mutex
-	files []*file // in order; the last one takes the records
-	last  uint64  // sequence number
-	index index
-	held  map[dedup.ID]*standing // claims that this Store granted, as long as their lease lives
-	high  dedup.Token
-	since time.Time
-	err   error // why nothing works any more
+	mu     sync.Mutex
+	files  []*file // in order; the last one takes the records
+	last   uint64  // sequence number
+	index  index
+	held   map[dedup.ID]*standing // claims that this Store granted, as long as their lease lives
+	high   dedup.Token
+	memory memory
+	err    error // why nothing works any more
 
 	closing sync.Once
 	stop    chan struct{}
@@ -161,8 +161,9 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 	return s.vouch(), s.err
 }
 
+// vouch is Vouch for who holds mu.
 func (s *Store) vouch() dedup.Vouch {
-	return dedup.Vouch{ID: hex.EncodeToString(s.id[:]), Since: s.since}
+	return dedup.Vouch{ID: hex.EncodeToString(s.id[:]), Since: s.memory.at(s.clock.now())}
 }
 
 // beginWrite waits for the right to write.

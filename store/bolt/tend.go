@@ -254,7 +254,7 @@ func (s *Store) writeState() error {
 	}
 	f := s.newest()
 	s.mu.Lock()
-	st := state{id: s.id, file: f.number, time: b.now, since: s.since, high: s.high}
+	st := state{id: s.id, file: f.number, time: b.now, memory: s.memory, high: s.high}
 	first := s.last + 1
 	s.mu.Unlock()
 	return s.appendTo(f, first, [][]byte{appendState(nil, first, &st)})

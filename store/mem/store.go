@@ -34,11 +34,12 @@ type Store struct {
 	now   func() time.Time
 	start time.Time // what now said at New: elapsed time counts from here
 	base  time.Time // the same, as the first store time
-	vouch dedup.Vouch
+	id    string
 
 	mu      sync.Mutex
 	last    time.Time   // store time never falls
 	high    dedup.Token // highest token issued or seen
+	memory  memory
 	entries map[dedup.ID]*entry
 	expiry  expiryHeap
 }
@@ -57,9 +58,10 @@ func New(o *Options) *Store {
 	s.start = s.now()
 	s.base = s.start.UTC().Truncate(time.Microsecond)
 	s.last = s.base
-	s.vouch = dedup.Vouch{ID: rand.Text(), Since: s.base}
+	s.id = rand.Text()
+	s.memory = newMemory(s.base)
 	if o != nil && !o.VouchFrom.IsZero() && o.VouchFrom.Before(s.base) {
-		s.vouch.Since = o.VouchFrom
+		s.memory = newMemory(o.VouchFrom)
 	}
 	return s
 }
@@ -88,6 +90,9 @@ func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
 	e := s.entries[op.ID]
 	if e != nil {
 		before = e.record
+	}
+	if op.Kind != dedup.OpExtend {
+		s.memory.see(op.TTL, now)
 	}
 	op.Result = bytes.Clone(op.Result) // what comes in is the caller's
 	after, reply := dedup.Step(before, op, now, dedup.NextToken(s.high, op.Floor, now))
@@ -140,7 +145,15 @@ func (s *Store) time() time.Time {
 }
 
 // Vouch implements dedup.Store.
-func (s *Store) Vouch(context.Context) (dedup.Vouch, error) { return s.vouch, nil }
+func (s *Store) Vouch(context.Context) (dedup.Vouch, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.vouch(s.time()), nil
+}
+
+func (s *Store) vouch(now time.Time) dedup.Vouch {
+	return dedup.Vouch{ID: s.id, Since: s.memory.at(now)}
+}
 
 // Lookup implements dedup.Inspector.
 func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
@@ -191,7 +204,8 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return dedup.Stats{Records: int64(len(s.entries)), Now: s.time(), Token: s.high, Vouch: s.vouch}, nil
+	now := s.time()
+	return dedup.Stats{Records: int64(len(s.entries)), Now: now, Token: s.high, Vouch: s.vouch(now)}, nil
 }
 
 // Forget implements dedup.Inspector.
