@@ -226,3 +226,45 @@ func TestNATSThatCannotWork(t *testing.T) {
 		})
 	}
 }
+
+func TestReadyFollowsTheNATSServer(t *testing.T) {
+	p := places(t, NATS)
+	n := p[0].(natsPlace).n
+	r, stop := startRelay(t, nil, nil, func(c *Config) {
+		c.From, c.To, c.DeadLetter = p[0].endpoint(), p[1].endpoint(), p[2].endpoint()
+		c.Listen = "127.0.0.1:0"
+	})
+	const rounds, each = 2, 300
+	for i := range rounds {
+		eventually(t, "the relay to be ready", func() bool { return getReady(t, r).Ready })
+		for j := range each {
+			key := fmt.Sprint(i*each + j)
+			p[0].publish(t, key, key)
+		}
+		n.Stop()
+		eventually(t, "the relay not to be ready", func() bool {
+			got := getReady(t, r)
+			return !got.Ready && !got.Checks["source"].OK && !got.Checks["target"].OK && got.Checks["store"].OK
+		})
+		if code, body := get(t, r, "/livez"); code != 200 {
+			t.Errorf("/livez: got %d %s: a restart would not help", code, body)
+		}
+		if err := n.Restart(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the relay to be ready again", func() bool { return getReady(t, r).Ready })
+	eventually(t, "all to be acknowledged", p[0].finished)
+	if got := stop(); got.Relayed != rounds*each || got.Parked != 0 {
+		t.Errorf("got %v", got)
+	}
+	seen := map[string]int{}
+	for _, m := range p[1].read(t) {
+		seen[m.value]++
+	}
+	for i := range rounds * each {
+		if n := seen[fmt.Sprint(i)]; n != 1 {
+			t.Errorf("message %d came %d times", i, n)
+		}
+	}
+}
