@@ -12,16 +12,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Everything a user can get wrong is one line that names the value, the cause
 // and the remedy; nothing is written.
@@ -140,27 +136,6 @@ func TestRunDrainsAndSaysWhatItDid(t *testing.T) {
 	if code != exitClean || !strings.Contains(stderr.String(), "relayed=0") {
 		t.Errorf("got exit %d, stderr %s", code, stderr.String())
 	}
-}
-
-// output can be read while it is written.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) find(pattern *regexp.Regexp) string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if m := pattern.FindSubmatch(o.b.Bytes()); m != nil {
-		return string(m[1])
-	}
-	return ""
 }
 
 func TestListen(t *testing.T) {
