@@ -16,9 +16,9 @@ var (
 	// ErrFormat: a file was written by a newer version of this package.
 	ErrFormat = errors.New("unknown format version")
 	// ErrPoisoned: a write failed earlier, so nobody knows what the disk holds.
-	// Close the Store; Open reads what is there.
+	// Close the Store; Open reads what is there. Marked by dedup.Permanent.
 	ErrPoisoned = errors.New("an earlier write failed")
-	// ErrClosed: the Store is closed.
+	// ErrClosed: the Store is closed. Marked by dedup.Permanent.
 	ErrClosed = errors.New("the store is closed")
 )
 
@@ -29,6 +29,8 @@ type DamageError struct {
 	Last     uint64 // of a range of entries, in the report of Repair; else as Sequence
 	Offset   int64  // of the entry in the file, in bytes; -1 if unknown
 	Cause    error
+
+	repaired bool // there is nothing to be done about it any more
 }
 
 func (e *DamageError) Error() string {
@@ -42,7 +44,11 @@ func (e *DamageError) Error() string {
 	if e.Offset >= 0 {
 		where += fmt.Sprintf(" (offset %d)", e.Offset)
 	}
-	return fmt.Sprintf("boltstore: %s%s: %v: %v: restore it from a backup, or repair the store, which drops what cannot be read", e.File, where, ErrCorrupt, e.Cause)
+	what := fmt.Sprintf("boltstore: %s%s: %v: %v", e.File, where, ErrCorrupt, e.Cause)
+	if e.repaired {
+		return what
+	}
+	return what + ": restore the directory from a backup, or run boltstore.Repair on it, or move it away and start with an empty one (older messages then count as stale)"
 }
 
 // Unwrap returns ErrCorrupt and the cause.

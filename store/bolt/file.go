@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -127,6 +128,13 @@ func (f *file) offset(value []byte) int64 {
 	return offset
 }
 
+// pageError is a panic on a damaged page. What the runtime says of it, such as an
+// index that is out of range, tells a user nothing.
+type pageError struct{ error }
+
+func (pageError) Error() string   { return "damaged page" }
+func (e pageError) Unwrap() error { return e.error }
+
 // guarded runs fn and makes an error of what bbolt does on a damaged page: it
 // panics, or reads outside the file.
 func guarded(fn func() error) (err error) {
@@ -135,6 +143,9 @@ func guarded(fn func() error) (err error) {
 		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
 			err = fmt.Errorf("damaged page: %v", r)
+			if fault, ok := r.(runtime.Error); ok {
+				err = pageError{fault}
+			}
 		}
 	}()
 	return fn()
@@ -168,13 +179,27 @@ func listFiles(dir string) (numbers []uint64, unfinished []string, err error) {
 	return numbers, unfinished, nil
 }
 
-// openDB opens one bbolt file. Of a file that is only read nothing is written,
-// and bbolt does not walk its pages in a goroutine of its own, in which a panic
-// could not be recovered.
+// openDB opens one bbolt file that exists, and says what is wrong with it.
 func openDB(path string, readOnly bool, mapBytes int64) (*bolt.DB, error) {
+	db, err := openBolt(path, readOnly, mapBytes)
+	var system *fs.PathError
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("boltstore: %s: %w by another program: close it there", path, ErrInUse)
+	case errors.As(err, &system):
+		return nil, fmt.Errorf("boltstore: %w: let this user read and write it, and look to its disk", err)
+	}
+	return nil, &DamageError{File: path, Offset: -1, Cause: err}
+}
+
+// openBolt opens or creates one bbolt file. Of a file that is only read nothing
+// is written, and bbolt does not walk its pages in a goroutine of its own, in
+// which a panic could not be recovered.
+func openBolt(path string, readOnly bool, mapBytes int64) (db *bolt.DB, err error) {
 	var handle *os.File
-	var db *bolt.DB
-	err := guarded(func() (err error) {
+	err = guarded(func() (err error) {
 		db, err = bolt.Open(path, 0o600, &bolt.Options{
 			Timeout:         openTimeout,
 			NoFreelistSync:  true,
@@ -189,19 +214,10 @@ func openDB(path string, readOnly bool, mapBytes int64) (*bolt.DB, error) {
 		})
 		return err
 	})
-	var system *fs.PathError
-	switch {
-	case err == nil:
-		return db, nil
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("boltstore: %s: %w by another program: close it there", path, ErrInUse)
-	case errors.As(err, &system):
-		return nil, fmt.Errorf("boltstore: %w", err)
-	}
-	if handle != nil {
+	if err != nil && handle != nil {
 		_ = handle.Close() // it is open still if bbolt panicked
 	}
-	return nil, &DamageError{File: path, Offset: -1, Cause: err}
+	return db, err
 }
 
 // openFile opens a file to be read, and reads its first entry.
@@ -335,12 +351,16 @@ func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
 func createFile(dir string, first uint64, st *state, o *Options) (*file, error) {
 	path := filepath.Join(dir, fileName(st.file))
 	tmp := path + tmpSuffix
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("boltstore: %w", err)
+	fail := func(err error) (*file, error) {
+		return nil, fmt.Errorf("boltstore: create %s: %w: free space on its disk, and let this user write to the directory", path, err)
 	}
-	db, err := openDB(tmp, false, o.RollBytes)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail(err)
+	}
+	db, err := openBolt(tmp, false, o.RollBytes)
 	if err != nil {
-		return nil, err
+		_ = os.Remove(tmp)
+		return fail(err)
 	}
 	err = guarded(func() error {
 		return db.Update(func(tx *bolt.Tx) error {
@@ -360,7 +380,7 @@ func createFile(dir string, first uint64, st *state, o *Options) (*file, error) 
 	if err != nil {
 		_ = db.Close()
 		_ = os.Remove(tmp)
-		return nil, fmt.Errorf("boltstore: create %s: %w", path, err)
+		return fail(err)
 	}
 	return newFile(st.file, first, st.time, o.RollAge, path, db), nil
 }

@@ -60,11 +60,11 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 	}
 	// Nothing was written so far. From here on the store is ours.
 	if err := signLock(lock); err != nil {
-		return nil, fmt.Errorf("boltstore: sign %s: %w", lock.Name(), err)
+		return nil, fmt.Errorf("boltstore: write to %s: %w: free space on its disk, or choose another directory", lock.Name(), err)
 	}
 	for _, name := range r.unfinished {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			return nil, fmt.Errorf("boltstore: remove what was never finished: %w", err)
+			return nil, fmt.Errorf("boltstore: remove what was never finished: %w: make the directory writable for this user", err)
 		}
 	}
 	s.clock = newClock(options.Now, r.time)
@@ -79,8 +79,13 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 	return s, nil
 }
 
+var errNoDir = errors.New("boltstore: no directory was given: name that of the store")
+
 // makeDir makes the directory if it is missing.
 func makeDir(dir string) error {
+	if dir == "" {
+		return errNoDir
+	}
 	info, err := os.Stat(dir)
 	switch {
 	case err == nil && !info.IsDir():

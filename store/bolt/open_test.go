@@ -102,17 +102,32 @@ func TestPathsThatCannotBe(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(locked, lockName), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	full := filepath.Join(dir, "full")
+	if err := errors.Join(os.Mkdir(full, 0o700), os.Symlink("/dev/full", filepath.Join(full, lockName))); err != nil {
+		t.Fatal(err)
+	}
 	for name, path := range map[string]string{
 		"a file":         file,
 		"below a file":   filepath.Join(file, "store"),
 		"no right there": "/proc/self/store",
 		"no lock there":  locked,
+		"a full disk":    full,
 	} {
 		_, err := Open(path, nil)
 		if err == nil {
 			t.Fatalf("%s: got no error", name)
 		}
-		oneLine(t, err, path, ": ")
+		oneLine(t, err, path, "choose a")
+	}
+	for name, fn := range map[string]func() error{
+		"Open":   func() error { _, err := Open("", nil); return err },
+		"Repair": func() error { _, err := Repair("", nil); return err },
+	} {
+		if err := fn(); err == nil {
+			t.Errorf("%s without a directory: got no error", name)
+		} else {
+			oneLine(t, err, "no directory was given")
+		}
 	}
 	if _, err := Repair(file, nil); err == nil {
 		t.Error("Repair of a file: got no error")
@@ -346,7 +361,10 @@ func TestDamagedStore(t *testing.T) {
 			if damage.File != path {
 				t.Errorf("got %v, want it to name %s", damage, path)
 			}
-			oneLine(t, err, path, "repair")
+			oneLine(t, err, path, "from a backup", "boltstore.Repair", "empty one")
+			if strings.Contains(err.Error(), "runtime error") {
+				t.Errorf("got error %q, want none of the runtime's words", err)
+			}
 			if after := snapshot(t, dir); after != before {
 				t.Errorf("something was written")
 			}

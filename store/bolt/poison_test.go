@@ -40,8 +40,8 @@ func TestPoisoned(t *testing.T) {
 				t.Fatalf("Apply: got %v, %v, want a reply to each op", replies, err)
 			}
 			for i, reply := range replies {
-				if !errors.Is(reply.Err, ErrPoisoned) || reply.Status != 0 {
-					t.Errorf("reply %d: got %+v, want ErrPoisoned", i, reply)
+				if !errors.Is(reply.Err, ErrPoisoned) || !dedup.IsPermanent(reply.Err) || reply.Status != 0 {
+					t.Errorf("reply %d: got %+v, want ErrPoisoned, permanent", i, reply)
 				}
 			}
 			oneLine(t, replies[0].Err, b.dir)
@@ -63,8 +63,8 @@ func TestPoisoned(t *testing.T) {
 					return last
 				},
 			} {
-				if err := call(); !errors.Is(err, ErrPoisoned) {
-					t.Errorf("%s: got %v, want ErrPoisoned", name, err)
+				if err := call(); !errors.Is(err, ErrPoisoned) || !dedup.IsPermanent(err) {
+					t.Errorf("%s: got %v, want ErrPoisoned, permanent", name, err)
 				}
 			}
 			if got := strings.Count(log.String(), "\n"); got != 1 || !strings.Contains(log.String(), errDisk.Error()) {
@@ -90,9 +90,10 @@ func TestRollFails(t *testing.T) {
 	b.clock.advance(2 * day)
 	b.Store.dir = "/proc/self/none"
 	replies, err := b.Apply(t.Context(), []dedup.Op{claim1(key("new", 0), 1)})
-	if err == nil || replies != nil || errors.Is(err, ErrPoisoned) {
-		t.Errorf("got %v, %v, want an error of Apply itself", replies, err)
+	if err == nil || replies != nil || errors.Is(err, ErrPoisoned) || dedup.IsPermanent(err) {
+		t.Errorf("got %v, %v, want an error of Apply itself that may pass", replies, err)
 	}
+	oneLine(t, err, fileName(2), "free space")
 	b.Store.dir = dir
 	b.want(claim1(key("new", 0), 1), dedup.StatusGranted)
 }
@@ -113,8 +114,8 @@ func TestClosed(t *testing.T) {
 	<-b.stop
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := b.Apply(ended, []dedup.Op{claim1(key("k", 2), 1)}); !errors.Is(err, context.Canceled) {
-		t.Errorf("Apply under an ended context: got %v, want context.Canceled", err)
+	if _, err := b.Apply(ended, []dedup.Op{claim1(key("k", 2), 1)}); !errors.Is(err, context.Canceled) || dedup.IsPermanent(err) {
+		t.Errorf("Apply under an ended context: got %v, want context.Canceled, not permanent", err)
 	}
 	b.commit = (*bolt.Tx).Commit // of Close
 	close(commit)
@@ -124,11 +125,11 @@ func TestClosed(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Errorf("Close: got %v", err)
 	}
-	if _, err := b.Apply(t.Context(), []dedup.Op{claim1(key("k", 2), 1)}); !errors.Is(err, ErrClosed) {
-		t.Errorf("Apply: got %v, want ErrClosed", err)
+	if _, err := b.Apply(t.Context(), []dedup.Op{claim1(key("k", 2), 1)}); !errors.Is(err, ErrClosed) || !dedup.IsPermanent(err) {
+		t.Errorf("Apply: got %v, want ErrClosed, permanent", err)
 	}
-	if _, err := b.Apply(t.Context(), []dedup.Op{extend1(key("k", 0), 1)}); !errors.Is(err, ErrClosed) {
-		t.Errorf("extend: got %v, want ErrClosed", err)
+	if _, err := b.Apply(t.Context(), []dedup.Op{extend1(key("k", 0), 1)}); !errors.Is(err, ErrClosed) || !dedup.IsPermanent(err) {
+		t.Errorf("extend: got %v, want ErrClosed, permanent", err)
 	}
 	if _, err := b.Lookup(t.Context(), key("k", 0)); !errors.Is(err, ErrClosed) {
 		t.Errorf("Lookup: got %v, want ErrClosed", err)

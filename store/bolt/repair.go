@@ -37,6 +37,9 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 	if err != nil {
 		return Report{}, err
 	}
+	if dir == "" {
+		return Report{}, errNoDir
+	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return Report{}, fmt.Errorf("boltstore: %s is not a directory: name that of the store", dir)
 	}
@@ -282,6 +285,9 @@ func (r *repair) write() (report Report, err error) {
 		}
 	}()
 	report = Report{Lost: r.lost, Since: now}
+	for _, d := range r.lost {
+		d.repaired = true
+	}
 	if report.Kept, err = s.copyFrom(r.files, r.newest); err != nil {
 		return Report{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +46,11 @@ func TestRepair(t *testing.T) {
 	if len(report.Lost) != 2 || report.Lost[0].Sequence != lost-100 || report.Lost[0].File != path || report.Lost[0].Offset <= 0 ||
 		report.Lost[1].Sequence != lost-1 || report.Lost[1].Last != lost {
 		t.Errorf("lost: got %v, want entries %d, and %d to %d of %s", report.Lost, lost-100, lost-1, lost, path)
+	}
+	for _, d := range report.Lost {
+		if oneLine(t, d, path); strings.Contains(d.Error(), "boltstore.Repair") || strings.Contains(d.Error(), "restore") {
+			t.Errorf("lost: got %q, which advises what was just done", d)
+		}
 	}
 	if want := 300 + 298 + 4; report.Kept != want || !report.Since.Equal(b.clock.Now()) {
 		t.Errorf("got %d records since %v, want %d since %v", report.Kept, report.Since, want, b.clock.Now())
@@ -147,7 +153,9 @@ func TestRandomDamage(t *testing.T) {
 				t.Errorf("damage %d, %s: it opens with %d of 900 records", i, what, n)
 			}
 		case errors.Is(err, ErrCorrupt):
-			oneLine(t, err, path)
+			if oneLine(t, err, path); strings.Contains(err.Error(), "runtime error") {
+				t.Errorf("damage %d, %s: got %q, want none of the runtime's words", i, what, err)
+			}
 			if _, err := Repair(dir, &b.opts); err != nil {
 				t.Fatalf("damage %d, %s: Repair: %v", i, what, err)
 			}

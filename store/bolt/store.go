@@ -189,7 +189,7 @@ func (s *Store) endWrite() {
 
 // poison makes the store refuse all further work because of cause.
 func (s *Store) poison(cause error) error {
-	err := fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", s.dir, ErrPoisoned, cause)
+	err := dedup.Permanent(fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", s.dir, ErrPoisoned, cause))
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -266,7 +266,7 @@ func (s *Store) Close() (err error) {
 		}
 		s.mu.Lock()
 		if s.err == nil {
-			s.err = fmt.Errorf("boltstore: %s: %w", s.dir, ErrClosed)
+			s.err = dedup.Permanent(fmt.Errorf("boltstore: %s: %w: open it again", s.dir, ErrClosed))
 		}
 		files := s.files
 		s.files = nil
