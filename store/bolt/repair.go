@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -14,21 +15,30 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// An entry takes no fewer bytes in a file.
-const minEntry = headLen + crcLen
+const (
+	// An entry takes no fewer bytes in a file.
+	minEntry = headLen + crcLen
+	// lostSource is the source of records whose own is lost.
+	lostSource = "?"
+)
 
 // Report says what Repair did.
 type Report struct {
-	Lost  []*DamageError // what could not be read, in the order of the log; none: nothing was done
-	Kept  int            // records that live on
-	Since time.Time      // what the store vouches for now
+	Lost []*DamageError // what could not be read, in the order of the log; none: nothing was done
+	Kept int            // records that live on
+	// Unnamed is how many of those have a First whose Source is "?": its name was
+	// among what could not be read, now or in an earlier repair. They work as
+	// before; that Source is for people.
+	Unnamed int
+	Since   time.Time // what the store vouches for now
 }
 
 // Repair makes a store whole whose Open fails with ErrCorrupt: it writes the
 // newest readable record of each key into new files, and removes the old ones.
 // What cannot be read is dropped and reported. As nobody knows which keys that
 // concerns, the store vouches from now on only: older messages without a record
-// are Stale. A key whose last entry was lost goes back to the one before.
+// are Stale. A key whose last entry was lost goes back to the one before. Names of
+// sources stand apart from the records in a file: those of a lost one are kept.
 //
 // The store must not be open. Copy the directory first: what is dropped cannot
 // be got back. A Repair that was interrupted can be run again.
@@ -129,6 +139,7 @@ func (r *repair) read() (err error) {
 			r.lose(&DamageError{File: f.path, Offset: -1, Cause: err})
 		}
 		r.observe(st)
+		f.sources.Store(&lostSources)
 		r.last, err = walk(f, func(seq uint64, value []byte) error { return r.take(f, seq, value) })
 		if err != nil {
 			return err
@@ -136,6 +147,9 @@ func (r *repair) read() (err error) {
 	}
 	return nil
 }
+
+// lostSources are the sources of a file before any name in it was read.
+var lostSources = slices.Repeat([]string{lostSource}, maxSources)
 
 // observe takes over what a state entry says. A later one replaces it, but time
 // and token never fall.
@@ -288,7 +302,7 @@ func (r *repair) write() (report Report, err error) {
 	for _, d := range r.lost {
 		d.repaired = true
 	}
-	if report.Kept, err = s.copyFrom(r.files, r.newest); err != nil {
+	if report.Kept, report.Unnamed, err = s.copyFrom(r.files, r.newest); err != nil {
 		return Report{}, err
 	}
 	for _, n := range r.numbers {
@@ -303,8 +317,8 @@ func (r *repair) write() (report Report, err error) {
 }
 
 // copyFrom appends the records that are the newest of their keys and have not
-// expired, and returns how many.
-func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n int, err error) {
+// expired, and returns how many, and how many of them without their source.
+func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n, unnamed int, err error) {
 	b := s.newBatch()
 	defer b.end()
 	for _, f := range files {
@@ -316,6 +330,9 @@ func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n int, er
 			e.record.Result = bytes.Clone(e.record.Result)
 			b.add(e.id, standing{record: e.record, seq: seq}).rewrite()
 			n++
+			if e.record.First.Source == lostSource {
+				unnamed++
+			}
 			if len(b.changes) < dedup.MaxBatch {
 				return nil
 			}
@@ -325,8 +342,8 @@ func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n int, er
 			return err
 		})
 		if err != nil {
-			return n, err
+			return n, unnamed, err
 		}
 	}
-	return n, b.write()
+	return n, unnamed, b.write()
 }

@@ -85,6 +85,44 @@ func TestRepair(t *testing.T) {
 	b.open()
 }
 
+// A source's name is one entry for many records, which are worth more than it.
+func TestRepairOfALostSource(t *testing.T) {
+	b := newBench(t, Options{RollBytes: 1 << 20})
+	payments := complete1(key("payments", 0), 1, day)
+	payments.Position.Source = "payments"
+	b.fill("orders", 300, day)
+	b.apply(payments)
+	dir := b.copy()
+	path := filepath.Join(dir, fileName(1))
+	const source = 3 // after what the store says of itself, twice
+	rewrite(t, path, source, func(v []byte) []byte {
+		if kind(v[1]) != kindSource {
+			t.Fatalf("entry %d: got kind %d, want a source", source, v[1])
+		}
+		v[4] ^= 1
+		return v
+	})
+	closeStore(t, b.Store)
+	b.dir = dir
+	report, err := Repair(dir, &b.opts)
+	if err != nil || len(report.Lost) != 1 || report.Lost[0].Sequence != source || report.Lost[0].Last != source || report.Kept != 301 || report.Unnamed != 300 {
+		t.Errorf("got %+v, %v, want entry %d lost, 301 records kept, 300 of them unnamed", report, err, source)
+	}
+	b.open()
+	for _, key := range []dedup.ID{key("orders", 0), key("orders", 299)} {
+		if r := b.lookup(key, dedup.StateDone); r.First != unnamed || string(r.Result) != "result" {
+			t.Errorf("a record without its source: got %+v, want the result, first seen at %v", r, unnamed)
+		}
+	}
+	if r := b.lookup(payments.ID, dedup.StateDone); r.First != payments.Position {
+		t.Errorf("a record with another source: got first seen at %v, want %v", r.First, payments.Position)
+	}
+	b.fill("orders", 1, day)
+	b.want(claim1(key("orders", 0), 2), dedup.StatusDone)
+	b.crash()
+	b.want(claim1(key("orders", 299), 2), dedup.StatusDone)
+}
+
 // Whatever is left of a repair that was interrupted, it can be run again.
 func TestRepairInterrupted(t *testing.T) {
 	for _, removed := range []int{0, 1, 2, 3} {
@@ -201,6 +239,9 @@ func damageFile(t *testing.T, rng *rand.Rand, path string) string {
 	return what
 }
 
+// unnamed is position after the repair of a file whose names are lost.
+var unnamed = dedup.Position{Source: "?", Partition: position.Partition, Offset: position.Offset}
+
 // countRight counts the records of threeFiles, and wants no others.
 func countRight(t *testing.T, s *Store) (n int) {
 	t.Helper()
@@ -214,7 +255,7 @@ func countRight(t *testing.T, s *Store) (n int) {
 		if err != nil {
 			t.Fatalf("Records: %v", err)
 		}
-		if !known[r.ID] || r.State != dedup.StateDone || string(r.Result) != "result" || r.First != position || r.Token != 1 {
+		if !known[r.ID] || r.State != dedup.StateDone || string(r.Result) != "result" || r.First != position && r.First != unnamed || r.Token != 1 {
 			t.Errorf("got record %+v, which nobody wrote", r)
 		}
 		n++
