@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,12 @@ func isHop(args []string) bool {
 func runHop(ctx context.Context, args []string, stderr io.Writer) int {
 	h := &hop{name: args[0], brokers: strings.Split(args[1], ","), world: args[3]}
 	h.logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the process that started this one is gone
+		stop()
+	}()
 	if err := h.run(ctx, args[2], args[4]); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", h.name, err)
 		return 1

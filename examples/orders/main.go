@@ -19,7 +19,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -107,7 +109,7 @@ func flow(ctx context.Context, orders int, seed uint64, stdout io.Writer) (r rep
 	if err != nil {
 		return r, err
 	}
-	w, err := startWorld()
+	w, err := startWorld(map[string]int{inventory: orders / 2, carrier: orders / 4})
 	if err != nil {
 		return r, err
 	}
@@ -118,48 +120,42 @@ func flow(ctx context.Context, orders int, seed uint64, stdout io.Writer) (r rep
 	if err := kafka.Produce(ctx, false, published...); err != nil {
 		return r, err
 	}
-	hops := map[string]*process{}
-	for name, killAt := range map[string]int{inventory: orders / 2, carrier: orders / 4} {
-		p := &process{args: []string{name, strings.Join(kafka.Addrs(), ","), nats.URL(), w.url(), dir + "/" + name}}
-		defer p.kill()
-		hops[name] = p
-		w.killAt(name, killAt, func() {
-			p.kill()
-			fmt.Fprintf(stdout, "killed %s right after its effect number %d\n", name, killAt)
+	ctx, stop := context.WithCancelCause(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop(nil)
+	failed := make(chan error, 2)
+	for _, hop := range []string{inventory, carrier} {
+		running.Go(func() {
+			if err := supervise(ctx, w, hop, strings.Join(kafka.Addrs(), ","), nats.URL(), w.url, filepath.Join(dir, hop)); err != nil {
+				failed <- err
+				stop(err)
+			}
 		})
 	}
-	for _, p := range hops {
-		if err := p.start(); err != nil {
+	for _, hop := range []string{carrier, inventory} {
+		if err := until(ctx, hop+" to be killed", func() bool { return w.killed(hop) }); err != nil {
 			return r, err
 		}
+		fmt.Fprintf(stdout, "killed %s between an effect and its record\n", hop)
 	}
-	err = until(ctx, time.Minute, "both hops to be done", func() (bool, error) {
-		for name, p := range hops {
-			switch {
-			case !p.exited():
-			case p.starts == 1 && w.killed(name):
-				if err := p.start(); err != nil {
-					return false, err
-				}
-			default:
-				return false, fmt.Errorf("%s ended by itself: %w", name, p.failure())
-			}
-		}
-		if !w.killed(inventory) || !w.killed(carrier) || !kafka.AllCommitted(inventory, ordersTopic) {
-			return false, nil
-		}
-		info, err := consumer.Info(ctx)
-		return err == nil && info.NumPending == 0 && info.NumAckPending == 0, err
-	})
-	if err != nil {
+	if err := until(ctx, inventory+" to commit everything", func() bool { return kafka.AllCommitted(inventory, ordersTopic) }); err != nil {
 		return r, err
 	}
-	for _, p := range hops {
-		if err := p.stop(); err != nil {
-			return r, err
-		}
+	if err := until(ctx, carrier+" to acknowledge everything", func() bool {
+		info, err := consumer.Info(ctx)
+		return err == nil && info.NumPending == 0 && info.NumAckPending == 0
+	}); err != nil {
+		return r, err
 	}
-	return w.report(orders, len(published)), nil
+	stop(nil)
+	running.Wait()
+	select {
+	case err := <-failed:
+		return r, err
+	default:
+	}
+	return report{orders, len(published), count(orders, w.effects(inventory)), count(orders, w.effects(carrier))}, nil
 }
 
 // createStream creates what lies between the hops.
@@ -206,15 +202,13 @@ func traffic(orders int, seed uint64) (records []*kgo.Record) {
 
 func orderKey(i int) string { return fmt.Sprintf("order-%06d", i) }
 
-// until polls for a condition.
-func until(ctx context.Context, limit time.Duration, what string, condition func() (bool, error)) error {
+// until polls for a condition, for a minute at most.
+func until(ctx context.Context, what string, condition func() bool) error {
+	const limit = time.Minute
 	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if ok, err := condition(); ok || err != nil {
-			return err
-		}
+	for !condition() {
 		select {
 		case <-tick.C:
 		case <-deadline:
@@ -223,4 +217,5 @@ func until(ctx context.Context, limit time.Duration, what string, condition func
 			return context.Cause(ctx)
 		}
 	}
+	return nil
 }

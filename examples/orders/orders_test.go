@@ -43,24 +43,24 @@ func TestOrders(t *testing.T) {
 
 // The account must show what it is there to show.
 func TestCount(t *testing.T) {
-	good := []note{{order: orderKey(0)}, {order: orderKey(1)}, {orderKey(2), true}}
-	with := func(n note) []note { return append(good[:len(good):len(good)], n) }
+	good := []effect{{order: orderKey(0)}, {order: orderKey(1)}, {orderKey(2), true}}
+	with := func(e effect) []effect { return append(good[:len(good):len(good)], e) }
 	for name, c := range map[string]struct {
-		log  []note
-		want tally
+		effects []effect
+		want    tally
 	}{
 		"as it should be": {good, tally{effects: 3}},
 		"one lost":        {good[1:], tally{effects: 2, lost: 1}},
 		"one repeated":    {with(good[0]), tally{effects: 4, repeats: 1, unflagged: 1}},
-		"one flagged":     {with(note{orderKey(0), true}), tally{effects: 4, repeats: 1}},
-		"one unknown":     {with(note{order: orderKey(3)}), tally{effects: 4, unknown: 1}},
+		"one flagged":     {with(effect{orderKey(0), true}), tally{effects: 4, repeats: 1}},
+		"one unknown":     {with(effect{order: orderKey(3)}), tally{effects: 4, unknown: 1}},
 	} {
-		got := count(3, c.log)
+		got := count(3, c.effects)
 		if got != c.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
 		bad := c.want.lost+c.want.unflagged+c.want.unknown > 0
-		if r := (report{hops: [2]tally{{}, got}}); r.ok() == bad {
+		if r := (report{bookings: got}); r.ok() == bad {
 			t.Errorf("%s: got ok %t", name, r.ok())
 		}
 	}

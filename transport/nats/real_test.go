@@ -105,7 +105,7 @@ func testCrash(t *testing.T, consume func(context.Context, *Consumer, *dedup.Ded
 		published <- err
 	}()
 	eventually(t, "the handlers at the gate", func() bool { return j.seen() >= gate })
-	if s.crash == nil {
+	if len(s.crash) == 0 {
 		t.Log("NATS_CRASH is not set: the server is not killed")
 	} else {
 		crashed := make(chan error, 1)
@@ -198,7 +198,7 @@ func publishAll(ctx context.Context, sink *Sink, ms []*dedup.Message) (again int
 // that has the consumer c.
 type realServer struct {
 	url    string
-	crash  []string // kills the server and starts it again; nil: it stays
+	crash  []string // kills the server and starts it again; empty: it stays
 	stream string   // and the prefix of its subjects
 	js     jetstream.JetStream
 }
