@@ -24,7 +24,7 @@ func supervise(ctx context.Context, w *world, args ...string) error {
 		cmd := exec.CommandContext(ctx, self, args...)
 		cmd.Stderr = &stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.WaitDelay = 20 * time.Second // then SIGKILL
+		cmd.WaitDelay = 20 * time.Second           // then SIGKILL
 		if _, err := cmd.StdinPipe(); err != nil { // it ends with this process
 			return err
 		}
