@@ -136,7 +136,8 @@ func (h *hop) book(ctx context.Context, d *dedup.Deduplicator) error {
 // told, twice if it is told twice; one that refuses an id it has seen would make
 // the effect exactly once.
 func (h *hop) effect(ctx context.Context, m *dedup.Message) error {
-	query := url.Values{"order": {string(m.Claim.Key)}}
+	order, _ := m.Headers.Get(dedup.HeaderIdempotencyKey)
+	query := url.Values{"order": {string(order)}}
 	if m.Claim.Ambiguous {
 		query.Set("ambiguous", "true")
 	}
