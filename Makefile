@@ -1,10 +1,11 @@
-# Every target runs on a machine with Go and make; only test-real needs more (see scripts/kafka.sh).
+# Every target runs on a machine with Go and make; only test-real needs more (see scripts/kafka.sh and scripts/nats.sh).
 .POSIX:
 .SUFFIXES:
 
 # The one place that names the versions of what is not in go.mod.
 GOLANGCI_LINT_VERSION = v2.15.0
 KAFKA_VERSIONS = 3.9.2 4.0.0 4.4.0
+NATS_VERSION = 2.15.2
 
 # How long make fuzz stays with each target.
 FUZZTIME = 10s
@@ -25,7 +26,7 @@ test: ## all tests that need nothing but Go, under the race detector; budget 5 m
 	@scripts/budget.sh test 5 go test -race -count=1 -timeout 5m ./...
 
 test-real: ## tests against real servers, started on loopback and stopped again; budget 15 minutes
-	@scripts/budget.sh test-real 15 scripts/test-real.sh $(KAFKA_VERSIONS)
+	@scripts/budget.sh test-real 15 scripts/test-real.sh kafka $(KAFKA_VERSIONS) nats $(NATS_VERSION)
 
 lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml; the first run compiles it
 	@scripts/budget.sh lint 5 $(GOLANGCI_LINT) run ./...

@@ -1,51 +1,83 @@
 #!/usr/bin/env bash
-# scripts/test-real.sh KAFKA_VERSION...
-# Runs the tests with build tag real against each version of Apache Kafka in turn: start, test, stop, also
-# when a test fails or the run is interrupted. With KAFKA_BROKERS set it starts nothing and tests those.
-# A server that this machine cannot run fails the run when CI=true and is listed at the end otherwise.
+# scripts/test-real.sh [kafka VERSION...] [nats VERSION...]
+# Runs the tests with build tag real against each version of each server in turn: start, test, stop, also
+# when a test fails or the run is interrupted. With KAFKA_BROKERS set, or NATS_URL, it starts no server of
+# that kind and tests those. A server that this machine cannot run fails the run when CI=true and is listed
+# at the end otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly kafka_packages=(./transport/kafka)
-readonly unavailable=69 # exit code of scripts/kafka.sh
-running=""
+readonly nats_packages=(./transport/nats)
+readonly unavailable=69 # exit code of scripts/kafka.sh and scripts/nats.sh
+running=()              # the command that stops it
 missing=()
 
 cleanup() {
-  [[ -z $running ]] || scripts/kafka.sh stop "$running"
+  [[ ${#running[@]} -eq 0 ]] || "${running[@]}"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-test_kafka() {
-  go test -race -count=1 -timeout 5m -tags real -run '^TestReal' -v "${kafka_packages[@]}"
+go_test() { # go_test PACKAGE...
+  go test -race -count=1 -timeout 5m -tags real -run '^TestReal' -v "$@"
 }
 
-if [[ -n ${KAFKA_BROKERS:-} ]]; then
-  echo "test-real: Kafka at $KAFKA_BROKERS"
-  test_kafka
-  exit
-fi
-
-for version in "$@"; do
-  echo "test-real: Kafka $version"
-  running=$version
-  code=0
-  brokers=$(scripts/kafka.sh start "$version") || code=$?
+# start_server runs a script's start and sets address to the last word of it; it fails if the machine lacks
+# what the server needs, and that may be.
+start_server() { # start_server NAME COMMAND...
+  local name=$1 code=0
+  shift
+  address=$("$@") || code=$?
   if [[ $code -eq $unavailable && ${CI:-} != true ]]; then
-    missing+=("Kafka $version")
-    running=""
-    continue
+    missing+=("$name")
+    running=()
+    return 1
   fi
   [[ $code -eq 0 ]] || exit "$code"
-  KAFKA_BROKERS=$brokers test_kafka || {
-    code=$?
-    echo "test-real: FAILED on Kafka $version; broker logs in .cache/kafka/run/$version" >&2
-    exit "$code"
-  }
-  scripts/kafka.sh stop "$version"
-  running=""
+}
+
+failed() { # failed CODE NAME LOGS
+  echo "test-real: FAILED on $2; logs in $3" >&2
+  exit "$1"
+}
+
+test_kafka() { # test_kafka VERSION
+  echo "test-real: Kafka $1"
+  running=(scripts/kafka.sh stop "$1")
+  start_server "Kafka $1" scripts/kafka.sh start "$1" || return 0
+  KAFKA_BROKERS=$address go_test "${kafka_packages[@]}" || failed $? "Kafka $1" ".cache/kafka/run/$1"
+  "${running[@]}"
+  running=()
+}
+
+test_nats() { # test_nats VERSION
+  echo "test-real: nats-server $1"
+  running=(scripts/nats.sh stop)
+  start_server "nats-server $1" scripts/nats.sh start "$1" || return 0
+  NATS_URL=$address NATS_CRASH="$PWD/scripts/nats.sh crash" go_test "${nats_packages[@]}" ||
+    failed $? "nats-server $1" .cache/nats/run
+  "${running[@]}"
+  running=()
+}
+
+kind="" own=""
+for word in "$@"; do
+  case $word in
+  kafka)
+    kind=kafka own=${KAFKA_BROKERS:-}
+    [[ -z $own ]] || { echo "test-real: Kafka at $own" && go_test "${kafka_packages[@]}"; }
+    ;;
+  nats)
+    kind=nats own=${NATS_URL:-}
+    [[ -z $own ]] || { echo "test-real: NATS at $own" && go_test "${nats_packages[@]}"; }
+    ;;
+  *)
+    [[ -n $kind ]] || { echo "test-real: version $word of what? kafka or nats comes first" >&2 && exit 2; }
+    [[ -n $own ]] || "test_$kind" "$word"
+    ;;
+  esac
 done
 
 for server in "${missing[@]}"; do

@@ -1,0 +1,275 @@
+//go:build real
+
+package natstransport
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
+)
+
+const (
+	realMessages   = 10_000
+	realDuplicates = realMessages / 5
+	realUnique     = realMessages - realDuplicates
+)
+
+// TestRealCrash publishes with Sink and consumes with two members, of which one
+// leaves in the middle, while 20 % of the messages are duplicates. Then the server
+// is killed and started again while the other's handlers run and Sink publishes:
+// every message is handled once, and everything is acknowledged.
+func TestRealCrash(t *testing.T) {
+	for name, consume := range map[string]func(context.Context, *Consumer, *dedup.Deduplicator, dedup.Handler) error{
+		"Run": func(ctx context.Context, c *Consumer, d *dedup.Deduplicator, h dedup.Handler) error {
+			return c.Run(ctx, d, h)
+		},
+		"RunBatch": func(ctx context.Context, c *Consumer, d *dedup.Deduplicator, h dedup.Handler) error {
+			return c.RunBatch(ctx, d, func(ctx context.Context, ms []*dedup.Message) []dedup.Answer {
+				answers := make([]dedup.Answer, len(ms))
+				for i, m := range ms {
+					answers[i].Result, answers[i].Err = h(ctx, m)
+				}
+				return answers
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testCrash(t, consume) })
+	}
+}
+
+func testCrash(t *testing.T, consume func(context.Context, *Consumer, *dedup.Deduplicator, dedup.Handler) error) {
+	s := newRealServer(t)
+	sink, err := NewSink(s.connect(t), s.stream+".new", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	store := memstore.New(&memstore.Options{VouchFrom: time.Now().Add(-time.Hour)}) // so that nothing is Stale
+	j := newJournal()
+	// The handlers stand still from there on, so that the crash finds them running.
+	gate, release := realUnique*6/10, make(chan struct{})
+	handle := func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+		if j.seen() >= gate {
+			select {
+			case <-release:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return j.handle(ctx, m)
+	}
+	member := func(opts ...nats.Option) *run {
+		c, err := NewConsumer(s.connect(t, opts...), s.stream, "c", &Config{Logger: testLogger(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+		d := newDeduplicatorOver(t, store, nil)
+		return start(t, func(ctx context.Context) error { return consume(ctx, c, d, handle) })
+	}
+
+	orders := newOrders()
+	first := member()
+	lost := make(chan struct{})
+	second := member(nats.DisconnectErrHandler(func() func(*nats.Conn, error) {
+		once := sync.OnceFunc(func() { close(lost) })
+		return func(*nats.Conn, error) { once() }
+	}()))
+	if _, err := publishAll(t.Context(), sink, orders[:realMessages/2]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "some handled", func() bool { return j.seen() > realUnique/4 })
+	if err := first.stop(); err != nil {
+		t.Errorf("first member: %v", err)
+	}
+
+	published := make(chan error, 1)
+	go func() {
+		again, err := publishAll(t.Context(), sink, orders[realMessages/2:])
+		t.Logf("%d messages were not confirmed and published again", again)
+		published <- err
+	}()
+	eventually(t, "the handlers at the gate", func() bool { return j.seen() >= gate })
+	if len(s.crash) == 0 {
+		t.Log("NATS_CRASH is not set: the server is not killed")
+	} else {
+		crashed := make(chan error, 1)
+		go func() {
+			out, err := exec.Command(s.crash[0], s.crash[1:]...).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("NATS_CRASH: %w: %s", err, out)
+			}
+			crashed <- err
+		}()
+		select {
+		case <-lost: // handlers finish while there is nobody to acknowledge to
+		case <-time.After(30 * time.Second):
+			t.Error("the second member did not lose its connection within 30s")
+		}
+		defer func() {
+			if err := <-crashed; err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	close(release)
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	s.acknowledged(t)
+	if err := second.stop(); err != nil {
+		t.Errorf("second member: %v", err)
+	}
+	j.check(t, realUnique)
+	if len(j.flagged) > 0 {
+		t.Errorf("%d runs were Ambiguous, want none: no member died", len(j.flagged))
+	}
+}
+
+// newOrders returns the messages to publish: one in five is a copy of an earlier
+// one, as often near as far away.
+func newOrders() []*dedup.Message {
+	random := mathrand.New(mathrand.NewPCG(1, 2))
+	var unique, all []*dedup.Message
+	for len(all) < realMessages {
+		left, copies := realMessages-len(all), realDuplicates-(len(all)-len(unique))
+		if len(unique) > 0 && random.IntN(left) < copies {
+			span := len(unique)
+			if random.IntN(2) == 0 {
+				span = min(span, 10)
+			}
+			all = append(all, unique[len(unique)-1-random.IntN(span)])
+			continue
+		}
+		id := fmt.Sprintf("order-%d", len(unique))
+		m := &dedup.Message{Value: []byte(id)}
+		m.Headers.SetKey(dedup.Key(id))
+		unique, all = append(unique, m), append(all, m)
+	}
+	return all
+}
+
+// publishAll publishes as a producer does: what is not confirmed, again, until it is.
+// It returns how many times it did that for a message.
+func publishAll(ctx context.Context, sink *Sink, ms []*dedup.Message) (again int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for len(ms) > 0 {
+		n := min(len(ms), 100)
+		var left []*dedup.Message
+		for i, err := range sink.Publish(ctx, ms[:n]) {
+			if dedup.IsPermanent(err) {
+				return again, err
+			}
+			if err != nil {
+				left = append(left, ms[i])
+			}
+		}
+		again += len(left)
+		ms = append(left, ms[n:]...)
+		if len(left) == 0 {
+			continue
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return again, fmt.Errorf("%d messages are not confirmed: %w", len(ms), ctx.Err())
+		}
+	}
+	return again, nil
+}
+
+// realServer is the server that the environment names, with a stream of its own
+// that has the consumer c.
+type realServer struct {
+	url    string
+	crash  []string // kills the server and starts it again; empty: it stays
+	stream string   // and the prefix of its subjects
+	js     jetstream.JetStream
+}
+
+func newRealServer(t *testing.T) *realServer {
+	t.Helper()
+	s := &realServer{url: os.Getenv("NATS_URL"), crash: strings.Fields(os.Getenv("NATS_CRASH")), stream: "orders-" + rand.Text()}
+	if s.url == "" {
+		const missing = "NATS_URL is not set: run make test-real, or set it to nats://HOST:PORT of your own"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	s.js = s.connect(t)
+	if _, err := s.js.CreateStream(deadline(t), jetstream.StreamConfig{Name: s.stream, Subjects: []string{s.stream + ".>"}, Storage: jetstream.FileStorage}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := s.js.DeleteStream(ctx, s.stream); err != nil {
+			t.Errorf("delete stream %s: %v", s.stream, err)
+		}
+	})
+	if _, err := s.js.CreateConsumer(deadline(t), s.stream, jetstream.ConsumerConfig{
+		Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second, MaxDeliver: -1,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *realServer) connect(t *testing.T, opts ...nats.Option) jetstream.JetStream {
+	t.Helper()
+	conn, err := nats.Connect(s.url, append(opts, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// acknowledged waits until every message of the stream is acknowledged.
+func (s *realServer) acknowledged(t *testing.T) {
+	t.Helper()
+	ctx := deadline(t)
+	var state string
+	defer func() {
+		if t.Failed() {
+			t.Log(state)
+		}
+	}()
+	eventually(t, "everything acknowledged", func() bool {
+		stream, err := s.js.Stream(ctx, s.stream)
+		if err != nil {
+			state = err.Error()
+			return false
+		}
+		c, err := stream.Consumer(ctx, "c")
+		if err != nil {
+			state = err.Error()
+			return false
+		}
+		messages, i := stream.CachedInfo().State, c.CachedInfo()
+		state = fmt.Sprintf("the stream has %d messages to %d; %d to be delivered, %d to be acknowledged, all acknowledged to %d",
+			messages.Msgs, messages.LastSeq, i.NumPending, i.NumAckPending, i.AckFloor.Stream)
+		return messages.Msgs >= realMessages && i.NumPending == 0 && i.NumAckPending == 0 && i.AckFloor.Stream == messages.LastSeq
+	})
+}
