@@ -132,9 +132,14 @@ func info(t *testing.T, js jetstream.JetStream) *jetstream.ConsumerInfo {
 // answer.
 func answered(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
+	s, err := js.Stream(deadline(t), "S")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := s.CachedInfo().State.LastSeq // the consumer hears of it a moment later
 	eventually(t, "everything delivered and answered", func() bool {
 		i := info(t, js)
-		return i.NumPending == 0 && i.NumAckPending == 0
+		return i.NumPending == 0 && i.NumAckPending == 0 && i.AckFloor.Stream >= last
 	})
 }
 
@@ -244,12 +249,6 @@ func (j *journal) seen() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.runs)
-}
-
-func (j *journal) of(value string) int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.runs[value]
 }
 
 // check wants each of n messages once.

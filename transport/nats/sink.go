@@ -61,13 +61,11 @@ type Sink struct {
 // shortWindow is JetStream's default duplicate window.
 const shortWindow = 2 * time.Minute
 
-var (
-	// ErrDuplicate: the stream took a dead letter for a duplicate and did not store
-	// it.
-	ErrDuplicate = errors.New("the stream took it for a duplicate and did not store it")
+// ErrDuplicate is what becomes of a dead letter that the stream took for a duplicate
+// and did not store.
+var ErrDuplicate = errors.New("the stream took it for a duplicate and did not store it")
 
-	errSinkClosed = errors.New("natstransport: the sink is closed")
-)
+var errSinkClosed = errors.New("natstransport: the sink is closed")
 
 // NewSink makes a Sink that publishes to the subject; with an empty subject, each
 // message to its own Topic. It does not ask the server: see Check. The connection

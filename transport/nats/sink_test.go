@@ -216,7 +216,7 @@ func TestSinkErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer odd.Unsubscribe()
+	t.Cleanup(func() { _ = odd.Unsubscribe() })
 	plain := &dedup.Message{Value: []byte("v")}
 	with := func(key, value string) *dedup.Message {
 		return &dedup.Message{Headers: dedup.Headers{{Key: key, Value: []byte(value)}}}

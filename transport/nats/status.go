@@ -24,9 +24,6 @@ func (s *status) bad(what string, err error) {
 }
 
 func (s *status) good() {
-	if !s.failing.Load() {
-		return // for each message: no lock
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failing.Swap(false) {
