@@ -60,7 +60,7 @@ func (s *session) newBinding(info *jetstream.ConsumerInfo) (*binding, error) {
 		drained: make(chan struct{}),
 		over:    make(chan struct{}),
 	}
-	b.puller = newPuller(s, info.Config)
+	b.puller = newPuller(s, info.Config, b.well)
 	sub, err := s.conn.Subscribe(b.puller.inbox+".*", b.receive)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func (b *binding) receive(m *nats.Msg) {
 		b.puller.complain(errRestarted)
 	}
 	b.sequence = sequence
-	b.status.good()
+	b.well()
 	b.hand.take(d)
 	select {
 	case b.queue <- d:
@@ -204,6 +204,15 @@ func (b *binding) current() state {
 }
 
 func (b *binding) orphaned() bool { return b.current() == orphan }
+
+// well is called whenever the server shows that all is well. What was on its way
+// when the connection broke does not count.
+func (b *binding) well() {
+	b.status.progress()
+	if b.status.failing.Load() && b.current() == holds {
+		b.status.good()
+	}
+}
 
 // suspend holds answers back: where a consumer was deleted and created anew, the
 // answer to a message of the old one would hit another message.

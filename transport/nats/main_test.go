@@ -2,6 +2,7 @@ package natstransport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -79,9 +80,15 @@ func deadline(t *testing.T) context.Context {
 // newStream creates the stream S of the subjects s.>, with the consumer c.
 func newStream(t *testing.T, js jetstream.JetStream, change func(*jetstream.ConsumerConfig)) {
 	t.Helper()
-	if _, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Storage: jetstream.FileStorage}); err != nil {
-		t.Fatal(err)
-	}
+	const storeFailed jetstream.ErrorCode = 10049 // the files of one of that name, just deleted, are still there
+	eventually(t, "the stream created", func() bool {
+		_, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Storage: jetstream.FileStorage})
+		var refused *jetstream.APIError
+		if err != nil && (!errors.As(err, &refused) || refused.ErrorCode != storeFailed) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	addConsumer(t, js, change)
 }
 
@@ -132,9 +139,14 @@ func info(t *testing.T, js jetstream.JetStream) *jetstream.ConsumerInfo {
 // answer.
 func answered(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
+	s, err := js.Stream(deadline(t), "S")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := s.CachedInfo().State.LastSeq // the consumer hears of it a moment later
 	eventually(t, "everything delivered and answered", func() bool {
 		i := info(t, js)
-		return i.NumPending == 0 && i.NumAckPending == 0
+		return i.NumPending == 0 && i.NumAckPending == 0 && i.AckFloor.Stream >= last
 	})
 }
 

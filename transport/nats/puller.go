@@ -25,6 +25,7 @@ type puller struct {
 	expires   time.Duration
 	maxBatch  int           // 0: no limit
 	spent     chan struct{} // has an element when the request has ended
+	well      func()        // called at each heartbeat
 
 	mu     *sync.Mutex
 	number int           // of the request
@@ -41,7 +42,7 @@ type pullRequest struct {
 	Heartbeat time.Duration `json:"idle_heartbeat"`
 }
 
-func newPuller(s *session, o jetstream.ConsumerConfig) puller {
+func newPuller(s *session, o jetstream.ConsumerConfig, well func()) puller {
 	prefix := jetstream.DefaultAPIPrefix
 	switch opts := s.consumer.js.Options(); {
 	case opts.APIPrefix != "":
@@ -57,6 +58,7 @@ func newPuller(s *session, o jetstream.ConsumerConfig) puller {
 		heartbeat: s.config.heartbeat,
 		maxBatch:  o.MaxRequestBatch,
 		spent:     make(chan struct{}, 1),
+		well:      well,
 		mu:        new(sync.Mutex),
 	}
 	if o.MaxRequestExpires > 0 {
@@ -125,7 +127,7 @@ func (p *puller) heard(request int, m *nats.Msg) {
 	switch {
 	case code == "100": // a heartbeat
 		p.faults = 0
-		p.status.good()
+		p.well()
 		return
 	case deleted:
 		p.why = jetstream.ErrConsumerDeleted

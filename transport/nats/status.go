@@ -57,7 +57,7 @@ type status struct {
 }
 
 func (s *status) bad(what string, err error) {
-	s.moved.Store(time.Now().UnixNano())
+	s.progress()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.what = what
@@ -67,11 +67,10 @@ func (s *status) bad(what string, err error) {
 	}
 }
 
+func (s *status) progress() { s.moved.Store(time.Now().UnixNano()) }
+
 func (s *status) good() {
-	s.moved.Store(time.Now().UnixNano())
-	if !s.failing.Load() {
-		return // for each message: no lock
-	}
+	s.progress()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failing.Swap(false) {
@@ -91,6 +90,6 @@ func (s *status) now() (failing []string, since, moved time.Time) {
 
 func newStatus(log *slog.Logger) *status {
 	s := &status{log: log}
-	s.moved.Store(time.Now().UnixNano())
+	s.progress()
 	return s
 }
