@@ -231,7 +231,8 @@ func TestLongerTTL(t *testing.T) {
 	long := extend1(key("held", 0), r.Token)
 	long.TTL = 9 * day
 	b.want(long, dedup.StatusOK)
-	since("an extend", changed.Add(-day))
+	b.apply(long, claim1(key("beside", 0), 1))
+	since("extends, alone and beside a claim", changed.Add(-day))
 	b.crash()
 	since("after a crash", changed.Add(-day))
 	b.clock.advance(day / 2)
@@ -255,6 +256,12 @@ func TestLongerTTL(t *testing.T) {
 	since("when no record and no old file is left", changed)
 	b.want(complete1(key("longest", 0), 1, 4*day), dedup.StatusOK)
 	since("a longer TTL still", b.clock.Now().Add(-3*day))
+
+	b.clock.advance(20 * day)
+	changed = b.clock.Now()
+	b.want(dedup.Op{Kind: dedup.OpRelease, ID: key("none", 0), Token: 1, TTL: 5 * day}, dedup.StatusLost)
+	b.crash()
+	since("after a crash, by an op that changed no record", changed.Add(-4*day))
 }
 
 // rewrite changes an entry of a file, checksum and all.

@@ -83,6 +83,13 @@ func TestRepair(t *testing.T) {
 		t.Errorf("Repair of a store that is whole wrote something")
 	}
 	b.open()
+
+	// It still knows the TTL of what it kept.
+	b.clock.advance(10 * day)
+	b.want(complete1(key("longer", 0), 1, 2*day), dedup.StatusOK)
+	if v, err := b.Vouch(t.Context()); err != nil || !v.Since.Equal(b.clock.Now().Add(-day)) {
+		t.Errorf("a longer TTL than before the repair: got since %v, %v, want %v", v.Since, err, b.clock.Now().Add(-day))
+	}
 }
 
 // A source's name is one entry for many records, which are worth more than it.
