@@ -83,8 +83,20 @@ func TestRepair(t *testing.T) {
 		t.Errorf("Repair of a store that is whole wrote something")
 	}
 	b.open()
+}
 
-	// It still knows the TTL of what it kept.
+// A repaired store still knows the TTL of what it kept.
+func TestRepairKeepsTheTTL(t *testing.T) {
+	b := newBench(t, Options{})
+	b.fill("k", 10, day)
+	dir := b.copy()
+	rewrite(t, filepath.Join(dir, fileName(1)), 8, func([]byte) []byte { return nil })
+	closeStore(t, b.Store)
+	b.dir = dir
+	if report, err := Repair(dir, &b.opts); err != nil || report.Kept != 9 {
+		t.Errorf("Repair: got %+v, %v, want 9 records kept", report, err)
+	}
+	b.open()
 	b.clock.advance(10 * day)
 	b.want(complete1(key("longer", 0), 1, 2*day), dedup.StatusOK)
 	if v, err := b.Vouch(t.Context()); err != nil || !v.Since.Equal(b.clock.Now().Add(-day)) {
