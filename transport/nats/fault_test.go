@@ -207,6 +207,8 @@ func TestAnswersWaitForTheConnection(t *testing.T) {
 	})
 	<-began
 	n.Stop()
+	// An answer written before the loss is noticed is lost with the connection.
+	eventually(t, "the connection to be lost", func() bool { return !js.Conn().IsConnected() })
 	close(release)
 	eventually(t, "it finished", func() bool { return j.seen() == 1 })
 	if err := n.Restart(); err != nil {
