@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
 // What a batch keeps for the next one to encode its entries in, in bytes.
@@ -18,7 +19,7 @@ type batch struct {
 	s       *Store
 	now     time.Time
 	high    dedup.Token
-	memory  memory
+	memory  horizon.Horizon
 	keys    map[dedup.ID]*change
 	changes []*change // in the order in which the keys came
 	view    view
@@ -94,7 +95,7 @@ func (b *batch) load(id dedup.ID) *change {
 // step carries out one op.
 func (b *batch) step(op *dedup.Op) dedup.Reply {
 	if op.Kind != dedup.OpExtend {
-		b.memory.see(op.TTL, b.now)
+		b.memory.See(op.TTL, b.now)
 	}
 	c := b.load(op.ID)
 	if c.err != nil {

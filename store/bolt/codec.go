@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
 // An entry of the log is
@@ -106,7 +107,7 @@ type state struct {
 	file   uint64
 	time   time.Time
 	high   dedup.Token
-	memory memory
+	memory horizon.Horizon
 }
 
 // entry is the body of a kindForgotten entry or of a record; a forgotten key has
@@ -140,10 +141,10 @@ func appendState(dst []byte, seq uint64, s *state) []byte {
 	dst = binary.AppendUvarint(dst, s.file)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.time.UnixNano()))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.high))
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.since.UnixNano()))
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.ttl))
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.before.UnixNano()))
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.short))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.Since.UnixNano()))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.TTL))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.Before.UnixNano()))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.Short))
 	return seal(dst, start, seq)
 }
 
@@ -239,10 +240,10 @@ func decodeState(body []byte) (state, error) {
 	s.file = p.uvarint()
 	s.time = p.time()
 	s.high = dedup.Token(p.uint64())
-	s.memory.since = p.time()
-	s.memory.ttl = time.Duration(p.uint64())
-	s.memory.before = p.time()
-	s.memory.short = time.Duration(p.uint64())
+	s.memory.Since = p.time()
+	s.memory.TTL = time.Duration(p.uint64())
+	s.memory.Before = p.time()
+	s.memory.Short = time.Duration(p.uint64())
 	if p.bad || len(p.b) != 0 {
 		return state{}, errBody
 	}

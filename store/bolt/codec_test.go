@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
 var (
@@ -97,7 +98,7 @@ func TestEncoding(t *testing.T) {
 		})
 	}
 	t.Run("state", func(t *testing.T) {
-		want := state{storeID{1, 15: 2}, 3, at, 77, memory{base, 2 * day, at, day}}
+		want := state{storeID{1, 15: 2}, 3, at, 77, horizon.Horizon{Since: base, TTL: 2 * day, Before: at, Short: day}}
 		b := appendState(nil, 5, &want)
 		if got := hex.EncodeToString(b); got != stateHex {
 			t.Errorf("encoded:\n got %s\nwant %s", got, stateHex)

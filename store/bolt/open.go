@@ -10,6 +10,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
 // Open opens the store in dir, or creates one there; o may be nil. It reads all
@@ -104,9 +105,9 @@ func makeDir(dir string) error {
 // prepare makes the newest file one that can be written to, or the first one.
 func (s *Store) prepare() error {
 	if len(s.files) == 0 {
-		st := state{file: 1, time: s.opened, memory: newMemory(s.options.VouchFrom)}
+		st := state{file: 1, time: s.opened, memory: horizon.New(s.options.VouchFrom)}
 		if s.options.VouchFrom.IsZero() {
-			st.memory = newMemory(s.opened)
+			st.memory = horizon.New(s.opened)
 		}
 		if _, err := rand.Read(st.id[:]); err != nil {
 			return fmt.Errorf("boltstore: %w", err)

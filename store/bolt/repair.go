@@ -13,6 +13,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
 const (
@@ -92,7 +93,7 @@ func check(dir string, o Options) (kept int, since time.Time, err error) {
 	if len(r.files) == 0 {
 		return 0, time.Time{}, fmt.Errorf("boltstore: %s: there is no store: name the directory of one", dir)
 	}
-	return r.index.n, r.memory.at(newClock(o.Now, r.time).now()), nil
+	return r.index.n, r.memory.At(newClock(o.Now, r.time).now()), nil
 }
 
 type repair struct {
@@ -280,8 +281,8 @@ func (r *repair) write() (report Report, err error) {
 		id: r.state.id, last: r.last + 1,
 	}
 	now := s.clock.now()
-	s.memory = newMemory(now)
-	s.memory.ttl = r.state.memory.ttl
+	s.memory = horizon.New(now)
+	s.memory.TTL = r.state.memory.TTL
 	if s.id == (storeID{}) {
 		if _, err := rand.Read(s.id[:]); err != nil {
 			return Report{}, fmt.Errorf("boltstore: %w", err)

@@ -15,6 +15,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
 // Store is an open store. It implements dedup.Store and dedup.Inspector.
@@ -43,7 +44,7 @@ type Store struct {
 	index  index
 	held   map[dedup.ID]*standing // claims that this Store granted, as long as their lease lives
 	high   dedup.Token
-	memory memory
+	memory horizon.Horizon
 	err    error // why nothing works any more
 
 	closing sync.Once
@@ -163,7 +164,7 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 
 // vouch is Vouch for who holds mu.
 func (s *Store) vouch() dedup.Vouch {
-	return dedup.Vouch{ID: hex.EncodeToString(s.id[:]), Since: s.memory.at(s.clock.now())}
+	return dedup.Vouch{ID: hex.EncodeToString(s.id[:]), Since: s.memory.At(s.clock.now())}
 }
 
 // beginWrite waits for the right to write.

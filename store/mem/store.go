@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
 // Options configure a Store. nil and zero values mean the defaults.
@@ -39,7 +40,7 @@ type Store struct {
 	mu      sync.Mutex
 	last    time.Time   // store time never falls
 	high    dedup.Token // highest token issued or seen
-	memory  memory
+	memory  horizon.Horizon
 	entries map[dedup.ID]*entry
 	expiry  expiryHeap
 }
@@ -59,9 +60,9 @@ func New(o *Options) *Store {
 	s.base = s.start.UTC().Truncate(time.Microsecond)
 	s.last = s.base
 	s.id = rand.Text()
-	s.memory = newMemory(s.base)
+	s.memory = horizon.New(s.base)
 	if o != nil && !o.VouchFrom.IsZero() && o.VouchFrom.Before(s.base) {
-		s.memory = newMemory(o.VouchFrom)
+		s.memory = horizon.New(o.VouchFrom)
 	}
 	return s
 }
@@ -92,7 +93,7 @@ func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
 		before = e.record
 	}
 	if op.Kind != dedup.OpExtend {
-		s.memory.see(op.TTL, now)
+		s.memory.See(op.TTL, now)
 	}
 	op.Result = bytes.Clone(op.Result) // what comes in is the caller's
 	after, reply := dedup.Step(before, op, now, dedup.NextToken(s.high, op.Floor, now))
@@ -152,7 +153,7 @@ func (s *Store) Vouch(context.Context) (dedup.Vouch, error) {
 }
 
 func (s *Store) vouch(now time.Time) dedup.Vouch {
-	return dedup.Vouch{ID: s.id, Since: s.memory.at(now)}
+	return dedup.Vouch{ID: s.id, Since: s.memory.At(now)}
 }
 
 // Lookup implements dedup.Inspector.
