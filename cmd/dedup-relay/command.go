@@ -19,12 +19,18 @@ const (
 	exitClean   = 0
 	exitFailure = 1
 	exitUsage   = 2
+	exitConfig  = 78 // EX_CONFIG of sysexits.h
 )
 
 // failure is an error of the work itself; every other one is about usage.
 type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }
+
+// misconfigured is an error in a configuration file.
+type misconfigured struct{ error }
+
+func (m misconfigured) Unwrap() error { return m.error }
 
 // run is the whole command: it returns the exit code. An error is one line on
 // stderr.
@@ -38,7 +44,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitClean
 	}
 	text, code := strings.ReplaceAll(err.Error(), "\n", "; "), exitFailure
-	if !errors.As(err, new(failure)) {
+	switch {
+	case errors.As(err, new(failure)):
+	case errors.As(err, new(misconfigured)):
+		code = exitConfig
+	default:
 		text, code = text+"; see dedup-relay run --help", exitUsage
 	}
 	fmt.Fprintln(stderr, "dedup-relay: "+text)
@@ -66,8 +76,8 @@ func command(stderr io.Writer) *cobra.Command {
 
 // flags are the flags of run, as typed.
 type flags struct {
-	from, to, deadLetter, store, key, scope, vouchFrom, listen string
-	ttl, lease                                                 time.Duration
+	from, to, deadLetter, store, key, scope, vouchFrom, listen, file string
+	ttl, lease                                                       time.Duration
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
@@ -80,8 +90,16 @@ func runCommand(stderr io.Writer) *cobra.Command {
     --dead-letter kafka://localhost:9092/orders.dead`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.file != "" {
+				if err := readFile(f.file, cmd.Flags()); err != nil {
+					return misconfigured{err}
+				}
+			}
 			config, err := f.config()
-			if err != nil {
+			switch {
+			case err != nil && f.file != "":
+				return misconfigured{fmt.Errorf("-c %s: %w", f.file, err)}
+			case err != nil:
 				return err
 			}
 			config.Version = version()
@@ -99,6 +117,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVarP(&f.file, "config", "c", "", "YAML file of NAME: VALUE lines with the names of these flags; what is typed counts")
 	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka://HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] | nats://HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
 	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka://HOST:PORT[,HOST:PORT]/TOPIC | nats://HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
 	cmd.Flags().StringVar(&f.store, "store", "", "where keys are remembered: bolt:DIR | mem: (required)")

@@ -126,6 +126,51 @@ func lines(s string) (n int) {
 	return n
 }
 
+// A file says what flags say; what is typed counts; its errors name line and
+// column, all of them at once.
+func TestConfigFile(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"orders": 1, "orders.once": 1}, nil)
+	at := "kafka://" + k.Addrs()[0] + "/"
+	good := "from: " + at + "orders?group=g\nto: " + at + "orders.once\nstore: 'mem:'\nlisten: ''\n"
+	for name, c := range map[string]struct {
+		text string
+		args []string
+		code int
+		says []string
+	}{
+		"good":              {good + "ttl: 48h\n", nil, exitClean, []string{"ttl=48h", "relayed=0"}},
+		"typed counts":      {good + "ttl: 48h\n", []string{"--ttl", "72h"}, exitClean, []string{"ttl=72h"}},
+		"unknown and bad":   {good + "tll: 48h\nlease: long\n", nil, exitConfig, []string{"relay.yaml:5:1", `"tll"`, "ttl", "relay.yaml:6:8", `"long"`}},
+		"twice":             {good + "ttl: 48h\nttl: 49h\n", nil, exitConfig, []string{"relay.yaml"}},
+		"a list":            {"- from\n", nil, exitConfig, []string{"relay.yaml:1:1", "NAME: VALUE"}},
+		"a list as a value": {good + "ttl: [1h]\n", nil, exitConfig, []string{"relay.yaml:5:6", "single value"}},
+		"no YAML":           {"from: [", nil, exitConfig, []string{"relay.yaml"}},
+		"empty":             {"", nil, exitConfig, []string{"relay.yaml", "empty"}},
+		"something missing": {"from: " + at + "orders?group=g\n", nil, exitConfig, []string{"relay.yaml", "--to is missing"}},
+		"no file":           {"", []string{"-c", "/nowhere/relay.yaml"}, exitConfig, []string{"/nowhere/relay.yaml"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "relay.yaml")
+			if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			var stdout, stderr bytes.Buffer
+			code := run(ctx, append([]string{"run", "-c", file}, c.args...), &stdout, &stderr)
+			got := stderr.String()
+			if code != c.code || c.code != exitClean && lines(got) != 1 {
+				t.Errorf("got exit %d, want %d: %s", code, c.code, got)
+			}
+			for _, part := range c.says {
+				if !strings.Contains(got, part) {
+					t.Errorf("got %q, want it to name %q", got, part)
+				}
+			}
+		})
+	}
+}
+
 func TestRunDrainsAndSaysWhatItDid(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"orders": 1, "orders.once": 1}, nil)
 	at := "kafka://" + k.Addrs()[0] + "/"
