@@ -268,3 +268,39 @@ func TestReadyFollowsTheNATSServer(t *testing.T) {
 		}
 	}
 }
+
+// A source with a wildcard sends each message where its own subject says.
+func TestWildcardSubject(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	js, err := n.Connect(nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(js.Conn().Close)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "orders", Subjects: []string{"orders.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateConsumer(t.Context(), "orders", jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		t.Fatal(err)
+	}
+	k := brokertest.NewKafka(t, map[string]int32{"once.orders.eu": 1, "once.orders.us": 1}, nil)
+	stop := start(t, nil, nil, func(c *Config) {
+		c.From = natsPlace{n, js, "orders.>"}.endpoint()
+		c.To = Endpoint{Kind: Kafka, Hosts: k.Addrs(), Topic: "once.{subject}"}
+	})
+	for _, subject := range []string{"orders.eu", "orders.us", "orders.eu"} {
+		natsPlace{n, js, subject}.publish(t, subject, subject)
+	}
+	eventually(t, "all to be acknowledged", func() bool {
+		c, err := js.Consumer(context.Background(), "orders", "c")
+		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
+	})
+	if got := stop(); got.Relayed != 2 || got.Duplicates != 1 {
+		t.Errorf("got %v", got)
+	}
+	for _, subject := range []string{"orders.eu", "orders.us"} {
+		if out := read(t, k, "once."+subject); len(out) != 1 || string(out[0].Value) != subject {
+			t.Errorf("%s: got %d messages", subject, len(out))
+		}
+	}
+}
