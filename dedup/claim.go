@@ -118,6 +118,7 @@ func (d *Deduplicator) admit(x *delivery, reply Reply, since time.Time) {
 		c.Stale = d.stale(x.m, rec, since)
 		switch {
 		case d.o.MaxAttempts > 0 && rec.Attempt >= d.o.MaxAttempts:
+			c.Attempt = rec.Attempt // there will be no other
 			x.park, x.parkedAs = fmt.Errorf("%w: %d runs failed or died", ErrAttempts, rec.Attempt), Parked
 		case c.Ambiguous && d.o.OnAmbiguous != PolicyProcess:
 			x.end(Ambiguous, ErrAmbiguous)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,19 +28,15 @@ func (d *Deduplicator) bury(ctx context.Context, xs []*delivery) bool {
 		}
 		return len(dead) > 0
 	}
-	next := make(chan *delivery)
+	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(len(dead), buriers) {
 		wg.Go(func() {
-			for x := range next {
-				d.buryOne(ctx, x)
+			for i := next.Add(1) - 1; i < int64(len(dead)); i = next.Add(1) - 1 {
+				d.buryOne(ctx, dead[i])
 			}
 		})
 	}
-	for _, x := range dead {
-		next <- x
-	}
-	close(next)
 	wg.Wait()
 	return true
 }

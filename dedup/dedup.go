@@ -173,9 +173,14 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 		d.applied(len(ops), took, err)
 	}
 	if down := !answered; d.ctx.Err() == nil && d.down.Swap(down) != down {
-		d.notes.storeChanged(down, err)
+		d.storeChanged(down, err)
 	}
 	return replies
+}
+
+func (d *Deduplicator) storeChanged(down bool, err error) {
+	defer d.survive("the logger")
+	d.notes.storeChanged(down, err)
 }
 
 func (d *Deduplicator) applyOnce(ops []Op) (replies []Reply, err error) {

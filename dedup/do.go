@@ -29,11 +29,11 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 	d.observe(d.o.Hooks.Started, x)
 	defer d.decided(x)
 	if !open {
-		x.end(Unavailable, ErrClosed)
+		x.giveUp(ErrClosed)
 		return x.res
 	}
 	if d.identify(x) {
-		if err := d.flights.startBy(ctx, x, time.Now().Add(d.patience())); err != nil {
+		if err := d.flights.startBy(ctx, d.closing, x, time.Now().Add(d.patience())); err != nil {
 			x.giveUp(err)
 			return x.res
 		}
@@ -91,7 +91,7 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, h BatchHandle
 		x := &slab[i]
 		switch {
 		case !open:
-			x.end(Unavailable, ErrClosed)
+			x.giveUp(ErrClosed)
 		case !d.identify(x) || d.takeOff(x):
 			first = append(first, x)
 		case x.leader == nil:
@@ -139,7 +139,7 @@ func (d *Deduplicator) await(ctx context.Context, later []*delivery) []*delivery
 		if x.leader != nil {
 			continue
 		}
-		if err := d.flights.startBy(ctx, x, deadline); err != nil {
+		if err := d.flights.startBy(ctx, d.closing, x, deadline); err != nil {
 			x.giveUp(err)
 			continue
 		}

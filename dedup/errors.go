@@ -66,8 +66,12 @@ func Transient(err error) error { return steered(err, steer{transient: true}) }
 // next claim of the key is Ambiguous. nil stays nil.
 func MaybeDone(err error) error { return steered(err, steer{maybeDone: true}) }
 
-// IsPermanent reports whether err was marked by Permanent.
-func IsPermanent(err error) bool { return steering(err).permanent }
+// IsPermanent reports whether err was marked by Permanent. An error whose methods
+// panic was not.
+func IsPermanent(err error) (permanent bool) {
+	defer func() { _ = recover() }()
+	return steering(err).permanent
+}
 
 func steered(err error, s steer) error {
 	if err == nil {

@@ -44,8 +44,8 @@ func (f *flights) end(x *delivery) {
 }
 
 // startBy is start that waits for its turn until the deadline. It returns
-// ErrBusy then, or the cause of ctx's end.
-func (f *flights) startBy(ctx context.Context, x *delivery, deadline time.Time) error {
+// ErrBusy then, ErrClosed once closing is closed, or the cause of ctx's end.
+func (f *flights) startBy(ctx context.Context, closing <-chan struct{}, x *delivery, deadline time.Time) error {
 	var timeout <-chan time.Time
 	for {
 		other, ended := f.start(x)
@@ -61,6 +61,8 @@ func (f *flights) startBy(ctx context.Context, x *delivery, deadline time.Time) 
 		case <-ended:
 		case <-timeout:
 			return ErrBusy
+		case <-closing:
+			return ErrClosed
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

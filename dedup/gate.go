@@ -32,11 +32,14 @@ func (g *gate) limit() int {
 	return max(least, int(min(soon/g.took*time.Duration(g.slots), MaxBatch)))
 }
 
-// enter waits to be let in, unless ctx has ended. Each enter that returns nil is
-// followed by one leave.
+// enter waits to be let in, unless ctx has ended or closing is closed. Each enter
+// that returns nil is followed by one leave.
 func (g *gate) enter(ctx context.Context, closing <-chan struct{}) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if isClosed(closing) {
+		return ErrClosed
 	}
 	g.mu.Lock()
 	if g.ahead < g.limit() {
@@ -99,5 +102,14 @@ func (g *gate) wake() {
 			close(turn)
 		}
 		g.waiting = g.waiting[1:]
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }

@@ -76,6 +76,10 @@ func (d *Deduplicator) slot(ctx context.Context, xs []*delivery) error {
 	case <-d.closing:
 		return ErrClosed
 	}
+	if isClosed(d.closing) { // select chooses at random
+		<-d.slots
+		return ErrClosed
+	}
 	for _, x := range xs {
 		if x.claimed && x.run && !d.renewer.alive(&x.lease) {
 			<-d.slots

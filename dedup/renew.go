@@ -35,13 +35,14 @@ type lease struct {
 	lost  func(why error) // called at most once: nobody renews the claim any more
 
 	// Under the renewer's mu.
-	end   time.Time // by the local clock
-	due   time.Time // when to renew it
-	until time.Time // not renewed after that; zero: for ever
-	fate  error     // why it was lost; nil: it was not
-	held  bool      // in the list
-	prev  *lease
-	next  *lease
+	end     time.Time // by the local clock
+	due     time.Time // when to renew it
+	until   time.Time // not renewed after that; zero: for ever
+	lapsing bool      // until has passed: only fenced from now on
+	fate    error     // why it was lost; nil: it was not
+	held    bool      // in the list
+	prev    *lease
+	next    *lease
 }
 
 func (r *renewer) init(apply func([]Op) []Reply, length, ttl time.Duration) {
@@ -80,6 +81,10 @@ func (r *renewer) limit(l *lease, until time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.until = until
+	if until.IsZero() && l.lapsing {
+		l.lapsing = false
+		r.nudge()
+	}
 }
 
 // drop lets l lapse. It returns why the claim was lost before, if it was; lost
@@ -150,8 +155,8 @@ func (r *renewer) run() {
 		r.wake = now.Add(time.Hour)
 		if r.first != nil {
 			r.wake = r.first.end
-			if asked == nil && r.first.due.Before(r.wake) {
-				r.wake = r.first.due
+			if l := r.renewable(); asked == nil && l != nil && l.due.Before(r.wake) {
+				r.wake = l.due
 			}
 		}
 		wake := r.wake
@@ -193,21 +198,30 @@ func (r *renewer) fence(now time.Time) {
 // due returns the leases to renew now, and the operations that do it. It takes
 // those due a little later along: fewer, larger batches. The caller holds mu.
 func (r *renewer) due(now time.Time) (asked []*lease, ops []Op) {
-	if r.first == nil || r.first.due.After(now) {
+	if l := r.renewable(); l == nil || l.due.After(now) {
 		return nil, nil
 	}
 	soon := now.Add(r.lease / 12)
-	for l := r.first; l != nil && len(ops) < MaxBatch && !l.due.After(soon); {
-		next := l.next
-		if !l.until.IsZero() && !l.until.After(now) {
-			r.remove(l)
-		} else {
+	for l := r.first; l != nil && len(ops) < MaxBatch && (l.lapsing || !l.due.After(soon)); l = l.next {
+		switch {
+		case l.lapsing:
+		case !l.until.IsZero() && !l.until.After(now):
+			l.lapsing = true // kept in the list: fence tells its holder
+		default:
 			asked = append(asked, l)
 			ops = append(ops, Op{Kind: OpExtend, ID: l.id, Token: l.token, Lease: r.lease, TTL: r.ttl})
 		}
-		l = next
 	}
 	return asked, ops
+}
+
+// renewable returns the first lease that is to be renewed.
+func (r *renewer) renewable() *lease {
+	l := r.first
+	for l != nil && l.lapsing {
+		l = l.next
+	}
+	return l
 }
 
 // renewed notes the store's answers.

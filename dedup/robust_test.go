@@ -196,6 +196,19 @@ type panicky struct{}
 
 func (*panicky) Error() string { panic("no text") }
 
+// hollow is an error of which a nil pointer is easily returned.
+type hollow struct{ inner error }
+
+func (*hollow) Error() string   { return "hollow" }
+func (e *hollow) Unwrap() error { return e.inner }
+
+// loudLog is a slog.Handler that panics.
+type loudLog struct{ slog.Handler }
+
+func (loudLog) Enabled(context.Context, slog.Level) bool  { return true }
+func (l loudLog) WithAttrs([]slog.Attr) slog.Handler      { return l }
+func (loudLog) Handle(context.Context, slog.Record) error { panic("bang") }
+
 // Whatever a callback does, the other messages of its batch are recorded, and
 // the Deduplicator goes on.
 func TestPanicsOfCallbacks(t *testing.T) {
@@ -208,6 +221,8 @@ func TestPanicsOfCallbacks(t *testing.T) {
 		"Backoff":    {Backoff: func(int) time.Duration { bang(); return 0 }},
 		"DeadLetter": {DeadLetter: func(context.Context, *dedup.Message, error) error { bang(); return nil }},
 		"error":      {DeadLetter: l.send},
+		"hollow":     {DeadLetter: func(context.Context, *dedup.Message, error) error { var e *hollow; return e }},
+		"Logger":     {Logger: slog.New(loudLog{slog.DiscardHandler})},
 		"Fingerprint": {Fingerprint: func(m *dedup.Message) dedup.Fingerprint {
 			if string(m.Value) == "bad" {
 				bang()
@@ -236,6 +251,8 @@ func TestPanicsOfCallbacks(t *testing.T) {
 		s := newStore()
 		s.before = func([]dedup.Op) error { panic("bang") }
 		d := newDedup(t, s, nil)
+		loud := newDedup(t, s, &dedup.Options{Logger: slog.New(loudLog{slog.DiscardHandler})})
+		want(t, loud.Do(t.Context(), message("k", "v"), (&handler{}).handle), dedup.Unavailable, false)
 		want(t, d.Do(t.Context(), message("k", "v"), (&handler{}).handle), dedup.Unavailable, false)
 		s.mu.Lock()
 		s.before = nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -55,8 +56,27 @@ func (c *Config) DefaultScope() string {
 	return c.From.Reader() + " > " + string(c.To.Kind) + ":" + c.To.Topic
 }
 
-// same reports whether two endpoints are one topic, as far as their URLs tell.
+// same reports whether two endpoints can be one topic, as far as their URLs tell.
 func (c *Config) same(a, b Endpoint) bool {
-	return a.Kind == b.Kind && a.For(c.From.Topic) == b.For(c.From.Topic) &&
+	return a.Kind == b.Kind && overlap(strings.Split(a.For(c.From.Topic), "."), strings.Split(b.For(c.From.Topic), ".")) &&
 		slices.ContainsFunc(a.Hosts, func(host string) bool { return slices.Contains(b.Hosts, host) })
+}
+
+// overlap reports whether a subject can match both patterns, each given by its
+// tokens. Kafka's topics are patterns without wildcards.
+func overlap(a, b []string) bool {
+	switch {
+	case len(a) == 0 || len(b) == 0:
+		return len(a) == len(b)
+	case a[0] == ">":
+		for n := 1; n <= len(b); n++ {
+			if overlap(a[1:], b[n:]) {
+				return true
+			}
+		}
+		return false
+	case b[0] == ">":
+		return overlap(b, a)
+	}
+	return (a[0] == b[0] || a[0] == "*" || b[0] == "*") && overlap(a[1:], b[1:])
 }

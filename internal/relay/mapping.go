@@ -99,13 +99,13 @@ func decodeValue(v []byte) []byte {
 	return v
 }
 
-// encodeName leaves names as they are that are tokens and not the server's nor
-// the relay's own code.
+// encodeName leaves names as they are that are tokens (RFC 9110, 5.6.2), and not
+// the server's nor the relay's own code.
 func encodeName(name string) string {
 	plain := name != "" && !hasPrefix(name, natsPrefix) && !hasPrefix(name, headerNamed)
 	for i := range len(name) {
 		c := name[i]
-		plain = plain && c > ' ' && c < 0x7f && c != ':'
+		plain = plain && c > ' ' && c < 0x7f && strings.IndexByte("\"(),/:;<=>?@[\\]{}", c) < 0
 	}
 	if plain {
 		return name

@@ -16,14 +16,14 @@ func TestMappingRoundTrip(t *testing.T) {
 		Headers: dedup.Headers{
 			{Key: "plain", Value: []byte("text")}, {Key: "plain", Value: []byte("again")}, {Key: "empty", Value: []byte{}}, {Key: "null"},
 			{Key: "binary", Value: []byte{0, 0xff, '\r', '\n'}}, {Key: "umlaut", Value: []byte("grün")}, {Key: "word", Value: []byte("=?binary?B?eA==?=")},
-			{Key: "spaces", Value: []byte(" x ")}, {Key: "with space", Value: []byte("1")}, {Key: "", Value: []byte("2")}, {Key: "a:b", Value: []byte("3")},
+			{Key: "spaces", Value: []byte(" x ")}, {Key: "with space", Value: []byte("1")}, {Key: "", Value: []byte("2")}, {Key: "a:b", Value: []byte("3")}, {Key: "user@host", Value: []byte("5")}, {Key: "x[0]/y=z", Value: []byte("6")},
 			{Key: "Nats-Rollup", Value: []byte("all")}, {Key: "nats-msg-id", Value: []byte("4")},
 		},
 	}
 	wire := output(in, "t")
 	toNATS(wire)
 	for _, h := range wire.Headers {
-		if hasPrefix(h.Key, "Nats-") || h.Key == "" || strings.ContainsAny(h.Key, " :\r\n") || bytes.ContainsAny(h.Value, "\r\n\x00") {
+		if hasPrefix(h.Key, "Nats-") || h.Key == "" || strings.ContainsAny(h.Key, " :@[]/=\r\n") || bytes.ContainsAny(h.Value, "\r\n\x00") {
 			t.Errorf("header %q: %q cannot travel", h.Key, h.Value)
 		}
 	}
@@ -55,7 +55,7 @@ func FuzzMapping(f *testing.F) {
 		toNATS(m)
 		for _, h := range m.Headers {
 			for _, c := range []byte(h.Key) {
-				if c <= ' ' || c >= 0x7f || c == ':' {
+				if c <= ' ' || c >= 0x7f || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", rune(c)) {
 					t.Fatalf("name %q cannot travel", h.Key)
 				}
 			}
