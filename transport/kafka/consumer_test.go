@@ -30,7 +30,7 @@ func TestAllProcessedInOrderAndCommitted(t *testing.T) {
 		j := newJournal()
 		r := start(newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil), j)
 		eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-		if err := r.stop(); err != nil {
+		if err := r.Stop(); err != nil {
 			t.Errorf("Run: got %v, want nil", err)
 		}
 		j.check(t, n)

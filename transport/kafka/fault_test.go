@@ -38,7 +38,7 @@ func TestCommitErrorsRideThrough(t *testing.T) {
 			return fault.Hits() == 2 && complete(k, "g", "t")
 		})
 	}
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, n)
@@ -63,7 +63,7 @@ func TestFetchErrorsRideThrough(t *testing.T) {
 	produce(t, k, numbered("t", n, 200, 20)...)
 	n += 200
 	eventually(t, "leaders and coordinator moved, and the ends are committed", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, n)
@@ -82,7 +82,7 @@ func TestBrokenConnectionsRideThrough(t *testing.T) {
 		eventually(t, "some progress", func() bool { return j.seen() > i*each })
 	}
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, rounds*each)
@@ -106,7 +106,7 @@ func TestFetchWithoutAnswerIsNoticed(t *testing.T) {
 	if got := unanswered.Load(); got != 1 {
 		t.Errorf("got %d fetches without an answer, want 1", got)
 	}
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, 10)
@@ -131,7 +131,7 @@ func TestBrokerRestartsUnderRunningConsumer(t *testing.T) {
 	eventually(t, "the return of the broker is logged", func() bool { return log.count("kafka answers again") > 0 })
 	produce(t, k, numbered("t", each, each, 20)...)
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, 2*each)
@@ -155,7 +155,7 @@ func TestBrokerThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	if got := log.count("kafka fails"); got != 1 {
 		t.Errorf("loss of the broker: got %d log lines, want 1: %q", got, log.messages)
 	}
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, 10)
@@ -172,7 +172,7 @@ func TestIdleRunReturnsSoon(t *testing.T) {
 		return info != nil && info.State == "Stable" && info.NumAssigned() == 3
 	})
 	began := time.Now()
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	if took := time.Since(began); took > 10*time.Second {
@@ -192,7 +192,7 @@ func TestShutdownDuringJoinReturnsSoon(t *testing.T) {
 	c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
 	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
 	<-joining
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 }
@@ -250,7 +250,7 @@ func TestHaltStopsItsPartitionOnly(t *testing.T) {
 			more[0].Partition, more[1].Partition = 1, 1
 			more[1].Value = []byte("bad1")
 			pinned(t, k, more...)
-			err := r.wait()
+			err := r.Wait()
 			if !errors.Is(err, dedup.ErrHalted) {
 				t.Errorf("Run with all partitions halted: got %v, want ErrHalted", err)
 			}
@@ -315,7 +315,7 @@ func TestFailingHandlerLosesNothing(t *testing.T) {
 				})
 			})
 			eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-			if err := r.stop(); err != nil {
+			if err := r.Stop(); err != nil {
 				t.Errorf("Run: got %v, want nil", err)
 			}
 			j.check(t, n)
@@ -354,7 +354,7 @@ func TestFailedKeyHoldsBackItsLaterMessages(t *testing.T) {
 	}
 	open.Store(true)
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, n)
@@ -366,7 +366,7 @@ func TestSecondRunIsRefused(t *testing.T) {
 	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
 	eventually(t, "the first runs", c.running.Load)
 	wantError(t, c.Run(context.Background(), d, newJournal().handle), "runs already")
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 }

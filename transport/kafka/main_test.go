@@ -3,7 +3,6 @@ package kafkatransport
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -32,34 +32,6 @@ func quick(t *testing.T) *Config {
 	}
 }
 
-// testLogger shows the log of a test that failed, and nothing after its end.
-func testLogger(t *testing.T) *slog.Logger {
-	w := &testWriter{t: t}
-	t.Cleanup(w.close)
-	return slog.New(slog.NewTextHandler(w, nil))
-}
-
-type testWriter struct {
-	mu     sync.Mutex
-	t      *testing.T
-	closed bool
-}
-
-func (w *testWriter) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.closed {
-		w.t.Logf("%s", p)
-	}
-	return len(p), nil
-}
-
-func (w *testWriter) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
-}
-
 func newConsumer(t *testing.T, k *brokertest.Kafka, group string, c *Config, topics ...string) *Consumer {
 	t.Helper()
 	consumer, err := NewConsumer(k.Addrs(), group, topics, c)
@@ -69,80 +41,19 @@ func newConsumer(t *testing.T, k *brokertest.Kafka, group string, c *Config, top
 	return consumer
 }
 
-// newDeduplicator has a store in memory, and takes keys from the header.
+var (
+	newDeduplicatorOver = transporttest.NewDeduplicator
+	start               = transporttest.Start
+	eventually          = transporttest.Eventually
+	testLogger          = transporttest.Logger
+)
+
+type run = transporttest.Run
+
+// newDeduplicator has a store in memory.
 func newDeduplicator(t *testing.T, o *dedup.Options) *dedup.Deduplicator {
 	t.Helper()
 	return newDeduplicatorOver(t, memstore.New(nil), o)
-}
-
-func newDeduplicatorOver(t *testing.T, store dedup.Store, o *dedup.Options) *dedup.Deduplicator {
-	t.Helper()
-	d, err := dedup.New(store, "test", dedup.HeaderKey(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if err := d.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
-		}
-	})
-	return d
-}
-
-// run is a Run or RunBatch that goes on in the background.
-type run struct {
-	t      *testing.T
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error
-}
-
-func start(t *testing.T, f func(ctx context.Context) error) *run {
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &run{t: t, cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		r.err = f(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-r.done
-	})
-	return r
-}
-
-// stop ends the context of the run and returns what it returned.
-func (r *run) stop() error {
-	r.t.Helper()
-	r.cancel()
-	return r.wait()
-}
-
-func (r *run) wait() error {
-	r.t.Helper()
-	select {
-	case <-r.done:
-	case <-time.After(30 * time.Second):
-		r.t.Fatal("Run did not return within 30s")
-	}
-	return r.err
-}
-
-// eventually polls until the condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline:
-			t.Fatalf("not within 30s: %s", what)
-		case <-tick.C:
-		}
-	}
 }
 
 // numbered makes n records with the keys "k0" to "k<keys-1>" in turn, each with

@@ -69,7 +69,7 @@ func TestMembersJoinAndLeaveWhileMessagesFlow(t *testing.T) {
 			if i%3 < 2 {
 				members = append(members, member())
 			} else {
-				if err := members[0].stop(); err != nil {
+				if err := members[0].Stop(); err != nil {
 					t.Errorf("a member that left: got %v, want nil", err)
 				}
 				members = members[1:]
@@ -78,7 +78,7 @@ func TestMembersJoinAndLeaveWhileMessagesFlow(t *testing.T) {
 		}
 		eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
 		for _, m := range members {
-			if err := m.stop(); err != nil {
+			if err := m.Stop(); err != nil {
 				t.Errorf("a member that stopped: got %v, want nil", err)
 			}
 		}
@@ -178,7 +178,7 @@ func TestNewOwnerWaitsForHandlerThatIgnoresItsContext(t *testing.T) {
 	close(h.release)
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
 	for _, m := range []*run{first, second} {
-		if err := m.stop(); err != nil {
+		if err := m.Stop(); err != nil {
 			t.Errorf("Run: got %v, want nil", err)
 		}
 	}
@@ -235,7 +235,7 @@ func TestLateHandlerCannotCommit(t *testing.T) {
 	produce(t, k, numbered("t", 1000, 20, 20)...) // and more commits of both members
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
 	for _, m := range []*run{first, second} {
-		if err := m.stop(); err != nil {
+		if err := m.Stop(); err != nil {
 			t.Errorf("Run: got %v, want nil", err)
 		}
 	}
@@ -267,7 +267,7 @@ func TestShutdownDrainsAndRunsNothingTwice(t *testing.T) {
 		r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, handle) })
 		seen := j.seen()
 		eventually(t, "some progress", func() bool { return j.seen() >= min(seen+n/4, n) })
-		if err := r.stop(); err != nil {
+		if err := r.Stop(); err != nil {
 			t.Errorf("Run: got %v, want nil", err)
 		}
 		if stops > 20 {
@@ -320,7 +320,7 @@ func TestDrainStartsNoHandler(t *testing.T) {
 	cancel()
 	eventually(t, "the drain has begun", func() bool { return log.count("giving up the partitions") > 0 })
 	close(slow.gate)
-	if err := r.wait(); err != nil {
+	if err := r.Wait(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	if got := j.seen(); got != 0 {
@@ -332,7 +332,7 @@ func TestDrainStartsNoHandler(t *testing.T) {
 	}
 	r = start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, n)
@@ -350,7 +350,7 @@ func TestStragglerIsReported(t *testing.T) {
 	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, nil)
 	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, h.handle) })
 	eventually(t, "the handler runs", func() bool { return h.started.Load() == 1 })
-	wantError(t, r.stop(), "1 handlers still run")
+	wantError(t, r.Stop(), "1 handlers still run")
 	if cause := <-h.cause; !errors.Is(cause, ErrRevoked) {
 		t.Errorf("cause of the cancelled context: got %v, want ErrRevoked", cause)
 	}

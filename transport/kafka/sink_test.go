@@ -411,7 +411,7 @@ func TestRecordsPassUnchanged(t *testing.T) {
 					t.Errorf("message %d: got %v of topic %s, delivery %d, want %v, t, 0", i, g.Position, g.Topic, g.Delivery, position)
 				}
 			}
-			if err := r.stop(); err != nil {
+			if err := r.Stop(); err != nil {
 				t.Errorf("Run: got %v, want nil", err)
 			}
 		})

@@ -53,7 +53,7 @@ func TestStatusFollowsTheBroker(t *testing.T) {
 		}
 		eventually(t, "its return shows", func() bool { return c.Status().well(3) })
 	}
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	if got := c.Status(); !got.well(0) || !got.Progress.IsZero() {
@@ -80,7 +80,7 @@ func TestStatusTellsOfABrokerThatIsSilent(t *testing.T) {
 		s := c.Status()
 		return slices.Equal(s.Failing, []string{"t/0"}) && !s.Since.IsZero()
 	})
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 }
@@ -99,7 +99,7 @@ func TestStatusCountsHaltedPartitions(t *testing.T) {
 	if got := c.Status(); got.Assigned != 3 || len(got.Failing) > 0 {
 		t.Errorf("got %+v, want 3 partitions and nothing that fails", got)
 	}
-	if err := r.stop(); err != nil && !strings.Contains(err.Error(), "halted") {
+	if err := r.Stop(); err != nil && !strings.Contains(err.Error(), "halted") {
 		t.Errorf("Run: got %v", err)
 	}
 }
@@ -139,7 +139,7 @@ func TestStatusOfAPartitionThatLostItsOffset(t *testing.T) {
 	fill(0)
 	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	fill(20)
@@ -151,7 +151,7 @@ func TestStatusOfAPartitionThatLostItsOffset(t *testing.T) {
 	if got := c.Status(); got.Assigned != 2 || len(got.Failing) > 0 || !got.Since.IsZero() {
 		t.Errorf("got %+v, want 2 partitions and nothing that fails", got)
 	}
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 }

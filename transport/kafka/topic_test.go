@@ -35,7 +35,7 @@ func TestNewPartitionsAndTopicsArePickedUp(t *testing.T) {
 	}
 	pinned(t, k, records...)
 	eventually(t, "the new partitions are consumed", func() bool { return complete(k, "g", "t") && j.seen() == 300 })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, 300)
@@ -64,7 +64,7 @@ func TestRetentionThatOvertookTheGroupHalts(t *testing.T) {
 	c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
 	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
 	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	produce(t, k, numbered("t", 10, 10, 10)...)
@@ -99,7 +99,7 @@ func TestStartOffset(t *testing.T) {
 		if got := j.seen(); got != x.want {
 			t.Errorf("StartOffset %d: got %d messages, want %d", x.start, got, x.want)
 		}
-		if err := r.stop(); err != nil {
+		if err := r.Stop(); err != nil {
 			t.Errorf("Run: got %v, want nil", err)
 		}
 	}
@@ -164,7 +164,7 @@ func TestTransactions(t *testing.T) {
 	}
 	want++
 	eventually(t, "the group has committed the end", func() bool { return complete(k, "g", "t") })
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, want)

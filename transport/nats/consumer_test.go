@@ -39,7 +39,7 @@ func TestRunProcessesEachMessageOnce(t *testing.T) {
 				return c.Run(ctx, d, j.handle)
 			})
 			answered(t, js)
-			if err := r.stop(); err != nil {
+			if err := r.Stop(); err != nil {
 				t.Fatal(err)
 			}
 			j.check(t, n)
@@ -67,7 +67,7 @@ func TestTwoMembersShareTheMessages(t *testing.T) {
 	publish(t, js, 0, 300)
 	answered(t, js)
 	for _, r := range runs {
-		if err := r.stop(); err != nil {
+		if err := r.Stop(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -110,7 +110,7 @@ func TestMessageFields(t *testing.T) {
 		}
 	}
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 }
@@ -145,7 +145,7 @@ func TestHandlerOutlivesAckWait(t *testing.T) {
 			<-over
 			close(release)
 			answered(t, js)
-			if err := r.stop(); err != nil {
+			if err := r.Stop(); err != nil {
 				t.Error(err)
 			}
 			j.check(t, 40)
@@ -193,7 +193,7 @@ func TestPoisonIsParkedOnceThenTerminated(t *testing.T) {
 	publish(t, js, 0, 50)
 	publish(t, js, 7, 1) // the poison again: parked already
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 49)
@@ -230,7 +230,7 @@ func TestHaltStopsAndHandsBackTheRest(t *testing.T) {
 			return nil, dedup.Permanent(errors.New("no dead letters here"))
 		})
 	})
-	err := r.wait()
+	err := r.Wait()
 	if !errors.Is(err, dedup.ErrHalted) || !strings.Contains(err.Error(), "message 1 of stream S") {
 		t.Errorf("got %v, want ErrHalted and the message's place", err)
 	}
@@ -289,7 +289,7 @@ func TestDrainHandsBackWhatHasNotStarted(t *testing.T) {
 			<-began
 			<-began
 			eventually(t, "all in hand", func() bool { return info(t, js).NumAckPending == 40 })
-			r.cancel()
+			r.Cancel()
 			// What no worker had taken comes back while the two handlers run.
 			waiting := 40 - 8
 			if mode == "batch" {
@@ -300,7 +300,7 @@ func TestDrainHandsBackWhatHasNotStarted(t *testing.T) {
 				t.Errorf("handed back at once: got %d, want %d", len(back), waiting)
 			}
 			close(release)
-			if err := r.wait(); err != nil {
+			if err := r.Wait(); err != nil {
 				t.Error(err)
 			}
 			started := j.seen()
@@ -336,7 +336,7 @@ func TestDrainCancelsAfterItsTimeout(t *testing.T) {
 		})
 	})
 	<-began
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("got %v, want nil: the handler returned", err)
 	}
 	if err := <-cause; !errors.Is(err, ErrRevoked) {
@@ -360,7 +360,7 @@ func TestDrainReportsStragglers(t *testing.T) {
 		})
 	})
 	<-began
-	err := r.stop()
+	err := r.Stop()
 	if err == nil || !strings.Contains(err.Error(), "1 handlers still run") {
 		t.Errorf("got %v, want an error that counts the handler", err)
 	}
@@ -398,7 +398,7 @@ func TestUncertainIsNotAnswered(t *testing.T) {
 	if got := (<-times).Sub(first); got < 400*time.Millisecond {
 		t.Errorf("came again after %v, want AckWait, 500ms", got)
 	}
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	if m, err := naks.NextMsg(10 * time.Millisecond); !errors.Is(err, nats.ErrTimeout) {
@@ -467,7 +467,7 @@ func TestLostAckIsAnsweredFromTheRecord(t *testing.T) {
 	// No Ack. It comes again, to a Consumer.
 	r := start(t, func(ctx context.Context) error { return newConsumer(t, js, quick(t)).Run(ctx, d, j.handle) })
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 1)
@@ -499,7 +499,7 @@ func TestBusyAndFailedComeAgainNoSooner(t *testing.T) {
 		defer mu.Unlock()
 		return len(times) >= 4
 	})
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	for i, result := range results {

@@ -44,7 +44,7 @@ func TestServerRestarts(t *testing.T) {
 	eventually(t, "connected again", js.Conn().IsConnected)
 	publish(t, js, 100, 50)
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 150)
@@ -76,7 +76,7 @@ func TestConnectionsCut(t *testing.T) {
 		}
 	}
 	answered(t, producer)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 200)
@@ -98,7 +98,7 @@ func TestConsumerRecreated(t *testing.T) {
 	publish(t, js, 50, 50)
 	addConsumer(t, js, nil) // it begins at the first message
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 100)
@@ -141,7 +141,7 @@ func TestStreamRecreated(t *testing.T) {
 	publish(t, js, 10, 10)
 	close(release)
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 20)
@@ -216,7 +216,7 @@ func TestAnswersWaitForTheConnection(t *testing.T) {
 	}
 	eventually(t, "connected again", js.Conn().IsConnected)
 	answered(t, js) // long before AckWait
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 }
@@ -230,7 +230,7 @@ func TestClosedConnectionEndsRun(t *testing.T) {
 	r := start(t, func(ctx context.Context) error { return newConsumer(t, js, quick(t)).Run(ctx, d, j.handle) })
 	answered(t, js)
 	js.Conn().Close()
-	if err := r.wait(); err == nil || !strings.Contains(err.Error(), "nats.MaxReconnects(-1)") {
+	if err := r.Wait(); err == nil || !strings.Contains(err.Error(), "nats.MaxReconnects(-1)") {
 		t.Errorf("got %v, want an error with the remedy", err)
 	}
 }
@@ -247,7 +247,7 @@ func TestRunWaitsForTheConsumer(t *testing.T) {
 	newStream(t, js, nil)
 	publish(t, js, 0, 5)
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 5)
@@ -261,7 +261,7 @@ func TestRunEndsWhileItWaits(t *testing.T) {
 	r := start(t, func(ctx context.Context) error {
 		return newConsumer(t, js, quick(t)).Run(ctx, d, newJournal().handle)
 	})
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("got %v, want nil", err)
 	}
 }
@@ -279,7 +279,7 @@ func TestRunRefusesUnsafeConsumer(t *testing.T) {
 		t.Fatal(err)
 	}
 	addConsumer(t, js, func(o *jetstream.ConsumerConfig) { o.MaxDeliver = 5 })
-	if err := r.wait(); err == nil || !strings.Contains(err.Error(), "--max-deliver=-1") {
+	if err := r.Wait(); err == nil || !strings.Contains(err.Error(), "--max-deliver=-1") {
 		t.Errorf("got %v, want a refusal with the remedy", err)
 	}
 }
@@ -295,7 +295,7 @@ func TestOneRunAtATime(t *testing.T) {
 	if err := c.Run(t.Context(), d, newJournal().handle); err == nil || !strings.Contains(err.Error(), "runs already") {
 		t.Errorf("second Run: got %v", err)
 	}
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 }

@@ -94,7 +94,7 @@ func testCrash(t *testing.T, consume func(context.Context, *Consumer, *dedup.Ded
 		t.Fatal(err)
 	}
 	eventually(t, "some handled", func() bool { return j.seen() > realUnique/4 })
-	if err := first.stop(); err != nil {
+	if err := first.Stop(); err != nil {
 		t.Errorf("first member: %v", err)
 	}
 
@@ -132,7 +132,7 @@ func testCrash(t *testing.T, consume func(context.Context, *Consumer, *dedup.Ded
 		t.Fatal(err)
 	}
 	s.acknowledged(t)
-	if err := second.stop(); err != nil {
+	if err := second.Stop(); err != nil {
 		t.Errorf("second member: %v", err)
 	}
 	j.check(t, realUnique)

@@ -35,7 +35,7 @@ func TestLimitsOfTheConsumerAreKept(t *testing.T) {
 			<-idle
 			publish(t, js, 50, 50)
 			answered(t, js)
-			if err := r.stop(); err != nil {
+			if err := r.Stop(); err != nil {
 				t.Error(err)
 			}
 			j.check(t, 100)
@@ -70,7 +70,7 @@ func TestDomain(t *testing.T) {
 			}
 			r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
 			answered(t, js)
-			if err := r.stop(); err != nil {
+			if err := r.Stop(); err != nil {
 				t.Error(err)
 			}
 			j.check(t, 20)
@@ -111,7 +111,7 @@ func TestConsumerRecreatedUnnoticed(t *testing.T) {
 	addConsumer(t, js, change)
 	close(release)
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 10)
@@ -146,7 +146,7 @@ func TestUnconfirmedAckIsAnsweredFromTheRecord(t *testing.T) {
 	eventually(t, "it finished", func() bool { return j.seen() == 1 })
 	addConsumer(t, js, nil)
 	answered(t, js)
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
 	j.check(t, 1)

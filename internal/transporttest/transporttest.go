@@ -1,0 +1,115 @@
+// Package transporttest is what the tests of every transport need: a consumer
+// that runs in the background, and ways to wait for it.
+package transporttest
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// NewDeduplicator makes a Deduplicator over store that takes keys from the header
+// and is shut down when the test ends.
+func NewDeduplicator(t *testing.T, store dedup.Store, o *dedup.Options) *dedup.Deduplicator {
+	t.Helper()
+	d, err := dedup.New(store, "test", dedup.HeaderKey(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := d.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	return d
+}
+
+// Run is a Run or RunBatch of a Consumer that goes on in the background.
+type Run struct {
+	t      *testing.T
+	Cancel context.CancelFunc // ends its context
+	Done   chan struct{}      // closed when it has returned
+	err    error
+}
+
+// Start calls f in the background, with a context that ends with the test.
+func Start(t *testing.T, f func(ctx context.Context) error) *Run {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Run{t: t, Cancel: cancel, Done: make(chan struct{})}
+	go func() {
+		defer close(r.Done)
+		r.err = f(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-r.Done
+	})
+	return r
+}
+
+// Stop ends the context of the run and returns what it returned.
+func (r *Run) Stop() error {
+	r.t.Helper()
+	r.Cancel()
+	return r.Wait()
+}
+
+// Wait waits until the run has returned, and returns what it did.
+func (r *Run) Wait() error {
+	r.t.Helper()
+	select {
+	case <-r.Done:
+	case <-time.After(30 * time.Second):
+		r.t.Fatal("Run did not return within 30s")
+	}
+	return r.err
+}
+
+// Eventually polls until the condition holds.
+func Eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			t.Fatalf("not within 30s: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// Logger shows the log of a test that failed, and nothing after its end.
+func Logger(t *testing.T) *slog.Logger {
+	w := &testWriter{t: t}
+	t.Cleanup(w.close)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+type testWriter struct {
+	mu     sync.Mutex
+	t      *testing.T
+	closed bool
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.t.Logf("%s", p)
+	}
+	return len(p), nil
+}
+
+func (w *testWriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+}
