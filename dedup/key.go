@@ -147,10 +147,14 @@ func JSONKey(paths ...string) KeyFunc {
 
 // PositionKey takes source, partition, offset and broker timestamp for the
 // key: it catches redelivery and nothing else. The timestamp tells a
-// re-created topic or stream, whose offsets start again, from the old one.
+// re-created topic or stream, whose offsets start again, from the old one. A
+// message that no broker holds, such as a request, has no such key.
 func PositionKey() KeyFunc {
 	return func(m *Message) (Key, error) {
 		p := m.Position
+		if p == (Position{}) {
+			return "", fmt.Errorf("%w: the message has no position", ErrNoKey)
+		}
 		var stamp int64
 		if !m.Published.IsZero() {
 			stamp = m.Published.UnixNano()

@@ -25,6 +25,14 @@ type Config struct {
 	// costs a round trip for each message, many of them at once, and saves the
 	// redelivery, later, of messages whose acknowledgement was lost.
 	ConfirmAcks bool
+	// Reply sends the result of a message, once it is recorded, to the subject that
+	// its header Dedup-Reply-To names: to a duplicate the recorded one, to a message
+	// that is refused an error, as a Reply does. The handler's results and errors are
+	// those of a Reply too: one marked by dedup.Permanent is an answer, and no dead
+	// letter. A result longer than dedup.Options.MaxResult is answered 410. Who may
+	// publish to the stream has replies sent to any subject that this connection may
+	// publish to, but for those that begin with $.
+	Reply bool
 	// DrainTimeout is how long running handlers may go on after Run's context has
 	// ended. Default 20s.
 	DrainTimeout time.Duration

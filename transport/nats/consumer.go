@@ -97,6 +97,9 @@ func (c *Consumer) Check(ctx context.Context) error {
 //
 // The messages have no Raw.
 func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handler) error {
+	if c.config.Reply {
+		h = replying(h)
+	}
 	return c.runSingly(ctx, d, h)
 }
 
@@ -107,6 +110,9 @@ func (c *Consumer) runSingly(ctx context.Context, d deduplicator, h dedup.Handle
 // RunBatch is Run with d.DoBatch, in batches of what is at hand, at most BatchSize
 // messages, two batches at once.
 func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
+	if c.config.Reply {
+		h = replyingBatch(h)
+	}
 	return c.runBatches(ctx, d, h)
 }
 

@@ -78,6 +78,9 @@ func (s *session) settle(d *delivery, r dedup.Result) {
 	defer s.hand.drop(d)
 	switch {
 	case r.Settled():
+		if s.config.Reply {
+			s.reply(d, r)
+		}
 		switch r.Outcome {
 		case dedup.Parked, dedup.Conflict, dedup.Stale, dedup.Ambiguous:
 			d.term(r)
