@@ -17,6 +17,8 @@ import (
 type Config struct {
 	// ClientID names this client in the brokers' logs and quotas. Default "oncequeue".
 	ClientID string
+	// Security of all connections. Default plaintext, without authentication.
+	Security Security
 
 	// SessionTimeout is how long the group waits for a member that went silent
 	// before its partitions go to others. Brokers accept 6s to 30m. Default 30s.

@@ -65,7 +65,7 @@ func NewConsumer(brokers []string, group string, topics []string, c *Config) (*C
 // Check returns an error if no broker answers or a topic does not exist. Run
 // would wait for either.
 func (c *Consumer) Check(ctx context.Context) error {
-	l := newLink(c.brokers, c.config.ClientID, c.topics, c.config.metadataTTL)
+	l := newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL)
 	defer l.close()
 	return l.check(ctx, c.topics...)
 }
@@ -109,7 +109,7 @@ func (c *Consumer) run(ctx context.Context, newWorkers func([]*partition) worker
 	s := &session{
 		config:     &c.config,
 		log:        log,
-		link:       newLink(c.brokers, c.config.ClientID, c.topics, c.config.metadataTTL),
+		link:       newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL),
 		status:     &status{log: log},
 		topics:     c.topics,
 		base:       context.WithoutCancel(ctx),
@@ -155,7 +155,7 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 		case errors.Is(err, kafka.InvalidSessionTimeout):
 			return fmt.Errorf("kafkatransport: the brokers refuse a SessionTimeout of %v: choose one between their group.min.session.timeout.ms (6s unless changed) and group.max.session.timeout.ms", s.config.SessionTimeout)
 		default:
-			s.status.bad(theGroup, err)
+			s.status.bad(theGroup, s.link.explained(err))
 			continue // kafka-go waits before it tries again
 		}
 		g := newGeneration(s, gen.Assignments, gen.CommitOffsets)

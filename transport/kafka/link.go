@@ -24,12 +24,13 @@ const (
 	renewInterval = time.Second
 )
 
-// link is the way to the brokers. All connections are opened here: those of
-// kafka.Transport, and those of the consumer group. That makes it possible to
-// end all of them, whatever they wait for.
+// link is the way to the brokers. All connections are opened and secured here:
+// those of kafka.Transport, and those of the consumer group. That makes it possible
+// to end all of them, whatever they wait for.
 type link struct {
 	brokers  []string
 	clientID string
+	security Security
 	topics   []string // to know the leaders of; nil for all
 	ttl      time.Duration
 
@@ -40,8 +41,8 @@ type link struct {
 	closed    bool
 }
 
-func newLink(brokers []string, clientID string, topics []string, ttl time.Duration) *link {
-	l := &link{brokers: brokers, clientID: clientID, topics: topics, ttl: ttl, open: make(map[*conn]struct{})}
+func newLink(brokers []string, clientID string, security Security, topics []string, ttl time.Duration) *link {
+	l := &link{brokers: brokers, clientID: clientID, security: security, topics: topics, ttl: ttl, open: make(map[*conn]struct{})}
 	l.transport = l.newTransport()
 	return l
 }
@@ -51,6 +52,7 @@ func (l *link) newTransport() *kafka.Transport {
 		Dial:           l.dial,
 		DialTimeout:    dialTimeout,
 		ClientID:       l.clientID,
+		SASL:           l.security.SASL,
 		MetadataTTL:    l.ttl,
 		MetadataTopics: l.topics,
 	}
@@ -84,22 +86,26 @@ func (l *link) renew() {
 
 // groupDialer is for the connections of the consumer group.
 func (l *link) groupDialer() *kafka.Dialer {
-	return &kafka.Dialer{ClientID: l.clientID, Timeout: dialTimeout, DialFunc: l.dial}
+	return &kafka.Dialer{ClientID: l.clientID, Timeout: dialTimeout, DialFunc: l.dial, SASLMechanism: l.security.SASL}
 }
 
 func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
-	c, err := d.DialContext(ctx, network, address)
+	raw, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	c, err := l.security.secure(ctx, raw, address)
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		_ = c.Close()
+		_ = raw.Close()
 		return nil, net.ErrClosed
 	}
-	lc := &conn{Conn: c, link: l}
+	lc := &conn{Conn: c, raw: raw, link: l, heard: l.security.TLS != nil}
 	l.open[lc] = struct{}{}
 	return lc, nil
 }
@@ -113,14 +119,16 @@ func (l *link) close() {
 	l.open = nil
 	l.mu.Unlock()
 	for c := range open {
-		_ = c.Close()
+		_ = c.raw.Close() // TLS would wait to say goodbye
 	}
 }
 
 // conn is a connection that its link can close, and whose write errors can be told.
 type conn struct {
 	net.Conn
-	link *link
+	raw   net.Conn // below TLS
+	link  *link
+	heard bool // the first read is over, or TLS has seen to it
 }
 
 func (c *conn) Close() error {
@@ -128,6 +136,15 @@ func (c *conn) Close() error {
 	delete(c.link.open, c)
 	c.link.mu.Unlock()
 	return c.Conn.Close()
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if !c.heard {
+		c.heard = true
+		err = firstRead(b[:n], err)
+	}
+	return n, err
 }
 
 // Write marks its errors: what could not be handed to the network whole is no
@@ -169,7 +186,20 @@ func (l *link) partitions(ctx context.Context, topics ...string) (map[string]int
 }
 
 func (l *link) unreachable(err error) error {
-	return fmt.Errorf("no broker of %s answers: %w", strings.Join(l.brokers, ","), err)
+	brokers := strings.Join(l.brokers, ",")
+	if why := l.security.explain(err); why != "" {
+		return fmt.Errorf("brokers %s: %w: %s", brokers, err, why)
+	}
+	return fmt.Errorf("no broker of %s answers: %w; check the address, and that the broker runs", brokers, err)
+}
+
+// explained returns an error of a connection with what is probably wrong, if that
+// can be told.
+func (l *link) explained(err error) error {
+	if why := l.security.explain(err); why != "" {
+		return fmt.Errorf("%w: %s", err, why)
+	}
+	return err
 }
 
 // check says whether a broker answers and the topics exist.
@@ -178,7 +208,7 @@ func (l *link) check(ctx context.Context, topics ...string) error {
 	defer cancel()
 	counts, err := l.partitions(ctx, topics...)
 	if err != nil {
-		return fmt.Errorf("kafkatransport: %w; check the address, and that the broker runs", err)
+		return fmt.Errorf("kafkatransport: %w", err)
 	}
 	for _, topic := range slices.Sorted(slices.Values(topics)) {
 		if counts[topic] == 0 {

@@ -19,6 +19,8 @@ import (
 type SinkConfig struct {
 	// ClientID names this client in the brokers' logs and quotas. Default "oncequeue".
 	ClientID string
+	// Security of all connections. Default plaintext, without authentication.
+	Security Security
 	// Compression of the batches: kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd.
 	// Default none.
 	Compression kafka.Compression
@@ -75,13 +77,13 @@ func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
 	case s.config.Compression != 0 && s.config.Compression.Codec() == nil:
 		return nil, fmt.Errorf("kafkatransport: there is no compression %d", s.config.Compression)
 	}
-	s.link = newLink(slices.Clone(brokers), s.config.ClientID, topics, defaultMetadataTTL)
+	s.link = newLink(slices.Clone(brokers), s.config.ClientID, s.config.Security, topics, defaultMetadataTTL)
 	return s, nil
 }
 
 // Check returns an error if no broker answers or the topic does not exist.
 func (s *Sink) Check(ctx context.Context) error {
-	l := newLink(s.link.brokers, s.config.ClientID, s.link.topics, defaultMetadataTTL)
+	l := newLink(s.link.brokers, s.config.ClientID, s.config.Security, s.link.topics, defaultMetadataTTL)
 	defer l.close()
 	if s.topic == "" {
 		return l.check(ctx)
