@@ -40,7 +40,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) {
 	for i := range replies {
 		if replies[i].Err == nil && replies[i].Status == StatusGranted {
 			var v Vouch
-			v, vouchErr = d.vouch()
+			v, vouchErr = d.Vouch()
 			since = v.Since
 			break
 		}
@@ -154,9 +154,10 @@ func (d *Deduplicator) admit(x *delivery, reply Reply, since time.Time) {
 // busyWait is how long to leave a key alone that another holds.
 func (d *Deduplicator) busyWait() time.Duration { return pause(d.patience() / 2) }
 
-// vouch asks the store how far back its memory reaches. The context is not the
-// caller's: its end says nothing about the store.
-func (d *Deduplicator) vouch() (v Vouch, err error) {
+// Vouch asks the store for its identity, and how far back its memory reaches. It
+// is for transports. The context is not a caller's: its end says nothing about
+// the store.
+func (d *Deduplicator) Vouch() (v Vouch, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: %w", ErrStore, panicError(r))
@@ -176,8 +177,10 @@ func (d *Deduplicator) stale(m *Message, rec Record, since time.Time) bool {
 		return false
 	}
 	horizon := rec.FirstSeen.Add(-d.o.TTL)
-	if since.After(horizon) {
-		horizon = since
+	for _, t := range []time.Time{since, m.Since} {
+		if t.After(horizon) {
+			horizon = t
+		}
 	}
 	return m.Published.Before(horizon.Add(d.o.ClockSkew))
 }

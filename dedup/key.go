@@ -206,8 +206,18 @@ func deriveKey(fn KeyFunc, m *Message) (Key, error) {
 	default:
 		return key, nil
 	}
-	return "", fmt.Errorf("dedup: message at %v: %w", m.Position, err)
+	return "", &keyError{m.Position, err}
 }
+
+// keyError says why a message has no usable key. It is put into words when
+// somebody asks: where unkeyed messages are processed, nobody may.
+type keyError struct {
+	at  Position
+	err error
+}
+
+func (e *keyError) Error() string { return fmt.Sprintf("dedup: message at %v: %v", e.at, e.err) }
+func (e *keyError) Unwrap() error { return e.err }
 
 // callKey turns a panic of fn into an error: one odd message must not take
 // the consumer down.

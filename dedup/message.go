@@ -90,6 +90,11 @@ type Message struct {
 	Delivery  int       // 1 for the first delivery; 0 if unknown
 	Claim     Claim     // set before the handler runs
 	Raw       any       // pointer to the client library's own message
+
+	// Since is for transports that know that the message's source was consumed
+	// with another store: what that one recorded before Since is unknown here, so
+	// a message published earlier is Stale. Zero: the store's own word counts.
+	Since time.Time
 }
 
 // Claim tells a handler under which claim it runs.

@@ -153,6 +153,39 @@ func TestStaleCountsFromWhatTheStoreVouchesFor(t *testing.T) {
 	})
 }
 
+// What another store recorded before Since is unknown to this one.
+func TestStaleCountsFromTheSinceOfTheMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New(nil)
+		time.Sleep(time.Hour)
+		d := newDedup(t, s, &dedup.Options{TTL: 24 * time.Hour, ClockSkew: 2 * time.Second})
+		for name, c := range map[string]struct {
+			age   time.Duration // of the message, before its Since
+			stale bool
+		}{
+			"older":           {time.Minute, true},
+			"within the skew": {-time.Second, true},
+			"younger":         {-3 * time.Second, false},
+		} {
+			h := fails(errBroken, 0)
+			m := message(name, "v")
+			m.Since = time.Now().Add(-time.Minute)
+			m.Published = m.Since.Add(-c.age)
+			d.Do(t.Context(), m, h.handle)
+			if got := h.claim(1).Stale; got != c.stale {
+				t.Errorf("%s: got stale %v, want %v", name, got, c.stale)
+			}
+			m.Claim, m.Since = dedup.Claim{}, time.Now()
+			if r := d.Do(t.Context(), m, h.handle); r.Outcome != dedup.Duplicate {
+				t.Errorf("%s: with a record: got %v, want duplicate", name, r.Outcome)
+			}
+		}
+		if v, err := d.Vouch(); err != nil || v.ID == "" {
+			t.Errorf("Vouch: got %+v, %v, want the store's", v, err)
+		}
+	})
+}
+
 // A message that is retried for longer than TTL has its record all the time,
 // so it does not become stale on the way.
 func TestLongRetriesDoNotBecomeStale(t *testing.T) {
