@@ -3,6 +3,7 @@ package dedup
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // maxBatchBytes bounds the results that one Apply carries.
@@ -10,8 +11,8 @@ const maxBatchBytes = 1 << 20
 
 // combiner is the group commit. Callers queue their operations; whoever finds
 // no Apply under way carries out everything that is queued, in one batch, and
-// hands the lead to the next in the queue. There is no timer, hence no latency
-// when idle, and no goroutine of its own.
+// hands the lead to the next in the queue. See gather for whom it waits. A caller
+// that is alone waits for nobody, and there is no goroutine of its own.
 type combiner struct {
 	ctx   context.Context
 	apply func([]Op) []Reply // never panics, and answers every op
@@ -21,7 +22,24 @@ type combiner struct {
 	leading int
 	queue   []*group
 	spare   [][]Op // buffers of finished batches
+	round   round
 }
+
+// round is what the combiner knows of the last Apply, to judge whether it is worth
+// waiting for who took part in it. It is used when one Apply is under way at once.
+type round struct {
+	peers  int           // groups that were carried out, or queued meanwhile
+	took   time.Duration // moving average
+	missed int           // rounds in a row for which not all peers came
+	skip   int           // rounds to go before it is tried again
+	all    chan struct{} // closed when all peers are there; nil: nobody waits for them
+}
+
+const (
+	minGather = 20 * time.Microsecond // timers are no finer
+	maxGather = 2 * time.Millisecond
+	maxSkip   = 64
+)
 
 // group is the operations of one caller. They travel in one batch.
 type group struct {
@@ -65,6 +83,10 @@ func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
 	}
 	g.wake = make(chan struct{}, 1)
 	c.queue = append(c.queue, g)
+	if c.round.all != nil && len(c.queue)+1 >= c.round.peers {
+		close(c.round.all)
+		c.round.all = nil
+	}
 	c.mu.Unlock()
 	select {
 	case <-g.wake:
@@ -91,10 +113,15 @@ func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
 // The caller holds the lock; it is released during Apply.
 func (c *combiner) lead(g *group) {
 	for {
+		c.gather()
 		batch, ops := c.take(g)
+		left := len(c.queue)
 		c.mu.Unlock()
+		start := time.Now()
 		replies := c.apply(ops)
+		took := time.Since(start)
 		c.mu.Lock()
+		c.ended(len(batch), left, took)
 		c.answer(batch, replies)
 		if len(batch) > 1 {
 			clear(ops)
@@ -111,6 +138,55 @@ func (c *combiner) lead(g *group) {
 			return
 		}
 	}
+}
+
+// gather waits, for part of the time that an Apply takes, until those are there
+// again who took part in the last one: what they did with its answers is often
+// done by now, or in a moment, and a batch costs the store little more than one
+// operation. So the completes of one batch and the claims of the next travel
+// together. It does not wait where that was in vain: handlers may be slow.
+// The caller holds the lock; it is released meanwhile.
+func (c *combiner) gather() {
+	r := &c.round
+	wait := min(r.took/2, maxGather)
+	if len(c.queue)+1 >= r.peers || wait < minGather || c.limit > 1 {
+		return
+	}
+	if r.skip > 0 {
+		r.skip--
+		return
+	}
+	all := make(chan struct{})
+	r.all = all
+	c.mu.Unlock()
+	timer := time.NewTimer(wait)
+	select {
+	case <-all:
+	case <-timer.C:
+	}
+	timer.Stop()
+	c.mu.Lock()
+	if r.all == nil {
+		r.missed = 0
+		return
+	}
+	r.all = nil
+	r.missed++
+	r.skip = min(1<<min(r.missed, 16), maxSkip)
+}
+
+// ended notes how an Apply went for a batch of groups, beside which so many were
+// left in the queue. The caller holds the lock.
+func (c *combiner) ended(groups, left int, took time.Duration) {
+	r := &c.round
+	r.peers = groups + len(c.queue)
+	if left > 0 {
+		r.peers = 0 // there are more than fit in a batch
+	}
+	if r.took == 0 {
+		r.took = took
+	}
+	r.took = (7*r.took + took) / 8
 }
 
 // next takes the first group off the queue that is there to be sent.

@@ -121,13 +121,18 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 	}
 	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(d.ctx, func() { cancel(ErrClosed) })()
 	defer d.drop(xs) // deferred: a handler may end the goroutine
+	alone := false   // without a claim, which Shutdown ends at its deadline
 	for _, x := range xs {
 		if x.claimed {
 			x.lease.lost = cancel
 			d.renewer.hold(&x.lease, x.sent)
+		} else if x.run || x.park != nil {
+			alone = true
 		}
+	}
+	if alone {
+		defer context.AfterFunc(d.ctx, func() { cancel(ErrClosed) })()
 	}
 	d.handle(ctx, run, leave, xs, h)
 	leave()

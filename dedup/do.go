@@ -53,7 +53,7 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 // Messages of one key and payload share the fate of the first of them. A key
 // that is being processed elsewhere in this process, or that comes again in the
 // batch with another payload, waits until the others are settled, and may then
-// take a second call of h.
+// take further calls of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
 	results := make([]Result, 0, len(ms))
 	for len(ms) > MaxBatch {
@@ -99,8 +99,10 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, h BatchHandle
 		}
 	}
 	d.fly(ctx, first, h)
-	if len(later) > 0 {
-		d.fly(ctx, d.await(ctx, later), h)
+	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
+		var free []*delivery
+		free, later = d.await(ctx, later, deadline)
+		d.fly(ctx, free, h)
 	}
 	for i := range slab {
 		x := &slab[i]
@@ -125,28 +127,35 @@ func (d *Deduplicator) takeOff(x *delivery) bool {
 	return other == nil
 }
 
-// await waits for the keys of later, for all of them no longer than patience. It
-// returns those it got: once it holds one it waits for no other.
-func (d *Deduplicator) await(ctx context.Context, later []*delivery) []*delivery {
-	deadline := time.Now().Add(d.patience())
-	var got []*delivery
-	for _, x := range later {
-		if d.takeOff(x) {
-			got = append(got, x)
-			deadline = time.Now()
-			continue
-		}
-		if x.leader != nil {
-			continue
-		}
-		if err := d.flights.startBy(ctx, d.closing, x, deadline); err != nil {
-			x.giveUp(err)
-			continue
-		}
-		got = append(got, x)
-		deadline = time.Now()
+// await takes off those of later whose keys are free, and waits until the deadline
+// for one that is. It returns them and the rest, which are to be asked for again
+// when those have ended: who holds keys while it waits for others can wait for a
+// batch that waits for it.
+func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline time.Time) (free, rest []*delivery) {
+	if free, rest = d.takeOffAll(later); len(free) > 0 || len(rest) == 0 {
+		return free, rest
 	}
-	return got
+	if err := d.flights.startBy(ctx, d.closing, rest[0], deadline); err != nil {
+		for _, x := range rest {
+			x.giveUp(err)
+		}
+		return nil, nil
+	}
+	free, others := d.takeOffAll(rest[1:])
+	return append(free, rest[0]), others
+}
+
+// takeOffAll takes off those of xs whose keys are free. The rest have to wait.
+func (d *Deduplicator) takeOffAll(xs []*delivery) (free, rest []*delivery) {
+	for _, x := range xs {
+		switch {
+		case d.takeOff(x):
+			free = append(free, x)
+		case x.leader == nil:
+			rest = append(rest, x)
+		}
+	}
+	return free, rest
 }
 
 // fly processes xs and takes them out of flight.
@@ -154,11 +163,7 @@ func (d *Deduplicator) fly(ctx context.Context, xs []*delivery, h BatchHandler) 
 	if len(xs) == 0 {
 		return
 	}
-	defer func() {
-		for _, x := range xs {
-			d.flights.end(x)
-		}
-	}()
+	defer d.flights.end(xs...)
 	d.process(ctx, xs, h)
 }
 

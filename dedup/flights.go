@@ -30,16 +30,20 @@ func (f *flights) start(x *delivery) (other *delivery, ended <-chan struct{}) {
 	return other, other.ended
 }
 
-func (f *flights) end(x *delivery) {
+// end takes xs out of flight, all at one time: who waits for one of a batch finds
+// the others free too.
+func (f *flights) end(xs ...*delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !x.flying {
-		return
-	}
-	x.flying = false
-	delete(f.running, x.id)
-	if x.ended != nil {
-		close(x.ended)
+	for _, x := range xs {
+		if !x.flying {
+			continue
+		}
+		x.flying = false
+		delete(f.running, x.id)
+		if x.ended != nil {
+			close(x.ended)
+		}
 	}
 }
 
