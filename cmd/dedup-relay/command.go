@@ -85,6 +85,12 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run --from URL --to URL --store STORE",
 		Short: "Relay until told to stop: SIGTERM drains and exits 0, a second one exits at once",
+		Long: `Relay until told to stop: SIGTERM drains and exits 0, a second one exits at once.
+
+A Kafka URL that begins with kafka+tls:// is reached over TLS, one with USER@ before the host by
+SASL. Its parameters: tls-ca=FILE (authorities to trust, default those of the system), tls-cert=FILE
+and tls-key=FILE (the relay's own certificate), all in PEM; sasl=SCRAM-SHA-512|SCRAM-SHA-256|PLAIN,
+and password-file=FILE or password-env=NAME.`,
 		Example: `  dedup-relay run --from 'kafka://localhost:9092/orders?group=orders-dedup' \
     --to kafka://localhost:9092/orders.once --store bolt:/var/lib/dedup-relay \
     --dead-letter kafka://localhost:9092/orders.dead`,
@@ -118,8 +124,8 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVarP(&f.file, "config", "c", "", "YAML file of NAME: VALUE lines with the names of these flags; what is typed counts")
-	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka://HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] | nats://HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
-	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka://HOST:PORT[,HOST:PORT]/TOPIC | nats://HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
+	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] | nats://HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
+	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?compression=zstd] | nats://HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
 	cmd.Flags().StringVar(&f.store, "store", "", "where keys are remembered: bolt:DIR | mem: (required)")
 	cmd.Flags().StringVar(&f.key, "key", "header:Idempotency-Key", "how to derive the key, the first that applies: header:NAME | json:PATH | payload | position, comma-separated")
 	cmd.Flags().StringVar(&f.scope, "scope", "", "name of this work in the store (default: the group or consumer, and the target)")

@@ -102,7 +102,11 @@ func newSource(ctx context.Context, e Endpoint, logger *slog.Logger) (source, er
 	if e.Kind == NATS {
 		return newNATSSource(ctx, e, logger)
 	}
-	config := &kafkatransport.Config{ClientID: clientName, SessionTimeout: e.Session, Logger: logger}
+	security, err := e.Security.kafka()
+	if err != nil {
+		return nil, err
+	}
+	config := &kafkatransport.Config{ClientID: clientName, Security: security, SessionTimeout: e.Session, Logger: logger}
 	if e.Latest {
 		config.StartOffset = kafka.LastOffset
 	}
@@ -154,7 +158,11 @@ func newSink(e Endpoint, from, route string, letters bool, logger *slog.Logger) 
 		}
 		return natsSink{s, conn}, nil
 	}
-	s, err := kafkatransport.NewSink(e.Hosts, topic, &kafkatransport.SinkConfig{ClientID: clientName})
+	security, err := e.Security.kafka()
+	if err != nil {
+		return nil, err
+	}
+	s, err := kafkatransport.NewSink(e.Hosts, topic, &kafkatransport.SinkConfig{ClientID: clientName, Security: security, Compression: e.Compression})
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ type Config struct {
 }
 
 // Check returns what is wrong with c as far as that can be told without
-// connecting to anything or writing anything.
+// connecting to anything or writing anything. It reads the files that are named.
 func (c *Config) Check() error {
 	letters := c.DeadLetter.Kind != ""
 	switch {
@@ -46,6 +46,11 @@ func (c *Config) Check() error {
 		return fmt.Errorf("scope %q is not UTF-8, so it cannot label metrics; name another", c.Scope)
 	case c.Key == nil:
 		return errors.New("there is no way to derive a key")
+	}
+	for _, e := range []Endpoint{c.From, c.To, c.DeadLetter} {
+		if _, err := e.Security.kafka(); err != nil {
+			return fmt.Errorf("%v: %w", e, err)
+		}
 	}
 	_, err := dedup.New(memstore.New(nil), c.DefaultScope(), c.Key, &dedup.Options{TTL: c.TTL, Lease: c.Lease})
 	return err

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/segmentio/kafka-go"
 )
 
 // Kind is a kind of broker.
@@ -23,15 +25,19 @@ const (
 // Endpoint is a topic on a Kafka broker, or a subject on a NATS server, as a URL
 // names it:
 //
-//	kafka://HOST:PORT[,HOST:PORT]/TOPIC[?group=G&session=6s&start=earliest]
+//	kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?group=G&session=6s&start=earliest]
 //	nats://HOST:PORT[,HOST:PORT]/SUBJECT[?consumer=DURABLE&stream=NAME]
 //
-// The parameters are for a source. A target's topic or subject may hold {topic}
-// or, which is the same, {subject}: it stands for that of each message.
+// The parameters are for a source; those of a Kafka target are compression, and
+// of both see Security. A target's topic or subject may hold {topic} or, which is
+// the same, {subject}: it stands for that of each message.
 type Endpoint struct {
-	Kind  Kind
-	Hosts []string
-	Topic string // or subject
+	Kind     Kind
+	Hosts    []string
+	Topic    string   // or subject
+	Security Security // Kafka
+
+	Compression kafka.Compression // Kafka target; 0: none
 
 	Group   string        // Kafka source: the consumer group
 	Session time.Duration // Kafka source: its session timeout; 0 is the transport's default
@@ -41,9 +47,13 @@ type Endpoint struct {
 	Stream   string // NATS source: the stream; empty: the one that has the subject
 }
 
-// String returns the URL without parameters.
+// String returns the URL without user and parameters.
 func (e Endpoint) String() string {
-	return string(e.Kind) + "://" + strings.Join(e.Hosts, ",") + "/" + e.Topic
+	scheme := string(e.Kind)
+	if e.Security.TLS {
+		scheme += plusTLS
+	}
+	return scheme + "://" + strings.Join(e.Hosts, ",") + "/" + e.Topic
 }
 
 // Reader names who reads the source: the group or the consumer.
@@ -56,13 +66,14 @@ func (e Endpoint) For(topic string) string {
 
 // ParseSource reads the URL of a source.
 func ParseSource(s string) (Endpoint, error) {
+	shown := redacted("", s)
 	e, params, err := parseEndpoint(s)
 	if err != nil {
 		return e, err
 	}
 	for name, values := range params {
 		if len(values) > 1 {
-			return e, fmt.Errorf("%q: the parameter %s occurs %d times", s, name, len(values))
+			return e, fmt.Errorf("%q: the parameter %s occurs %d times", shown, name, len(values))
 		}
 		value := values[0]
 		switch {
@@ -71,11 +82,11 @@ func ParseSource(s string) (Endpoint, error) {
 		case e.Kind == Kafka && name == "session":
 			e.Session, err = time.ParseDuration(value)
 			if err != nil || e.Session <= 0 {
-				return e, fmt.Errorf("%q: session=%s is not a duration: write it like session=30s", s, value)
+				return e, fmt.Errorf("%q: session=%s is not a duration: write it like session=30s", shown, value)
 			}
 		case e.Kind == Kafka && name == "start":
 			if value != "earliest" && value != "latest" {
-				return e, fmt.Errorf("%q: start=%s: it is earliest (the default) or latest", s, value)
+				return e, fmt.Errorf("%q: start=%s: it is earliest (the default) or latest", shown, value)
 			}
 			e.Latest = value == "latest"
 		case e.Kind == NATS && name == "consumer":
@@ -83,22 +94,22 @@ func ParseSource(s string) (Endpoint, error) {
 		case e.Kind == NATS && name == "stream":
 			e.Stream = value
 		case e.Kind == NATS:
-			return e, fmt.Errorf("%q: a NATS source has no parameter %q: it has consumer and stream", s, name)
+			return e, fmt.Errorf("%q: a NATS source has no parameter %q: it has consumer and stream", shown, name)
 		default:
-			return e, fmt.Errorf("%q: a Kafka source has no parameter %q: it has group, session and start", s, name)
+			return e, fmt.Errorf("%q: a Kafka source has no parameter %q: it has group, session and start, and those of its security", shown, name)
 		}
 	}
 	switch {
 	case e.Kind == Kafka && e.Group == "":
-		return e, fmt.Errorf("%q names no consumer group: append ?group=NAME", s)
+		return e, fmt.Errorf("%q names no consumer group: append ?group=NAME", shown)
 	case e.Kind == NATS && e.Consumer == "":
-		return e, fmt.Errorf("%q names no durable consumer: append ?consumer=NAME", s)
+		return e, fmt.Errorf("%q names no durable consumer: append ?consumer=NAME", shown)
 	case e.For("x") != e.Topic:
-		return e, fmt.Errorf("%q: {topic} and {subject} stand for those of a message and are for targets only", s)
+		return e, fmt.Errorf("%q: {topic} and {subject} stand for those of a message and are for targets only", shown)
 	}
 	for _, name := range []string{e.Consumer, e.Stream} {
 		if strings.ContainsAny(name, ". \t\r\n*>/\\") {
-			return e, fmt.Errorf("%q: %q is no name of a stream or consumer: it has no dots, wildcards, slashes or spaces", s, name)
+			return e, fmt.Errorf("%q: %q is no name of a stream or consumer: it has no dots, wildcards, slashes or spaces", shown, name)
 		}
 	}
 	return e, nil
@@ -106,56 +117,88 @@ func ParseSource(s string) (Endpoint, error) {
 
 // ParseTarget reads the URL of a sink.
 func ParseTarget(s string) (Endpoint, error) {
+	shown := redacted("", s)
 	e, params, err := parseEndpoint(s)
 	if err != nil {
 		return e, err
 	}
-	for name := range params {
-		return e, fmt.Errorf("%q: a target has no parameters, but this one has %q", s, name)
+	for name, values := range params {
+		if e.Kind != Kafka || name != "compression" {
+			return e, fmt.Errorf("%q: a target has no parameter %q", shown, name)
+		}
+		if err := e.Compression.UnmarshalText([]byte(values[0])); err != nil || len(values) > 1 {
+			return e, fmt.Errorf("%q: compression=%s: it is one of gzip, snappy, lz4, zstd and none", shown, strings.Join(values, ","))
+		}
 	}
 	if e.Kind == NATS && strings.ContainsAny(e.Topic, "*>") {
-		return e, fmt.Errorf("%q: one cannot publish to the wildcard %q: name a subject", s, e.Topic)
+		return e, fmt.Errorf("%q: one cannot publish to the wildcard %q: name a subject", shown, e.Topic)
 	}
 	return e, nil
 }
 
-const endpointForm = "kafka://HOST:PORT[,HOST:PORT]/TOPIC or nats://HOST:PORT[,HOST:PORT]/SUBJECT"
+const (
+	plusTLS      = "+tls"
+	endpointForm = "kafka://HOST:PORT[,HOST:PORT]/TOPIC or nats://HOST:PORT[,HOST:PORT]/SUBJECT"
+)
+
+var errPassword = errors.New("a password in a URL would show in process lists: write password-file=FILE or password-env=NAME")
 
 // parseEndpoint splits the URL itself: net/url refuses a list of hosts.
 func parseEndpoint(s string) (e Endpoint, params url.Values, err error) {
+	shown := redacted("", s)
 	scheme, rest, ok := strings.Cut(s, "://")
 	e.Kind = Kind(scheme)
+	if scheme == string(Kafka)+plusTLS {
+		e.Kind, e.Security.TLS = Kafka, true
+	}
 	switch {
 	case !ok:
-		return e, nil, fmt.Errorf("%q is not a URL: it has the form %s", s, endpointForm)
+		return e, nil, fmt.Errorf("%q is not a URL: it has the form %s", shown, endpointForm)
 	case e.Kind != Kafka && e.Kind != NATS:
-		return e, nil, fmt.Errorf("%q: unknown scheme %q: it has the form %s", s, scheme, endpointForm)
+		return e, nil, fmt.Errorf("%q: unknown scheme %q: it has the form %s", shown, scheme, endpointForm)
 	}
 	rest, query, _ := strings.Cut(rest, "?")
 	hosts, topic, _ := strings.Cut(rest, "/")
-	if strings.Contains(hosts, "@") {
-		return e, nil, fmt.Errorf("a %s URL holds a user or password, which is not supported: it would show in process lists", scheme)
+	if at := strings.LastIndexByte(hosts, '@'); at >= 0 {
+		e.Security.User, err = url.PathUnescape(hosts[:at])
+		switch {
+		case strings.Contains(hosts[:at], ":"):
+			return e, nil, fmt.Errorf("%q: %w", shown, errPassword)
+		case err != nil || at == 0:
+			return e, nil, fmt.Errorf("%q: what stands before the @ is no user", shown)
+		case e.Kind != Kafka:
+			return e, nil, fmt.Errorf("%q: a %s URL takes no user", shown, scheme)
+		}
+		hosts = hosts[at+1:]
+	}
+	if e.Kind == Kafka && strings.Contains(topic, "@") { // the password has a slash
+		return e, nil, fmt.Errorf("%q: %w", shown, errPassword)
 	}
 	for host := range strings.SplitSeq(hosts, ",") {
 		if err := checkHost(host); err != nil {
-			return e, nil, fmt.Errorf("%q: host %q: %w: write HOST:PORT", s, host, err)
+			return e, nil, fmt.Errorf("%q: host %q: %w: write HOST:PORT", shown, host, err)
 		}
 		if !slices.Contains(e.Hosts, host) {
 			e.Hosts = append(e.Hosts, host)
 		}
 	}
 	if e.Topic, err = url.PathUnescape(topic); err != nil {
-		return e, nil, fmt.Errorf("%q: topic %q: %w", s, topic, err)
+		return e, nil, fmt.Errorf("%q: topic %q: %w", shown, topic, err)
 	}
 	check := checkTopic
 	if e.Kind == NATS {
 		check = checkSubject
 	}
 	if err := check(e.For("x")); err != nil {
-		return e, nil, fmt.Errorf("%q: %w", s, err)
+		return e, nil, fmt.Errorf("%q: %w", shown, err)
 	}
 	if params, err = url.ParseQuery(query); err != nil {
-		return e, nil, fmt.Errorf("%q: parameters %q: %w", s, query, err)
+		return e, nil, fmt.Errorf("%q: parameters: %w", shown, err)
+	}
+	if e.Kind == Kafka {
+		if err := e.Security.take(params); err != nil {
+			return e, nil, fmt.Errorf("%q: %w", shown, err)
+		}
 	}
 	return e, params, nil
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
+
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
@@ -15,7 +17,10 @@ func TestParseSource(t *testing.T) {
 		"kafka://localhost:9092/orders?group=g": {Kind: Kafka, Hosts: []string{"localhost:9092"}, Topic: "orders", Group: "g"},
 		"kafka://a:1,b:2,a:1/o.1_x-y?group=a%20b&session=6s&start=latest": {
 			Kind: Kafka, Hosts: []string{"a:1", "b:2"}, Topic: "o.1_x-y", Group: "a b", Session: 6 * time.Second, Latest: true},
-		"kafka://[::1]:9092/t?group=g&start=earliest": {Kind: Kafka, Hosts: []string{"[::1]:9092"}, Topic: "t", Group: "g"},
+		"kafka+tls://a%40b@h:1/t?group=g&sasl=scram-sha-512&password-file=/p&tls-ca=/ca&tls-cert=/c&tls-key=/k": {Kind: Kafka, Hosts: []string{"h:1"}, Topic: "t", Group: "g",
+			Security: Security{TLS: true, CA: "/ca", Cert: "/c", Key: "/k", User: "a@b", Mechanism: "SCRAM-SHA-512", PasswordFile: "/p"}},
+		"kafka://u@h:1/t?group=g&sasl=PLAIN&password-env=P": {Kind: Kafka, Hosts: []string{"h:1"}, Topic: "t", Group: "g", Security: Security{User: "u", Mechanism: "PLAIN", PasswordEnv: "P"}},
+		"kafka://[::1]:9092/t?group=g&start=earliest":       {Kind: Kafka, Hosts: []string{"[::1]:9092"}, Topic: "t", Group: "g"},
 	} {
 		got, err := ParseSource(in)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -27,7 +32,9 @@ func TestParseSource(t *testing.T) {
 		"kafka://h:0/t?group=g", "kafka://h:65536/t?group=g", "kafka://:1/t?group=g", "kafka://h:1,/t?group=g", "kafka://h:1/a b?group=g",
 		"kafka://h:1/t/u?group=g", "kafka://h:1/..?group=g", "kafka://h:1/{topic}?group=g", "kafka://h:1/t?group=", "kafka://h:1/t",
 		"kafka://h:1/t?group=g&session=-1s", "kafka://h:1/t?group=g&start=middle", "kafka://h:1/t?group=g&x=1", "kafka://h:1/t?group=g&group=h", "kafka://h:1/t?group=%zz",
-		"kafka://h:1/" + strings.Repeat("t", 250) + "?group=g", "KAFKA://h:1/t?group=g",
+		"kafka://h:1/t?group=g&tls-ca=/ca", "kafka://h:1/t?group=g&password-env=P", "kafka://u@h:1/t?group=g", "kafka://u@h:1/t?group=g&sasl=PLAIN", "kafka://u@h:1/t?group=g&sasl=GSSAPI&password-env=P",
+		"kafka://u@h:1/t?group=g&sasl=PLAIN&password-env=P&password-file=/p", "kafka+tls://h:1/t?group=g&tls-cert=/c", "kafka+tls://h:1/t?group=g&tls-ca=", "kafka+tls://h:1/t?group=g&tls-ca=/a&tls-ca=/b",
+		"kafka://@h:1/t?group=g", "nats+tls://h:1/t?consumer=c", "kafka://h:1/t?group=g&compression=gzip", "kafka://h:1/" + strings.Repeat("t", 250) + "?group=g", "KAFKA://h:1/t?group=g",
 	} {
 		if got, err := ParseSource(in); err == nil {
 			t.Errorf("%q: got %+v, want an error", in, got)
@@ -45,8 +52,36 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
+func TestParseTargetOptions(t *testing.T) {
+	got, err := ParseTarget("kafka+tls://h:1/t?compression=zstd&tls-ca=/ca")
+	if err != nil || got.Compression != kafka.Zstd || got.Security != (Security{TLS: true, CA: "/ca"}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, in := range []string{"kafka://h:1/t?compression=best", "kafka://h:1/t?compression=gzip&compression=gzip", "nats://h:1/t?compression=gzip"} {
+		if _, err := ParseTarget(in); err == nil {
+			t.Errorf("%q: want an error", in)
+		}
+	}
+}
+
+// A password that somebody wrote into a URL all the same is not repeated.
+func TestErrorsHoldNoPassword(t *testing.T) {
+	for _, in := range []string{
+		"kafka://u:hunter2@h:1/t?group=g", "kafka://u:hun/hunter2@h:1/t?group=g", "kafka://u:hunter2@h/t", "kakfa://u:hunter2@h:1/t", "nats://u:hunter2@h:1/t?consumer=c",
+		"kafka://h:1/t?group=g&password=hunter2", "kafka://u@h:1/t?group=g&sasl=PLAIN&password=hunter2",
+	} {
+		_, source := ParseSource(in)
+		_, target := ParseTarget(in)
+		for _, err := range []error{source, target} {
+			if err == nil || strings.Contains(err.Error(), "hun") {
+				t.Errorf("%q: got %v, want an error without the password", in, err)
+			}
+		}
+	}
+}
+
 func TestParseKey(t *testing.T) {
-	m := &dedup.Message{Value: []byte(`{"order":{"id":7}}`)}
+	m := &dedup.Message{Value: []byte(`{"order":{"id":7}}`), Position: dedup.Position{Source: "t"}}
 	for in, found := range map[string]bool{
 		"header:X": false, "header:X, json:order.id": true, "json:order.id": true, "payload": true, "position": true, "json:nothing": false,
 	} {
@@ -84,6 +119,7 @@ func FuzzEndpoint(f *testing.F) {
 	f.Add("kafka://[::1]:9092/t%2e?group=a%20b")
 	f.Fuzz(func(t *testing.T, in string) {
 		if e, err := ParseTarget(in); err == nil {
+			e.Security, e.Compression = Security{TLS: e.Security.TLS}, 0 // String leaves them out
 			if again, err := ParseTarget(e.String()); err != nil || !reflect.DeepEqual(again, e) {
 				t.Errorf("%q: got %+v, then %+v, %v", in, e, again, err)
 			}

@@ -73,6 +73,11 @@ func (r *Relay) open(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, e := range []Endpoint{c.From, c.To, c.DeadLetter} {
+		if e.Security.Mechanism == "PLAIN" && !e.Security.TLS {
+			c.Logger.Warn("the password travels as it is; use kafka+tls:// or SCRAM", "to", e.String())
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if r.source, err = newSource(ctx, c.From, c.Logger); err != nil {

@@ -2,6 +2,7 @@ package kafkatransport_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/oncequeue/oncequeue/dedup"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
@@ -35,6 +37,23 @@ func ExampleConsumer_Run() {
 	})
 	if err != nil {
 		log.Fatal(err)
+	}
+}
+
+// A broker that wants TLS and a password.
+func ExampleSecurity() {
+	password, err := scram.Mechanism(scram.SHA512, "shipping", os.Getenv("KAFKA_PASSWORD"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := kafkatransport.NewConsumer([]string{"kafka.example.org:9093"}, "shipping", []string{"orders"}, &kafkatransport.Config{
+		Security: kafkatransport.Security{TLS: &tls.Config{}, SASL: password},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Check(context.Background()); err != nil {
+		log.Fatal(err) // one line: what is wrong, and what to do
 	}
 }
 
