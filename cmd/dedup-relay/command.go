@@ -206,8 +206,15 @@ func relayUntil(ctx context.Context, config relay.Config) error {
 		attrs = append(attrs, "dead-letter", config.DeadLetter.String())
 	}
 	log.Info("beginning", attrs...)
-	context.AfterFunc(ctx, func() { log.Info("draining") })
+	said := make(chan struct{})
+	unneeded := context.AfterFunc(ctx, func() {
+		defer close(said)
+		log.Info("draining")
+	})
 	err = r.Run(ctx)
+	if !unneeded() {
+		<-said
+	}
 	err = errors.Join(err, r.Close())
 	log.Info("stopped", "clean", err == nil, "summary", r.Summary().String())
 	return err
