@@ -12,7 +12,10 @@ FUZZTIME = 10s
 
 GOLANGCI_LINT = .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build test test-real lint fuzz
+# Flags of make bench and make profile, such as BENCH="--only bolt --rounds 9": see bench/README.md.
+BENCH =
+
+.PHONY: help build test test-real lint fuzz bench profile always
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +24,7 @@ build: ## compile everything, tests included, so that the time of make test is t
 	go build ./...
 	go vet -tags real ./...
 	go test -race -run '^$$' ./... >/dev/null
+	cd bench && go vet ./...
 
 test: ## all tests that need nothing but Go, under the race detector; budget 5 minutes
 	@scripts/budget.sh test 5 go test -race -count=1 -timeout 5m ./...
@@ -30,9 +34,21 @@ test-real: ## tests against real servers, started on loopback and stopped again;
 
 lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml; the first run compiles it
 	@scripts/budget.sh lint 5 $(GOLANGCI_LINT) run ./...
+	@cd bench && ../$(GOLANGCI_LINT) run ./...
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@scripts/fuzz.sh $(FUZZTIME)
+
+bench: .cache/bin/bench ## compare with peers and with the disk, as bench/README.md says; budget 10 minutes
+	@scripts/budget.sh bench 10 .cache/bin/bench $(BENCH)
+
+profile: .cache/bin/bench ## CPU, heap and mutex profiles of the batch path and the Do path, in .cache/profile
+	.cache/bin/bench --profile .cache/profile --only bolt --contenders batch,do $(BENCH)
+
+.cache/bin/bench: always
+	cd bench && go build -o ../$@ .
+
+always:
 
 $(GOLANGCI_LINT):
 	GOBIN=$$PWD/.cache/bin/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
