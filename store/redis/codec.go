@@ -1,0 +1,199 @@
+package redisstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// A record is a string of bytes, numbers big-endian, times in milliseconds since
+// 1970:
+//
+//	 1  version of the format
+//	 1  state (3 bits), ambiguous (8), omitted (16)
+//	 7  token
+//	 6  when it expires
+//	 6  first seen
+//	 2  attempts
+//	 6  end of the lease          Claimed
+//	 8  nonce                     Claimed, Released
+//	 8  fingerprint               not Free
+//	..  position, see appendPosition
+//	..  result                    Done, Parked
+//
+// Free is what is left of a record that was forgotten while its token was ahead
+// of the clock. The scripts in lua/ know this layout too.
+const (
+	formatVersion = 1
+
+	headSize    = 1 + 1 + 7 + 6 + 6 + 2
+	ambiguous   = 8
+	omitted     = 16
+	maxAttempts = math.MaxUint16
+
+	// maxToken is the largest number that Lua counts exactly; microseconds since
+	// 1970 reach it in the year 2255.
+	maxToken dedup.Token = 1<<53 - 1
+)
+
+var errShort = errors.New("it is cut short")
+
+// decode reads a record. source finds the name of an interned source.
+func decode(b string, source func(tag string) string) (r dedup.Record, err error) {
+	if b == "" {
+		return r, nil
+	}
+	if b[0] != formatVersion {
+		return r, fmt.Errorf("it has version %d of the format, and this program knows %d", b[0], formatVersion)
+	}
+	if len(b) < headSize {
+		return r, errShort
+	}
+	r.State = dedup.State(b[1] & 7)
+	r.Ambiguous, r.Omitted = b[1]&ambiguous != 0, b[1]&omitted != 0
+	r.Token = dedup.Token(number(b[2:9]))
+	r.Expires, r.FirstSeen = moment(b[9:15]), moment(b[15:21])
+	r.Attempt = int(number(b[21:23]))
+	b = b[headSize:]
+	if r.State == dedup.StateFree {
+		return dedup.Record{}, nil
+	}
+	if r.State == dedup.StateClaimed {
+		if len(b) < 6 {
+			return r, errShort
+		}
+		r.LeaseEnd, b = moment(b[:6]), b[6:]
+	}
+	if r.State == dedup.StateClaimed || r.State == dedup.StateReleased {
+		if len(b) < 8 {
+			return r, errShort
+		}
+		r.Nonce, b = number(b[:8]), b[8:]
+	}
+	if len(b) < len(r.Fingerprint) {
+		return r, errShort
+	}
+	b = b[copy(r.Fingerprint[:], b):]
+	r.First, b, err = decodePosition(b, source)
+	if err != nil {
+		return r, err
+	}
+	if len(b) > 0 {
+		r.Result = []byte(b)
+	}
+	return r, nil
+}
+
+func number(b string) (n uint64) {
+	for i := range len(b) {
+		n = n<<8 | uint64(b[i])
+	}
+	return n
+}
+
+func moment(b string) time.Time { return time.UnixMilli(int64(number(b))).UTC() }
+
+func appendNumber(b []byte, n uint64, size int) []byte {
+	for i := size - 1; i >= 0; i-- {
+		b = append(b, byte(n>>(8*i)))
+	}
+	return b
+}
+
+// appendDuration appends d in milliseconds, rounded up: nothing ends early.
+func appendDuration(b []byte, d time.Duration) []byte {
+	return appendNumber(b, uint64(max((d+time.Millisecond-1)/time.Millisecond, 0)), 6)
+}
+
+// A position is the source, the partition and the offset. The source is a
+// uvarint: 0 for none, 1 before the tag of an interned one, else its length + 1
+// before the name itself. Partition and offset are varints.
+func appendPosition(b []byte, p dedup.Position, tag string) []byte {
+	switch {
+	case p.Source == "":
+		b = append(b, 0)
+	case tag != "":
+		b = append(append(b, 1), tag...)
+	default:
+		b = append(binary.AppendUvarint(b, uint64(len(p.Source))+1), p.Source...)
+	}
+	b = binary.AppendVarint(b, int64(p.Partition))
+	return binary.AppendVarint(b, p.Offset)
+}
+
+func decodePosition(b string, source func(tag string) string) (p dedup.Position, rest string, err error) {
+	n, b, ok := uvarint(b)
+	switch {
+	case !ok || n > 1 && uint64(len(b)) < n-1 || n == 1 && len(b) < tagSize:
+		return p, "", errShort
+	case n == 1:
+		p.Source, b = source(b[:tagSize]), b[tagSize:]
+	case n > 1:
+		p.Source, b = b[:n-1], b[n-1:]
+	}
+	partition, b, ok := uvarint(b)
+	if !ok {
+		return p, "", errShort
+	}
+	offset, b, ok := uvarint(b)
+	if !ok {
+		return p, "", errShort
+	}
+	p.Partition, p.Offset = int32(unzigzag(partition)), unzigzag(offset)
+	return p, b, nil
+}
+
+func unzigzag(n uint64) int64 { return int64(n>>1) ^ -int64(n&1) }
+
+// uvarint is binary.Uvarint for strings.
+func uvarint(s string) (n uint64, rest string, ok bool) {
+	for i := range min(len(s), binary.MaxVarintLen64) {
+		n |= uint64(s[i]&0x7f) << (7 * i)
+		if s[i] < 0x80 {
+			return n, s[i+1:], true
+		}
+	}
+	return 0, "", false
+}
+
+// appendOp appends what the script for op reads.
+func appendOp(b []byte, op dedup.Op, tag string) []byte {
+	if op.Kind == dedup.OpClaim {
+		b = appendDuration(b, op.Lease)
+		b = appendDuration(b, op.TTL)
+		b = appendNumber(b, uint64(op.Floor)+1, 7)
+		b = appendNumber(b, op.Nonce, 8)
+		b = append(b, op.Fingerprint[:]...)
+		return appendPosition(b, op.Position, tag)
+	}
+	b = append(b, "??XCPR"[op.Kind])
+	b = appendNumber(b, uint64(op.Token), 7)
+	b = appendDuration(b, op.TTL)
+	switch op.Kind {
+	case dedup.OpExtend:
+		return appendDuration(b, op.Lease)
+	case dedup.OpRelease:
+		return append(b, flag(op.Ambiguous, 1), flag(!op.Uncounted, 1))
+	}
+	state := dedup.StateDone
+	if op.Kind == dedup.OpPark {
+		state = dedup.StateParked
+	}
+	b = append(b, byte(state)|flag(op.Omitted, omitted), 0, 0)
+	at := len(b)
+	b = append(b, op.Fingerprint[:]...)
+	b = appendPosition(b, op.Position, tag)
+	binary.BigEndian.PutUint16(b[at-2:], uint16(len(b)-at))
+	return append(b, op.Result...)
+}
+
+func flag(set bool, value byte) byte {
+	if set {
+		return value
+	}
+	return 0
+}

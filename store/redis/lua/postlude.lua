@@ -1,0 +1,1 @@
+return {format('%.0f', us), table.concat(status), record}

@@ -1,0 +1,65 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// nodes knows which server holds a key.
+type nodes interface {
+	// master returns a client of the server that holds the key.
+	master(ctx context.Context, key string) (*redis.Client, error)
+	// each calls f for every server, at once for several of them.
+	each(ctx context.Context, f func(context.Context, *redis.Client) error) error
+	// perScript is how many keys a script may take.
+	perScript() int
+	// moved says that a server does not hold what it should.
+	moved(ctx context.Context)
+}
+
+func newNodes(client redis.UniversalClient) (nodes, error) {
+	switch c := client.(type) {
+	case *redis.Client:
+		if c != nil {
+			return one{c}, nil
+		}
+	case *redis.ClusterClient:
+		if c != nil {
+			return cluster{c}, nil
+		}
+	case nil:
+	default:
+		return nil, fmt.Errorf("redisstore: a %T is no client of one server or of a Redis Cluster: give a *redis.Client or a *redis.ClusterClient", client)
+	}
+	return nil, errors.New("redisstore: New needs a client")
+}
+
+// maxScript bounds the keys of one script: while it runs, the server does nothing
+// else.
+const maxScript = 256
+
+// one is a server without Cluster, perhaps found by way of Sentinel.
+type one struct{ client *redis.Client }
+
+func (n one) master(context.Context, string) (*redis.Client, error) { return n.client, nil }
+func (n one) perScript() int                                        { return maxScript }
+func (n one) moved(context.Context)                                 {}
+func (n one) each(ctx context.Context, f func(context.Context, *redis.Client) error) error {
+	return f(ctx, n.client)
+}
+
+// cluster is a Redis Cluster: the keys of a script must share a slot, and ours
+// are spread.
+type cluster struct{ client *redis.ClusterClient }
+
+func (n cluster) master(ctx context.Context, key string) (*redis.Client, error) {
+	return n.client.MasterForKey(ctx, key)
+}
+func (n cluster) perScript() int            { return 1 }
+func (n cluster) moved(ctx context.Context) { n.client.ReloadState(ctx) }
+func (n cluster) each(ctx context.Context, f func(context.Context, *redis.Client) error) error {
+	return n.client.ForEachMaster(ctx, f)
+}

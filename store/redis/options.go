@@ -1,0 +1,75 @@
+package redisstore
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Options configure a Store. nil and zero values mean the defaults; they are
+// copied, never written to.
+type Options struct {
+	// Prefix begins the name of every key. Stores with different prefixes share
+	// nothing. Letters, digits and ":_-." only. Default "oq:".
+	Prefix string
+	// VouchFrom is an operator's word, at the creation of a store, that no message
+	// published since then was processed by anyone else: messages older than the
+	// new store are then not Stale. It changes nothing about a store that exists,
+	// and must not be in the future. Default: the time of creation.
+	VouchFrom time.Time
+	// Timeout is how long Apply tries to have an answer from a server, in all; its
+	// operations then fail with an unknown state, and those for other servers do
+	// not. Renewals of leases give up earlier, after a quarter of the lease. At least
+	// 10ms. Default 2s.
+	Timeout time.Duration
+	// Applies is how many batches may be under way at once. Default 4.
+	Applies int
+	// Logger receives what no return value can carry: a server that was replaced,
+	// and what follows from it. Default: discards.
+	Logger *slog.Logger
+}
+
+const (
+	defaultPrefix  = "oq:"
+	defaultTimeout = 2 * time.Second
+	minTimeout     = 10 * time.Millisecond
+	defaultApplies = 4
+)
+
+// filled returns a copy of o with the defaults in place, or what is wrong.
+func (o *Options) filled() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.Prefix == "" {
+		c.Prefix = defaultPrefix
+	}
+	// Braces would put every key into one slot, and the others mean something in
+	// the patterns of SCAN and of access lists.
+	if i := strings.IndexFunc(c.Prefix, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(":_-.", r)
+	}); i >= 0 {
+		return c, fmt.Errorf(`redisstore: Prefix %q has a character that is none of letters, digits and ":_-.": choose another`, c.Prefix)
+	}
+	switch {
+	case c.Timeout == 0:
+		c.Timeout = defaultTimeout
+	case c.Timeout < minTimeout:
+		return c, fmt.Errorf("redisstore: Timeout %v is less than %v: no server answers in that", c.Timeout, minTimeout)
+	}
+	switch {
+	case c.Applies == 0:
+		c.Applies = defaultApplies
+	case c.Applies < 0:
+		return c, fmt.Errorf("redisstore: Applies %d is negative", c.Applies)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.VouchFrom.After(time.Now()) {
+		return c, fmt.Errorf("redisstore: VouchFrom %v is in the future: give a time up to now", c.VouchFrom)
+	}
+	return c, nil
+}

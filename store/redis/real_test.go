@@ -1,0 +1,91 @@
+//go:build real
+
+package redisstore_test
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/storetest"
+	redisstore "github.com/oncequeue/oncequeue/store/redis"
+)
+
+// TestRealStore holds the store to its contract on a real server: the scripts are
+// told the suite's time, years ahead so that the server's own expiry stays away.
+func TestRealStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+		s := realStore(t, realClient(t), nil)
+		ahead := time.Now().AddDate(10, 0, 0).Truncate(time.Second).Sub(clock.Now())
+		s.SetTime(clock.Now().Add(ahead))
+		clock.OnAdvance(func(now time.Time) { s.SetTime(now.Add(ahead)) })
+		s.SetClock(clock.Now)
+		return s
+	})
+}
+
+// realClient connects to the server of REDIS_URL, which is
+// redis://HOST:PORT/DB, or to the cluster of REDIS_CLUSTER, HOST:PORT,HOST:PORT.
+func realClient(t *testing.T) redis.UniversalClient {
+	t.Helper()
+	var client redis.UniversalClient
+	switch url, nodes := os.Getenv("REDIS_URL"), os.Getenv("REDIS_CLUSTER"); {
+	case nodes != "":
+		client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(nodes, ",")})
+	case url != "":
+		o, err := redis.ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client = redis.NewClient(o)
+	case os.Getenv("CI") == "true":
+		t.Fatal("neither REDIS_URL nor REDIS_CLUSTER is set: CI tests against real servers")
+	default:
+		t.Skip("neither REDIS_URL nor REDIS_CLUSTER is set")
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// realStore returns a store of its own, whose keys go with the test.
+func realStore(t *testing.T, client redis.UniversalClient, o *redisstore.Options) *redisstore.Store {
+	t.Helper()
+	var options redisstore.Options
+	if o != nil {
+		options = *o
+	}
+	options.Prefix = "test-" + rand.Text()[:8] + ":"
+	s, err := redisstore.New(client, &options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sweep(t, client, options.Prefix) })
+	return s
+}
+
+func sweep(t *testing.T, client redis.UniversalClient, prefix string) {
+	each := func(ctx context.Context, c *redis.Client) error {
+		keys := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
+		for keys.Next(ctx) {
+			if err := c.Unlink(ctx, keys.Val()).Err(); err != nil {
+				return err
+			}
+		}
+		return keys.Err()
+	}
+	var err error
+	if c, ok := client.(*redis.ClusterClient); ok {
+		err = c.ForEachMaster(context.Background(), each)
+	} else {
+		err = each(context.Background(), client.(*redis.Client))
+	}
+	if err != nil {
+		t.Errorf("cleaning up: %v", err)
+	}
+}

@@ -1,0 +1,265 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// Store keeps records on Redis. It implements dedup.Store and dedup.Pipelined.
+// It needs no closing, and starts no goroutine that outlives a call; the client
+// stays the caller's.
+type Store struct {
+	o       Options
+	nodes   nodes
+	lua     *scripts
+	now     func() time.Time // the local clock
+	sources sources
+
+	mu      sync.Mutex
+	ledger  *ledger              // as last seen; nil: not read yet
+	read    time.Time            // when, by the local clock
+	since   time.Time            // raised by this process; never falls
+	met     map[incarnation]bool // whether the ledger knows them
+	sampled time.Time            // the server's time
+	at      time.Time            // and the local one, when it was told
+	high    atomic.Uint64        // greatest token seen
+}
+
+var (
+	_ dedup.Store     = (*Store)(nil)
+	_ dedup.Pipelined = (*Store)(nil)
+)
+
+// New returns a store on client: a *redis.Client, of one server or by way of
+// Sentinel, or a *redis.ClusterClient. It does not talk to the server yet: Check
+// does, and else the first Apply. The client must not be closed before the store's
+// last use.
+func New(client redis.UniversalClient, o *Options) (*Store, error) {
+	filled, err := o.filled()
+	if err != nil {
+		return nil, err
+	}
+	n, err := newNodes(client)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{o: filled, nodes: n, lua: lua, now: time.Now, met: make(map[incarnation]bool)}
+	s.sources.init()
+	return s, nil
+}
+
+// Applies implements dedup.Pipelined.
+func (s *Store) Applies() int { return s.o.Applies }
+
+// Check says what is wrong with the servers, if anything: one that does not
+// answer, is older than Redis 7, or may evict keys. Apply does the same, but
+// reports it as a store that does not answer.
+func (s *Store) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	return s.greet(ctx)
+}
+
+// Apply implements dedup.Store.
+func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(ops) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.patience(ops))
+	defer cancel()
+	if err := s.ready(ctx, ops); err != nil {
+		return nil, err
+	}
+	b := s.pack(ctx, ops)
+	for b.wave() {
+		b.send(ctx)
+	}
+	return b.replies, nil
+}
+
+// patience is how long Apply tries. Renewals give up earlier: there is to be time
+// for another try before the leases end.
+func (s *Store) patience(ops []dedup.Op) time.Duration {
+	d := s.o.Timeout
+	for i := range ops {
+		if ops[i].Kind != dedup.OpExtend {
+			return s.o.Timeout
+		}
+		d = min(d, max(ops[i].Lease/4, minTimeout))
+	}
+	return d
+}
+
+// refresh is how old the ledger may be.
+const refresh = 10 * time.Second
+
+// ready makes sure that the ledger was read, not too long ago, and knows of the
+// TTLs.
+func (s *Store) ready(ctx context.Context, ops []dedup.Op) error {
+	var ttl time.Duration
+	for i := range ops {
+		if ops[i].Kind != dedup.OpExtend {
+			ttl = max(ttl, roundUp(ops[i].TTL))
+		}
+	}
+	s.mu.Lock()
+	known := s.ledger != nil
+	longer := known && ttl.Milliseconds() > s.ledger.TTL
+	old := known && s.now().Sub(s.read) > refresh
+	if old {
+		s.read = s.now() // one caller is enough
+	}
+	s.mu.Unlock()
+	switch {
+	case !known:
+		if err := s.greet(ctx); err != nil {
+			return err
+		}
+		return s.ready(ctx, ops)
+	case longer:
+		// Before the first of such records is made. In their order: each moves the horizon.
+		return s.update(ctx, func(l *ledger, now time.Time) bool {
+			before := l.TTL
+			for i := range ops {
+				if ops[i].Kind != dedup.OpExtend {
+					l.see(ops[i].TTL, now)
+				}
+			}
+			return l.TTL != before
+		})
+	case old:
+		// What cannot be read now is read later: the servers' incarnations, which
+		// the answers name, guard the records meanwhile.
+		_ = s.update(ctx, s.raiseToken)
+	}
+	return nil
+}
+
+// raiseToken notes the greatest token seen, some time ahead, so that the ledger
+// need not be written for each.
+func (s *Store) raiseToken(l *ledger, _ time.Time) bool {
+	high := dedup.Token(s.high.Load())
+	if high <= l.Token {
+		return false
+	}
+	l.Token = high
+	return true
+}
+
+// keep remembers a ledger.
+func (s *Store) keep(l *ledger) {
+	s.saw(l.Token)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ledger, s.read = l, s.now()
+}
+
+func (s *Store) saw(t dedup.Token) {
+	for {
+		old := s.high.Load()
+		if old >= uint64(t) || s.high.CompareAndSwap(old, uint64(t)) {
+			return
+		}
+	}
+}
+
+// tick notes the server's time.
+func (s *Store) tick(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.After(s.timeLocked()) {
+		s.sampled, s.at = t, s.now()
+	}
+}
+
+// time estimates the server's time: of several servers, that of the one ahead.
+func (s *Store) time() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.timeLocked()
+}
+
+func (s *Store) timeLocked() time.Time {
+	if s.sampled.IsZero() {
+		return s.sampled
+	}
+	return s.sampled.Add(s.now().Sub(s.at)).Truncate(time.Millisecond)
+}
+
+// Vouch implements dedup.Store. Since is raised for all who share the store when
+// a server was replaced or restarted: what it acknowledged before may be gone.
+func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
+	s.mu.Lock()
+	known := s.ledger != nil
+	s.mu.Unlock()
+	if !known {
+		if err := s.Check(ctx); err != nil {
+			return dedup.Vouch{}, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := s.ledger.horizon().At(s.timeLocked()); at.After(s.since) {
+		s.since = at
+	}
+	return dedup.Vouch{ID: s.ledger.ID, Since: s.since, Shared: true}, nil
+}
+
+// meet takes in servers that answered. One that is new may have lost records, so
+// Since is raised before its answers are used.
+func (s *Store) meet(ctx context.Context, seen ...sighting) error {
+	s.mu.Lock()
+	unknown := false
+	for _, x := range seen {
+		unknown = unknown || !s.met[x.server]
+	}
+	s.mu.Unlock()
+	if !unknown {
+		return nil
+	}
+	var raised []sighting
+	err := s.update(ctx, func(l *ledger, _ time.Time) (changed bool) {
+		raised = raised[:0]
+		first := len(l.Servers) == 0
+		for _, x := range seen {
+			if l.meet(x.server.String(), x.at, first) {
+				changed = true
+				if !first {
+					raised = append(raised, x)
+				}
+			}
+		}
+		return changed
+	})
+	for _, x := range seen {
+		s.mu.Lock()
+		_, again := s.met[x.server]
+		s.met[x.server] = err == nil
+		if err != nil && !again && x.at.After(s.since) {
+			s.since = x.at // here at least; the ledger is told later
+		}
+		s.mu.Unlock()
+	}
+	if len(raised) > 0 {
+		s.sources.forget()
+	}
+	for _, x := range raised {
+		s.o.Logger.Warn("a Redis server was restarted, replaced or added: what it acknowledged before may be lost, so messages published before that time count as stale where no record is found",
+			"server", x.addr, "run_id", x.server.run, "since", x.at)
+	}
+	return err
+}
+
+func (s *Store) failed(id dedup.ID, err error) error {
+	return fmt.Errorf("redisstore: record %v: %w", id, err)
+}
