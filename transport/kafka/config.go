@@ -42,6 +42,9 @@ type Config struct {
 	// StartOffset is where a partition without a committed offset begins:
 	// kafka.FirstOffset (the default) or kafka.LastOffset.
 	StartOffset int64
+	// OutOfRange says what to do when a partition no longer has the offset to go
+	// on at: its messages were deleted unread, or its log was cut. Default Fail.
+	OutOfRange OffsetPolicy
 
 	// Lanes is the number of messages that Run has in Deduplicator.Do at once.
 	// Messages with equal keys share a lane. Default 256. It does not bound
@@ -57,6 +60,14 @@ type Config struct {
 	// MaxInFlightBytes is the same in bytes of keys, values and headers. A single
 	// larger message passes. Default 16 MiB.
 	MaxInFlightBytes int
+	// TotalInFlight bounds the unsettled messages of all partitions together. A
+	// partition may have one in any case, so that none starves while others are
+	// stuck. Default 65536, or MaxInFlight if that is more.
+	TotalInFlight int
+	// TotalInFlightBytes is the same in bytes. Besides, each partition holds the
+	// rest of at most one fetch. Default 256 MiB, or MaxInFlightBytes if that is
+	// more.
+	TotalInFlightBytes int
 	// FetchMaxBytes is how much one fetch of one partition asks for, in bytes. A
 	// larger message passes. Default 1 MiB.
 	FetchMaxBytes int
@@ -73,6 +84,19 @@ type Config struct {
 	answerWithin  time.Duration // how long a request may be without an answer before Status says so
 	fetchPatience time.Duration // how long beyond MaxWait a fetch may take; then its connection counts as dead
 }
+
+// OffsetPolicy says what to do when a partition does not have the offset to go on
+// at. What is skipped is logged and counted in Stats.Skipped.
+type OffsetPolicy uint8
+
+const (
+	// Fail halts the partition: an operator must set the group's offset. The default.
+	Fail OffsetPolicy = iota
+	// Earliest goes on with the first message there is.
+	Earliest
+	// Latest goes on with what is written from now on.
+	Latest
+)
 
 const (
 	defaultClientID = "oncequeue"
@@ -94,7 +118,8 @@ func (o *Config) filled() (Config, error) {
 		{"RebalanceTimeout", int64(c.RebalanceTimeout)}, {"DrainTimeout", int64(c.DrainTimeout)},
 		{"CommitInterval", int64(c.CommitInterval)}, {"MaxWait", int64(c.MaxWait)},
 		{"Lanes", int64(c.Lanes)}, {"BatchSize", int64(c.BatchSize)}, {"MaxInFlight", int64(c.MaxInFlight)},
-		{"MaxInFlightBytes", int64(c.MaxInFlightBytes)}, {"FetchMaxBytes", int64(c.FetchMaxBytes)},
+		{"MaxInFlightBytes", int64(c.MaxInFlightBytes)}, {"TotalInFlight", int64(c.TotalInFlight)},
+		{"TotalInFlightBytes", int64(c.TotalInFlightBytes)}, {"FetchMaxBytes", int64(c.FetchMaxBytes)},
 	} {
 		if n.value < 0 {
 			return c, fmt.Errorf("kafkatransport: %s is negative; leave it zero for the default", n.name)
@@ -111,6 +136,8 @@ func (o *Config) filled() (Config, error) {
 	c.BatchSize = orDefault(c.BatchSize, 256)
 	c.MaxInFlight = orDefault(c.MaxInFlight, 4096)
 	c.MaxInFlightBytes = orDefault(c.MaxInFlightBytes, 16<<20)
+	c.TotalInFlight = orDefault(c.TotalInFlight, max(65536, c.MaxInFlight))
+	c.TotalInFlightBytes = orDefault(c.TotalInFlightBytes, max(256<<20, c.MaxInFlightBytes))
 	c.FetchMaxBytes = orDefault(c.FetchMaxBytes, 1<<20)
 	c.MaxWait = orDefault(c.MaxWait, maxMaxWait)
 	c.watchInterval = orDefault(c.watchInterval, 5*time.Second)
@@ -129,6 +156,8 @@ func (o *Config) filled() (Config, error) {
 		return c, fmt.Errorf("kafkatransport: DrainTimeout %v is more than %v = min(RebalanceTimeout %v, SessionTimeout %v) - 2 x HeartbeatInterval %v: the group would give the partitions away during the drain; shorten it or lengthen SessionTimeout", c.DrainTimeout, budget, c.RebalanceTimeout, c.SessionTimeout, c.HeartbeatInterval)
 	case c.StartOffset != kafka.FirstOffset && c.StartOffset != kafka.LastOffset:
 		return c, fmt.Errorf("kafkatransport: StartOffset %d is neither kafka.FirstOffset nor kafka.LastOffset", c.StartOffset)
+	case c.OutOfRange > Latest:
+		return c, fmt.Errorf("kafkatransport: OutOfRange: there is no policy %d; choose Fail, Earliest or Latest", c.OutOfRange)
 	case c.BatchSize > maxBatchSize:
 		return c, fmt.Errorf("kafkatransport: BatchSize %d is more than %d", c.BatchSize, maxBatchSize)
 	case c.MaxInFlight < c.BatchSize:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
@@ -26,12 +27,13 @@ const (
 // Consumer is a member of a consumer group. Its methods may be called by several
 // goroutines at once, but only one Run or RunBatch goes on at a time.
 type Consumer struct {
-	brokers []string
-	group   string
-	topics  []string
-	config  Config
-	running atomic.Bool
-	session atomic.Pointer[session] // of the Run that goes on
+	brokers  []string
+	group    string
+	topics   []string
+	config   Config
+	running  atomic.Bool
+	session  atomic.Pointer[session] // of the Run that goes on
+	counters counters
 }
 
 // NewConsumer makes a Consumer of the topics, for the consumer group. It does not
@@ -85,22 +87,22 @@ func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handl
 }
 
 func (c *Consumer) runLanes(ctx context.Context, d deduplicator, h dedup.Handler) error {
-	return c.run(ctx, func([]*partition) workers { return newLanes(c.config.Lanes, d, h) })
+	return c.run(ctx, d, func([]*partition) workers { return newLanes(c.config.Lanes, d, h) })
 }
 
 // RunBatch is Run with d.DoBatch, for each partition on its own, in batches of at
-// most BatchSize messages. What of a batch is not settled is tried again before
-// the partition's next batch. Order per message key holds from batch to batch;
-// inside one it is the handler's duty.
+// most BatchSize messages. What of a batch is not settled is tried again in a
+// later one, before the others of its key. Order per message key holds from batch
+// to batch; inside one it is the handler's duty.
 func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
 	return c.runBatches(ctx, d, h)
 }
 
 func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.BatchHandler) error {
-	return c.run(ctx, func(ps []*partition) workers { return newBatches(c.config.BatchSize, d, h, ps) })
+	return c.run(ctx, d, func(ps []*partition) workers { return newBatches(c.config.BatchSize, d, h, ps) })
 }
 
-func (c *Consumer) run(ctx context.Context, newWorkers func([]*partition) workers) error {
+func (c *Consumer) run(ctx context.Context, d deduplicator, newWorkers func([]*partition) workers) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errors.New("kafkatransport: the Consumer runs already; make one for each member")
 	}
@@ -111,7 +113,10 @@ func (c *Consumer) run(ctx context.Context, newWorkers func([]*partition) worker
 		log:        log,
 		link:       newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL),
 		status:     &status{log: log},
+		counters:   &c.counters,
+		group:      c.group,
 		topics:     c.topics,
+		vouch:      d.Vouch,
 		base:       context.WithoutCancel(ctx),
 		newWorkers: newWorkers,
 	}
@@ -158,7 +163,9 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 			s.status.bad(theGroup, s.link.explained(err))
 			continue // kafka-go waits before it tries again
 		}
-		g := newGeneration(s, gen.Assignments, gen.CommitOffsets)
+		g := newGeneration(s, gen.Assignments, func(ctx context.Context, topics []offsetcommit.RequestTopic) error {
+			return s.link.commit(ctx, gen, topics)
+		})
 		s.assigned(g)
 		why := make(chan outcome, 1)
 		gen.Start(func(over context.Context) {
@@ -191,6 +198,7 @@ func (s *session) assigned(g *generation) {
 		names[i] = p.name
 	}
 	slices.Sort(names)
+	s.counters.rebalances.Add(1)
 	s.log.Info("partitions assigned", "partitions", names)
 	s.status.joined(names)
 	s.current.Store(g)

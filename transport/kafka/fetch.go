@@ -24,6 +24,7 @@ const readCommitted = 1
 type batch struct {
 	messages []dedup.Message // in the order of their offsets
 	next     int64           // where to go on
+	end      int64           // of the log, the messages of open transactions included
 }
 
 // source is a partition to fetch from.
@@ -33,7 +34,8 @@ type source struct {
 	maxWait   time.Duration
 	patience  time.Duration // beyond maxWait
 	maxBytes  int
-	expect    int // messages in the previous batch: how much to make room for
+	since     time.Time // of the messages: see dedup.Message
+	expect    int       // messages in the previous batch: how much to make room for
 }
 
 // fetch asks the partition's leader for what follows offset. An answer with an
@@ -92,7 +94,7 @@ func (s *source) decode(p *fetchapi.ResponsePartition, offset int64) (batch, err
 		// they reach, but the first covers the offset asked for, and each its base.
 		d.next = max(offset, d.base) + 1
 	}
-	d.batch.next = d.next
+	d.batch.next, d.batch.end = d.next, p.HighWatermark
 	s.expect = len(d.batch.messages)
 	return d.batch, nil
 }
@@ -198,6 +200,7 @@ func (d *decoder) add(r *protocol.Record) error {
 		Headers:   headers,
 		Position:  dedup.Position{Source: d.source.topic, Partition: d.source.partition, Offset: r.Offset},
 		Published: published(r.Time),
+		Since:     d.source.since,
 	})
 	return nil
 }

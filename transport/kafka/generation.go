@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
@@ -20,8 +21,12 @@ import (
 // ended.
 var ErrRevoked = errors.New("kafkatransport: the time to drain is over")
 
-// maxGrace is how long handlers get to return once their context is cancelled.
-const maxGrace = time.Second
+const (
+	// maxGrace is how long handlers get to return once their context is cancelled.
+	maxGrace = time.Second
+	// commitTimeout bounds a commit: a rebalance waits for it.
+	commitTimeout = 2 * time.Second
+)
 
 // generation is one assignment of partitions to this member, from the join to
 // the next rebalance. serve is its one owner: nothing else commits, and nothing
@@ -29,13 +34,17 @@ const maxGrace = time.Second
 type generation struct {
 	*session
 	partitions []*partition
-	work       workers
-	commitTo   func(offsets map[string]map[int]int64) error
+	total      *budget
+	workers    workers
+	commitTo   func(ctx context.Context, topics []offsetcommit.RequestTopic) error
 
 	handlers context.Context // of all handlers
 	cancel   context.CancelCauseFunc
 	quit     chan struct{}  // closed when the drain begins
+	over     atomic.Bool    // serve has returned
 	busy     sync.WaitGroup // fetchers and workers
+	name     chan struct{}  // has an element when partitions wait for the commit that names their owner
+	rejoin   chan struct{}  // has an element when the assignment is out of date
 
 	haltMu   sync.Mutex
 	halts    []error       // why the partitions halted
@@ -52,21 +61,32 @@ const (
 	halted   outcome = "every partition halted"
 )
 
-func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignment, commitTo func(map[string]map[int]int64) error) *generation {
-	g := &generation{session: s, commitTo: commitTo, quit: make(chan struct{}), haltedCh: make(chan struct{})}
+func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignment, commitTo func(context.Context, []offsetcommit.RequestTopic) error) *generation {
+	g := &generation{
+		session:  s,
+		total:    &budget{maxCount: int64(s.config.TotalInFlight), maxBytes: int64(s.config.TotalInFlightBytes)},
+		commitTo: commitTo,
+		quit:     make(chan struct{}),
+		name:     make(chan struct{}, 1),
+		rejoin:   make(chan struct{}, 1),
+		haltedCh: make(chan struct{}),
+	}
 	g.handlers, g.cancel = context.WithCancelCause(s.base)
 	for topic, assigned := range assignments {
 		for _, a := range assigned {
-			g.partitions = append(g.partitions, &partition{
-				tracker:   newTracker(a.Offset, s.config.MaxInFlight, s.config.MaxInFlightBytes),
-				source:    source{topic: topic, partition: int32(a.ID), maxWait: s.config.MaxWait, patience: s.config.fetchPatience, maxBytes: s.config.FetchMaxBytes},
-				name:      fmt.Sprintf("%s/%d", topic, a.ID),
-				first:     a.Offset,
-				committed: max(a.Offset, -1),
-			})
+			p := &partition{
+				tracker: newTracker(a.Offset, s.config.MaxInFlight, s.config.MaxInFlightBytes, g.total),
+				source:  source{topic: topic, partition: int32(a.ID), maxWait: s.config.MaxWait, patience: s.config.fetchPatience, maxBytes: s.config.FetchMaxBytes},
+				name:    fmt.Sprintf("%s/%d", topic, a.ID),
+				first:   a.Offset,
+				owned:   make(chan struct{}),
+			}
+			p.committed.Store(max(a.Offset, -1))
+			p.end.Store(-1)
+			g.partitions = append(g.partitions, p)
 		}
 	}
-	g.work = s.newWorkers(g.partitions)
+	g.workers = s.newWorkers(g.partitions)
 	return g
 }
 
@@ -75,15 +95,20 @@ func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignmen
 func (g *generation) serve(stop context.Context, ended <-chan struct{}) outcome {
 	fetching, stopFetching := context.WithCancel(g.base)
 	defer stopFetching()
-	g.work.start(g)
-	for _, p := range g.partitions {
-		ctx, cancel := context.WithCancel(fetching)
-		p.stop = cancel
-		g.busy.Go(func() {
-			defer cancel()
-			g.fetchAll(ctx, p)
-		})
+	defer g.over.Store(true)
+	g.workers.start(g)
+	ctxs := make([]context.Context, len(g.partitions))
+	for i, p := range g.partitions {
+		ctxs[i], p.stop = context.WithCancel(fetching)
 	}
+	g.busy.Go(func() {
+		if len(g.partitions) == 0 || !g.identify(fetching) {
+			return
+		}
+		for i, p := range g.partitions {
+			g.busy.Go(func() { g.fetchAll(ctxs[i], p) })
+		}
+	})
 	why := g.watch(stop, ended)
 	close(g.quit)
 	g.log.Info("giving up the partitions", "why", why, "handlers", g.active.Load())
@@ -110,9 +135,15 @@ func (g *generation) watch(stop context.Context, over <-chan struct{}) outcome {
 			if len(g.partitions) == 0 {
 				g.progress.moved() // to wait is all there is to do
 			}
-			if err := g.commit(); errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration) {
-				return left // the group has gone on without this member
+			if excluded(g.commit()) {
+				return left
 			}
+		case <-g.name:
+			if excluded(g.commit()) {
+				return left
+			}
+		case <-g.rejoin:
+			return left
 		case <-topics.C:
 			if g.topicsChanged(stop) {
 				return left
@@ -121,35 +152,62 @@ func (g *generation) watch(stop context.Context, over <-chan struct{}) outcome {
 	}
 }
 
+// excluded says whether a commit was refused because the group has gone on without
+// this member.
+func excluded(err error) bool {
+	return errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration)
+}
+
 // commit commits the watermarks that grew. It is called by serve alone, one call
 // after the other, so that committed offsets never move back.
 func (g *generation) commit() error {
-	marks := make(map[*partition]int64)
-	offsets := make(map[string]map[int]int64)
+	type mark struct {
+		*partition
+		offset int64
+		resets int
+	}
+	var marks []mark
+	byTopic := make(map[string][]offsetcommit.RequestPartition)
 	for _, p := range g.partitions {
-		mark := p.watermark()
-		if mark <= p.committed {
+		m := mark{partition: p}
+		m.offset, m.resets = p.watermark()
+		grew := m.offset > p.committed.Load() || m.resets != p.resetsCommitted
+		if !p.located.Load() || p.gone.Load() || p.named && !grew {
 			continue
 		}
-		marks[p] = mark
-		if offsets[p.source.topic] == nil {
-			offsets[p.source.topic] = make(map[int]int64)
-		}
-		offsets[p.source.topic][int(p.source.partition)] = mark
+		marks = append(marks, m)
+		byTopic[p.source.topic] = append(byTopic[p.source.topic], offsetcommit.RequestPartition{
+			PartitionIndex:       p.source.partition,
+			CommittedOffset:      m.offset,
+			CommittedLeaderEpoch: -1,
+			CommittedMetadata:    p.owner.String(),
+		})
 	}
 	if len(marks) == 0 {
 		return nil
 	}
-	err := g.commitTo(offsets)
+	topics := make([]offsetcommit.RequestTopic, 0, len(byTopic))
+	for topic, ps := range byTopic {
+		topics = append(topics, offsetcommit.RequestTopic{Name: topic, Partitions: ps})
+	}
+	ctx, cancel := context.WithTimeout(g.base, commitTimeout)
+	defer cancel()
+	err := g.commitTo(ctx, topics)
 	switch {
 	case err == nil:
+		g.counters.commits.Add(1)
 		g.status.good(theCommit)
-		for p, mark := range marks {
-			p.committed = mark
+		for _, m := range marks {
+			m.committed.Store(m.offset)
+			m.resetsCommitted = m.resets
+			m.own()
 		}
 	case errors.Is(err, kafka.RebalanceInProgress): // the next generation commits
 	default:
 		g.status.bad(theCommit, err)
+		if _, answered := errors.AsType[kafka.Error](err); !answered {
+			g.link.renew()
+		}
 	}
 	return err
 }
@@ -157,6 +215,7 @@ func (g *generation) commit() error {
 // drain waits for what runs, committing what it settles: a commit also tells the
 // group that this member lives, when heartbeats have ended with the generation.
 func (g *generation) drain() {
+	g.counters.drains.Add(1)
 	idle := make(chan struct{})
 	g.stragglers.Go(func() {
 		g.busy.Wait()
@@ -227,7 +286,10 @@ type session struct {
 	log        *slog.Logger
 	link       *link
 	status     *status
+	counters   *counters
+	group      string
 	topics     []string
+	vouch      func() (dedup.Vouch, error)
 	base       context.Context // Run's, without its end: a shutdown drains
 	newWorkers func([]*partition) workers
 

@@ -124,14 +124,6 @@ func (j *journal) handle(_ context.Context, m *dedup.Message) ([]byte, error) {
 	return nil, nil
 }
 
-func (j *journal) handleBatch(_ context.Context, ms []*dedup.Message) []dedup.Answer {
-	for _, m := range ms {
-		j.begin(m)
-		j.end(m, true)
-	}
-	return make([]dedup.Answer, len(ms))
-}
-
 func (j *journal) seen() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()

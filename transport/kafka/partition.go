@@ -9,19 +9,41 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 )
 
 // partition is one partition during one generation of the group.
 type partition struct {
 	*tracker
-	source source
-	name   string // topic/partition, for logs and errors
-	first  int64  // where the assignment begins: an offset, kafka.FirstOffset or kafka.LastOffset
-	halted atomic.Bool
-	stop   context.CancelFunc        // ends fetching
-	asked  atomic.Pointer[time.Time] // when the request under way was sent; nil: none is
+	source  source
+	name    string // topic/partition, for logs and errors
+	first   int64  // where the assignment begins: an offset, kafka.FirstOffset or kafka.LastOffset
+	located atomic.Bool
+	halted  atomic.Bool
+	gone    atomic.Bool               // it was not there for a while, so its offsets mean nothing
+	end     atomic.Int64              // of the log, as last heard; -1: not yet
+	stop    context.CancelFunc        // ends fetching
+	asked   atomic.Pointer[time.Time] // when the request under way was sent; nil: none is
 
-	committed int64 // last committed offset; -1 if none. Only the committer uses it
+	goneSince time.Time // only the fetcher uses it
+
+	owner owner
+	owned chan struct{} // closed when the last commit names the owner
+
+	// For the committer.
+	committed       atomic.Int64 // last committed offset; -1 if none
+	resetsCommitted int          // of the tracker, at that time
+	named           bool         // that commit names the owner
+}
+
+// own notes that the last commit names the owner.
+func (p *partition) own() {
+	p.named = true
+	select {
+	case <-p.owned:
+	default:
+		close(p.owned)
+	}
 }
 
 const (
@@ -31,6 +53,9 @@ const (
 	// itself that it is out of range, before that is believed: a new leader can
 	// be behind for a moment.
 	outOfRangeTries = 5
+	// vanishTimeout is how long a partition may be missing before this member joins
+	// the group anew, to be told what there is.
+	vanishTimeout = time.Second
 )
 
 // errOutOfRange: the partition no longer has, or never had, the committed offset.
@@ -40,7 +65,7 @@ var errOutOfRange = errors.New("the committed offset is outside the log")
 // cannot go on. Fetching pauses while there is no room in flight.
 func (g *generation) fetchAll(ctx context.Context, p *partition) {
 	offset, ok := g.locate(ctx, p)
-	if !ok {
+	if !ok || !g.announce(ctx, p) {
 		return
 	}
 	backoff := backoff{}
@@ -49,17 +74,28 @@ func (g *generation) fetchAll(ctx context.Context, p *partition) {
 		answered := g.ask(p)
 		b, err := p.source.fetch(ctx, g.link, offset)
 		answered()
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case errors.Is(err, kafka.OffsetOutOfRange):
-			if err = g.outOfRange(ctx, p, offset); errors.Is(err, errOutOfRange) {
+		}
+		if g.vanished(p, err) {
+			return
+		}
+		if errors.Is(err, kafka.OffsetOutOfRange) {
+			var target int64
+			if target, err = g.outOfRange(ctx, p, offset); errors.Is(err, errOutOfRange) {
 				if outOfRange++; outOfRange == outOfRangeTries {
-					g.halt(p, offset, err)
-					return
+					if g.config.OutOfRange == Fail {
+						g.halt(p, offset, err)
+						return
+					}
+					if !g.skip(ctx, p, offset, target, err) {
+						return
+					}
+					offset, outOfRange = target, 0
+					continue
 				}
 			}
-		default:
+		} else {
 			outOfRange = 0
 		}
 		if err != nil {
@@ -70,11 +106,46 @@ func (g *generation) fetchAll(ctx context.Context, p *partition) {
 		}
 		g.status.good(p.name)
 		backoff.reset()
+		p.end.Store(b.end)
 		if !g.dispatch(ctx, p, b) {
 			return
 		}
 		offset = b.next
 	}
+}
+
+// announce waits until the group's commit names the owner of p: what this member
+// does from then on, another store must not miss.
+func (g *generation) announce(ctx context.Context, p *partition) bool {
+	named := p.named
+	p.located.Store(true)
+	if named {
+		return true
+	}
+	notify(g.name)
+	select {
+	case <-p.owned:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// vanished follows the errors of p's fetches. A partition that does not exist for
+// a moment may be another one afterwards, with its own offsets; brokers forget the
+// group's offsets together with the topic. So nothing more is committed for it,
+// and this member joins anew to learn where to begin.
+func (g *generation) vanished(p *partition, err error) bool {
+	missing := errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
+	if missing && !p.gone.Swap(true) {
+		p.goneSince = time.Now()
+	}
+	if !p.gone.Load() || missing && time.Since(p.goneSince) < vanishTimeout {
+		return false
+	}
+	g.log.Warn("partition was not there for a while, joining the group anew", "partition", p.name)
+	notify(g.rejoin)
+	return true
 }
 
 // ask notes that a request for p is sent, until the returned function is called.
@@ -124,18 +195,40 @@ func (g *generation) locate(ctx context.Context, p *partition) (int64, bool) {
 	return 0, false
 }
 
-// outOfRange says how an offset that the broker denied lies to the log.
-func (g *generation) outOfRange(ctx context.Context, p *partition, offset int64) error {
+// outOfRange says how an offset that the broker denied lies to the log, and where
+// the policy would go on.
+func (g *generation) outOfRange(ctx context.Context, p *partition, offset int64) (target int64, err error) {
 	start, end, err := g.link.bounds(ctx, p.source.topic, p.source.partition)
+	target = start
+	if g.config.OutOfRange == Latest {
+		target = end
+	}
 	switch {
 	case err != nil:
-		return err
 	case offset < start:
-		return fmt.Errorf("%w: %s at %d begins at %d, so up to %d messages were deleted unread; set the group's offset to go on", errOutOfRange, p.name, offset, start, start-offset)
+		err = fmt.Errorf("%w: %s at %d begins at %d, so up to %d messages were deleted unread; set the group's offset to go on", errOutOfRange, p.name, offset, start, start-offset)
 	case offset > end:
-		return fmt.Errorf("%w: %s at %d ends at %d, so it was created anew or cut; set the group's offset to go on", errOutOfRange, p.name, offset, end)
+		err = fmt.Errorf("%w: %s at %d ends at %d, so it was created anew or cut; set the group's offset to go on", errOutOfRange, p.name, offset, end)
+	default:
+		err = fmt.Errorf("%s: %w", p.name, kafka.OffsetOutOfRange)
 	}
-	return fmt.Errorf("%s: %w", p.name, kafka.OffsetOutOfRange)
+	return target, err
+}
+
+// skip makes p go on at target. It returns false if ctx ended first.
+func (g *generation) skip(ctx context.Context, p *partition, offset, target int64, why error) bool {
+	skipped := max(target-offset, 0)
+	for target < offset && !p.reset(target) { // what is in flight has the old offsets
+		select {
+		case <-ctx.Done():
+			return false
+		case <-p.freed:
+		}
+	}
+	p.advance(target)
+	g.counters.skipped.Add(skipped)
+	g.log.Error("partition skips offsets, as OutOfRange says", "partition", p.name, "from", offset, "to", target, "skipped", skipped, "err", why)
+	return true
 }
 
 // dispatch hands the messages of b to the workers, as there is room for them. It
@@ -143,20 +236,15 @@ func (g *generation) outOfRange(ctx context.Context, p *partition, offset int64)
 func (g *generation) dispatch(ctx context.Context, p *partition, b batch) bool {
 	items := make([]item, 0, len(b.messages))
 	for ms := b.messages; len(ms) > 0; {
-		n, first := p.dispatch(ms)
+		n, first := p.dispatchSome(ctx, ms)
 		if n == 0 {
-			select {
-			case <-ctx.Done():
-				return false
-			case <-p.freed:
-				continue
-			}
+			return false
 		}
 		from := len(items)
 		for i := range n {
 			items = append(items, item{p, &ms[i], first + uint64(i)})
 		}
-		g.work.take(items[from:])
+		g.workers.take(items[from:])
 		ms = ms[n:]
 	}
 	p.advance(b.next)

@@ -28,35 +28,17 @@ func (q *queue) put(items ...item) {
 	q.mu.Lock()
 	q.items = append(q.items, items...)
 	q.mu.Unlock()
-	select {
-	case q.filled <- struct{}{}:
-	default:
-	}
+	notify(q.filled)
 }
 
-// take waits for items and returns the oldest ones, at most limit, in to, which
-// it overwrites. It returns none once quit is closed.
-func (q *queue) take(to []item, limit int, quit <-chan struct{}) []item {
-	for {
-		select {
-		case <-quit:
-			return nil
-		default:
-		}
-		q.mu.Lock()
-		n := min(len(q.items), limit)
-		to = append(to[:0], q.items[:n]...)
-		left := copy(q.items, q.items[n:])
-		clear(q.items[left:])
-		q.items = q.items[:left]
-		q.mu.Unlock()
-		if n > 0 {
-			return to
-		}
-		select {
-		case <-quit:
-			return nil
-		case <-q.filled:
-		}
-	}
+// poll appends the oldest items, at most limit, to to. It does not wait.
+func (q *queue) poll(to []item, limit int) []item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.items), limit)
+	to = append(to, q.items[:n]...)
+	left := copy(q.items, q.items[n:])
+	clear(q.items[left:])
+	q.items = q.items[:left]
+	return to
 }

@@ -54,13 +54,13 @@ func (w *commitWatch) check(t *testing.T) {
 }
 
 func TestMembersJoinAndLeaveWhileMessagesFlow(t *testing.T) {
-	modes(t, func(t *testing.T, start func(*Consumer, *dedup.Deduplicator, *journal) *run) {
+	modes(t, func(t *testing.T, start func(*Consumer, *dedup.Deduplicator, dedup.Handler) *run) {
 		k := brokertest.NewKafka(t, map[string]int32{"t": 6}, nil)
 		commits := watchCommits(k)
 		store := memstore.New(nil)
 		j := newJournal()
 		member := func() *run {
-			return start(newConsumer(t, k, "g", quick(t), "t"), newDeduplicatorOver(t, store, nil), j)
+			return start(newConsumer(t, k, "g", quick(t), "t"), newDeduplicatorOver(t, store, nil), j.handle)
 		}
 		const rounds, each = 8, 2000
 		var members []*run
@@ -238,6 +238,9 @@ func TestLateHandlerCannotCommit(t *testing.T) {
 		if err := m.Stop(); err != nil {
 			t.Errorf("Run: got %v, want nil", err)
 		}
+	}
+	if got := c.Stats().Late; got != 2 {
+		t.Errorf("got %d late settlements counted, want 2", got)
 	}
 	if got, want := k.Committed("g", "t")[moved], k.Ends("t")[moved]; got != want {
 		t.Errorf("partition %d: committed %d, want %d", moved, got, want)

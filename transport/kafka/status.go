@@ -18,7 +18,8 @@ type Status struct {
 	// Halted is how many of them have halted: an operator must look.
 	Halted int
 	// Failing names what fails or does not answer, sorted: partitions as
-	// topic/partition, "group" for joining it, "commit". Empty if all is well.
+	// topic/partition, "group" for joining it, "commit", "owner" for asking with
+	// which store they were consumed last. Empty if all is well.
 	Failing []string
 	// Since is when the first of them began to; zero if all is well.
 	Since time.Time
@@ -76,10 +77,12 @@ type status struct {
 	failing map[string]time.Time // since when: partitions, or the group
 }
 
-// theGroup is what fails when the group cannot be joined, or a commit fails.
+// What fails besides partitions: joining the group; a commit; asking the store, or
+// the group, who consumed the partitions last.
 const (
 	theGroup  = "group"
 	theCommit = "commit"
+	theOwner  = "owner"
 )
 
 func (s *status) bad(what string, err error) {

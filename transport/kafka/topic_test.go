@@ -7,11 +7,14 @@ import (
 	"testing"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
 func TestNewPartitionsAndTopicsArePickedUp(t *testing.T) {
@@ -76,6 +79,106 @@ func TestRetentionThatOvertookTheGroupHalts(t *testing.T) {
 		t.Errorf("Run: got %v, want ErrHalted and errOutOfRange", err)
 	}
 	wantErrorHas(t, err, "t/0 at 10 begins at 15", "5 messages were deleted unread")
+}
+
+// TestOutOfRange: what the policies make of an offset that is gone.
+func TestOutOfRange(t *testing.T) {
+	for _, x := range []struct {
+		name    string
+		policy  OffsetPolicy
+		spoil   func(*testing.T, *brokertest.Kafka) // after offset 10 was committed, with 10 more messages
+		from    int                                 // the first message after that
+		skipped int64
+	}{
+		{"deleted, earliest", Earliest, deleteTo(15), 15, 5},
+		{"deleted, latest", Latest, deleteTo(15), 20, 10},
+		{"beyond the end, earliest", Earliest, commitAt(1000), 0, 0},
+		{"beyond the end, latest", Latest, commitAt(1000), 20, 0},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+			produce(t, k, numbered("t", 0, 10, 10)...)
+			config := quick(t)
+			config.OutOfRange = x.policy
+			d := newDeduplicatorOver(t, memstore.New(nil), nil)
+			c, j := newConsumer(t, k, "g", config, "t"), newJournal()
+			r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+			eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+			if err := r.Stop(); err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+			produce(t, k, numbered("t", 10, 10, 10)...)
+			x.spoil(t, k)
+			r = start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+			eventually(t, "the group has committed the end", func() bool { return complete(k, "g", "t") })
+			produce(t, k, numbered("t", 20, 10, 10)...)
+			eventually(t, "the group has committed the new end", func() bool { return complete(k, "g", "t") })
+			if got := c.Stats().Skipped; got != x.skipped {
+				t.Errorf("got %d offsets skipped, want %d", got, x.skipped)
+			}
+			if err := r.Stop(); err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+			for i := range 30 {
+				want := 1
+				if i >= 10 && i < x.from {
+					want = 0
+				}
+				if got := j.runs[fmt.Sprint(i)]; got != want {
+					t.Errorf("message %d: got %d runs, want %d", i, got, want)
+				}
+			}
+		})
+	}
+}
+
+func deleteTo(offset int64) func(*testing.T, *brokertest.Kafka) {
+	return func(t *testing.T, k *brokertest.Kafka) {
+		t.Helper()
+		if err := k.Cluster().DeleteRecords("t", 0, offset); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func commitAt(offset int64) func(*testing.T, *brokertest.Kafka) {
+	return func(t *testing.T, k *brokertest.Kafka) {
+		t.Helper()
+		cl := &kafka.Client{Addr: kafka.TCP(k.Addrs()...), Transport: &kafka.Transport{}}
+		defer cl.Transport.(*kafka.Transport).CloseIdleConnections()
+		res, err := cl.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{
+			GroupID: "g", GenerationID: -1,
+			Topics: map[string][]kafka.OffsetCommit{"t": {{Offset: offset}}},
+		})
+		if err != nil || res.Topics["t"][0].Error != nil {
+			t.Fatalf("commit %d: %v, %+v", offset, err, res)
+		}
+	}
+}
+
+// TestTopicCreatedAnew: a topic is deleted and created again under a running
+// consumer, and holds more messages than the group had consumed of the old one.
+func TestTopicCreatedAnew(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 2}, nil)
+	produce(t, k, numbered("t", 0, 100, 100)...)
+	j := newJournal()
+	c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") && j.seen() == 100 })
+	missing := k.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "t", Err: kerr.UnknownTopicOrPartition, Count: 2})
+	if err := k.Cluster().DeleteTopic("t"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a fetch is told so", func() bool { return missing.Hits() > 0 })
+	if err := k.Cluster().CreateTopic("t", 2, nil); err != nil {
+		t.Fatal(err)
+	}
+	const again = 1000
+	produce(t, k, numbered("t", 100, again, 100)...)
+	eventually(t, "the new topic is consumed from its beginning", func() bool { return complete(k, "g", "t") && j.seen() == 100+again })
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
 }
 
 func TestStartOffset(t *testing.T) {

@@ -1,12 +1,16 @@
 package kafkatransport
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 	"pgregory.net/rapid"
 
 	"github.com/oncequeue/oncequeue/dedup"
@@ -36,11 +40,12 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		broker := map[int]int64{}
 		fails := false
-		commitTo := func(offsets map[string]map[int]int64) error {
-			for topic, ps := range offsets {
-				for p, offset := range ps {
-					if topic != "t" || p > 1 {
-						t.Fatalf("committed %s/%d, which is not assigned", topic, p)
+		commitTo := func(_ context.Context, topics []offsetcommit.RequestTopic) error {
+			for _, topic := range topics {
+				for _, rp := range topic.Partitions {
+					p, offset := int(rp.PartitionIndex), rp.CommittedOffset
+					if topic.Name != "t" || p > 1 {
+						t.Fatalf("committed %s/%d, which is not assigned", topic.Name, p)
 					}
 					if offset < broker[p] {
 						t.Fatalf("partition %d: committed %d after %d", p, offset, broker[p])
@@ -57,7 +62,8 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &session{config: &config, log: config.Logger, status: &status{log: config.Logger}, base: t.Context()}
+		l := newLink(nil, "test", Security{}, nil, time.Second)
+		s := &session{config: &config, log: config.Logger, status: &status{log: config.Logger}, counters: &counters{}, link: l, base: t.Context()}
 		s.newWorkers = func([]*partition) workers { return nil }
 		begin := int64(rapid.IntRange(0, 5).Draw(t, "begin"))
 		g := newGeneration(s, map[string][]kafka.PartitionAssignment{"t": {{ID: 0, Offset: begin}, {ID: 1, Offset: begin}}}, commitTo)
@@ -67,10 +73,11 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 			models[i] = model{settled: map[int64]bool{}, next: begin}
 			seqs[i] = map[int64]uint64{}
 			broker[i] = begin
+			g.partitions[i].located.Store(true)
 		}
 		check := func() {
 			for i, p := range g.partitions {
-				if got, want := p.watermark(), models[i].watermark(); got != want {
+				if got, want := mark(p.tracker), models[i].watermark(); got != want {
 					t.Fatalf("partition %d: got watermark %d, want %d", i, got, want)
 				}
 				if broker[i] > models[i].watermark() {
@@ -87,7 +94,7 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 				}
 				i := rapid.IntRange(0, 1).Draw(t, "partition")
 				offset := models[i].next + int64(rapid.IntRange(0, 2).Draw(t, "gap"))
-				n, first := g.partitions[i].dispatch([]dedup.Message{{Position: dedup.Position{Offset: offset}}})
+				n, first, _ := g.partitions[i].dispatch([]dedup.Message{{Position: dedup.Position{Offset: offset}}})
 				if n == 0 {
 					t.Skip("full")
 				}
@@ -128,30 +135,123 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 	})
 }
 
-func TestTrackerBoundsCountAndBytes(t *testing.T) {
-	ms := make([]dedup.Message, 6)
+func mark(t *tracker) int64 {
+	offset, _ := t.watermark()
+	return offset
+}
+
+// plenty is a budget that nothing in these tests uses up.
+func plenty() *budget { return &budget{maxCount: 1 << 30, maxBytes: 1 << 30} }
+
+// tens makes n messages that count 10 bytes each, with the offsets from 0 on.
+func tens(n int) []dedup.Message {
+	ms := make([]dedup.Message, n)
 	for i := range ms {
 		ms[i] = dedup.Message{Value: make([]byte, 9), Position: dedup.Position{Offset: int64(i)}}
 	}
-	tr := newTracker(0, 4, 1000)
-	if n, _ := tr.dispatch(ms); n != 4 {
-		t.Errorf("room for 4 messages: got %d dispatched", n)
+	return ms
+}
+
+func TestTrackerBoundsCountAndBytes(t *testing.T) {
+	ms := tens(6)
+	wantDispatched := func(tr *tracker, ms []dedup.Message, want int, why string) {
+		t.Helper()
+		if n, _, starved := tr.dispatch(ms); n != want || starved {
+			t.Errorf("%s: got %d dispatched, starved %v, want %d by its own bounds", why, n, starved, want)
+		}
 	}
+	tr := newTracker(0, 4, 1000, plenty())
+	wantDispatched(tr, ms, 4, "room for 4 messages")
 	tr.settle(1)
-	if n, _ := tr.dispatch(ms[4:]); n != 0 {
-		t.Errorf("oldest message not settled: got %d more dispatched, want 0", n)
+	wantDispatched(tr, ms[4:], 0, "oldest message not settled")
+	tr.settle(0)
+	wantDispatched(tr, ms[4:], 2, "two settled")
+
+	wantDispatched(newTracker(0, 100, 25, plenty()), ms, 2, "room for 25 bytes, messages of 10")
+	wantDispatched(newTracker(0, 100, 5, plenty()), ms, 1, "room for 5 bytes, as there must be progress")
+}
+
+func TestBudgetOfAllPartitions(t *testing.T) {
+	total := &budget{maxCount: 5, maxBytes: 1000}
+	a, b := newTracker(0, 100, 1000, total), newTracker(0, 100, 1000, total)
+	ms := tens(10)
+	if n, _, starved := a.dispatch(ms); n != 5 || !starved {
+		t.Errorf("room for 5 in all: got %d, starved %v", n, starved)
+	}
+	if n, _, starved := b.dispatch(ms); n != 1 || !starved {
+		t.Errorf("none left: got %d, starved %v, want 1, as no partition may starve", n, starved)
+	}
+	for seq := range uint64(3) {
+		a.settle(seq) // out of order or not does not matter for what all have
+	}
+	if n, _, starved := b.dispatch(ms[1:]); n != 2 || !starved {
+		t.Errorf("3 settled, one too many before: got %d, starved %v, want 2", n, starved)
+	}
+	bytes := &budget{maxCount: 1000, maxBytes: 35}
+	if n, _, starved := newTracker(0, 100, 1000, bytes).dispatch(ms); n != 3 || !starved {
+		t.Errorf("room for 35 bytes, messages of 10: got %d, starved %v, want 3", n, starved)
+	}
+}
+
+// TestBudgetWakesWhoWaits lets many partitions share room for few messages: all of
+// their messages get through, and none of the room is lost.
+func TestBudgetWakesWhoWaits(t *testing.T) {
+	total := &budget{maxCount: 3, maxBytes: 1000}
+	var partitions sync.WaitGroup
+	for range 8 {
+		tr := newTracker(0, 4, 1000, total)
+		seqs := make(chan uint64, 4)
+		partitions.Go(func() {
+			defer close(seqs)
+			for ms := tens(500); len(ms) > 0; {
+				n, first := tr.dispatchSome(t.Context(), ms)
+				for i := range n {
+					seqs <- first + uint64(i)
+				}
+				ms = ms[n:]
+			}
+		})
+		partitions.Go(func() {
+			for seq := range seqs {
+				tr.settle(seq)
+			}
+		})
+	}
+	partitions.Wait()
+	if count, bytes := total.count.Load(), total.bytes.Load(); count != 0 || bytes != 0 || len(total.waiters) != 0 {
+		t.Errorf("in the end: got %d messages, %d bytes and %d waiters, want none", count, bytes, len(total.waiters))
+	}
+}
+
+func TestDispatchEndsWithItsContext(t *testing.T) {
+	total := &budget{maxCount: 1, maxBytes: 1000}
+	a, b := newTracker(0, 4, 1000, total), newTracker(0, 4, 1000, total)
+	ctx, cancel := context.WithCancel(t.Context())
+	a.dispatchSome(ctx, tens(1))
+	b.dispatchSome(ctx, tens(1))
+	ended := make(chan int)
+	go func() {
+		n, _ := b.dispatchSome(ctx, tens(2)[1:])
+		ended <- n
+	}()
+	cancel()
+	if n := <-ended; n != 0 || len(total.waiters) != 0 {
+		t.Errorf("got %d dispatched and %d waiters, want none", n, len(total.waiters))
+	}
+}
+
+// A log that began anew gives lower offsets, and they are committed.
+func TestResetMovesBack(t *testing.T) {
+	tr := newTracker(100, 4, 1000, plenty())
+	tr.dispatch([]dedup.Message{{Position: dedup.Position{Offset: 100}}})
+	if tr.reset(0) {
+		t.Error("reset with a message in flight: got true")
 	}
 	tr.settle(0)
-	if n, _ := tr.dispatch(ms[4:]); n != 2 {
-		t.Errorf("two settled: got %d more dispatched, want 2", n)
+	if !tr.reset(7) || mark(tr) != 7 {
+		t.Errorf("reset to 7: got watermark %d", mark(tr))
 	}
-
-	tr = newTracker(0, 100, 25) // a message counts 10
-	if n, _ := tr.dispatch(ms); n != 2 {
-		t.Errorf("room for 25 bytes: got %d messages of 10 dispatched, want 2", n)
-	}
-	tr = newTracker(0, 100, 5)
-	if n, _ := tr.dispatch(ms); n != 1 {
-		t.Errorf("room for 5 bytes: got %d messages of 10 dispatched, want 1, as there must be progress", n)
+	if _, resets := tr.watermark(); resets != 1 {
+		t.Errorf("got %d resets, want 1", resets)
 	}
 }

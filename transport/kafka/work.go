@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 type deduplicator interface {
 	Do(ctx context.Context, m *dedup.Message, h dedup.Handler) dedup.Result
 	DoBatch(ctx context.Context, ms []*dedup.Message, h dedup.BatchHandler) []dedup.Result
+	Vouch() (dedup.Vouch, error)
 }
 
 // workers run the messages of one generation.
@@ -34,19 +36,51 @@ var errDraining = dedup.Transient(errors.New("the partition is being given up"))
 // tight loop.
 const minRetry = 5 * time.Millisecond
 
+// work hands the items of l to try, at most limit at once, which returns those to
+// be tried again, in their order.
+func (g *generation) work(l *line, limit int, try func(items []item) []retry) {
+	g.busy.Go(func() {
+		var items []item
+		for {
+			if items = l.take(items, limit, g.quit); items == nil {
+				return
+			}
+			l.hold(try(items))
+			clear(items) // an idle worker must not keep a fetch in memory
+		}
+	})
+}
+
+// settled notes that an item needs nothing more.
+func (g *generation) settled(it item) {
+	it.partition.settle(it.seq)
+	if g.over.Load() {
+		g.counters.late.Add(1)
+	}
+}
+
+func due(r dedup.Result) time.Time { return time.Now().Add(max(r.RetryAfter, minRetry)) }
+
+// retryGrid brings what is tried again together into batches: else each message
+// of a batch that failed would make one of its own, by the jitter of its delay.
+const retryGrid = 20 * time.Millisecond
+
+// laneTurn is how many items a lane takes at once.
+const laneTurn = 64
+
 // lanes run one message at a time each. Messages with equal keys share a lane.
 type lanes struct {
-	d      deduplicator
-	h      dedup.Handler
-	queues []*queue
-	seed   maphash.Seed
-	turn   atomic.Uint64 // gives the messages without a key a lane
+	d     deduplicator
+	h     dedup.Handler
+	lines []*line
+	seed  maphash.Seed
+	turn  atomic.Uint64 // gives the messages without a key a lane
 }
 
 func newLanes(n int, d deduplicator, h dedup.Handler) *lanes {
-	l := &lanes{d: d, h: h, queues: make([]*queue, n), seed: maphash.MakeSeed()}
-	for i := range l.queues {
-		l.queues[i] = newQueue()
+	l := &lanes{d: d, h: h, lines: make([]*line, n), seed: maphash.MakeSeed()}
+	for i := range l.lines {
+		l.lines[i] = newLine()
 	}
 	return l
 }
@@ -59,7 +93,7 @@ func (l *lanes) take(items []item) {
 		} else {
 			n = l.turn.Add(1)
 		}
-		l.queues[n%uint64(len(l.queues))].put(it)
+		l.lines[n%uint64(len(l.lines))].put(it)
 	}
 }
 
@@ -71,61 +105,59 @@ func (l *lanes) start(g *generation) {
 		defer g.running()()
 		return l.h(ctx, m)
 	}
-	for _, q := range l.queues {
-		g.busy.Go(func() {
-			var items []item
-			for {
-				if items = q.take(items, maxBatchSize, g.quit); items == nil {
-					return
-				}
-				for i, it := range items {
-					l.settle(g, it, handler)
-					items[i] = item{} // an idle lane must not keep a fetch in memory
-				}
-			}
-		})
+	for _, line := range l.lines {
+		g.work(line, laneTurn, func(items []item) []retry { return l.try(g, items, handler) })
 	}
 }
 
-// settle tries the message until it is settled, its partition halts, or the
-// generation drains.
-func (l *lanes) settle(g *generation, it item, h dedup.Handler) {
-	for !g.draining() && !it.partition.halted.Load() {
+// try tries the items one after the other. What follows an item of its key that
+// is not settled is not tried.
+func (l *lanes) try(g *generation, items []item, h dedup.Handler) (again []retry) {
+	for _, it := range items {
+		if g.draining() {
+			return nil
+		}
+		if it.partition.halted.Load() {
+			continue
+		}
+		if slices.ContainsFunc(again, func(r retry) bool { return r.sameKey(it) }) {
+			again = append(again, retry{item: it})
+			continue
+		}
 		g.calls.Add(1)
 		r := l.d.Do(g.handlers, it.message, h)
 		g.calls.Add(-1)
 		g.progress.moved()
 		switch {
 		case r.Settled():
-			it.partition.settle(it.seq)
-			return
+			g.settled(it)
 		case g.draining():
-			return
 		case r.Halt:
 			g.haltAt(it, r)
-			return
+		default:
+			again = append(again, retry{it, due(r)})
 		}
-		pause(g.quit, max(r.RetryAfter, minRetry))
 	}
+	return again
 }
 
 // batches run the messages of each partition in batches, one at a time.
 type batches struct {
-	d      deduplicator
-	h      dedup.BatchHandler
-	size   int
-	queues map[*partition]*queue
+	d     deduplicator
+	h     dedup.BatchHandler
+	size  int
+	lines map[*partition]*line
 }
 
 func newBatches(size int, d deduplicator, h dedup.BatchHandler, ps []*partition) *batches {
-	b := &batches{d: d, h: h, size: size, queues: make(map[*partition]*queue, len(ps))}
+	b := &batches{d: d, h: h, size: size, lines: make(map[*partition]*line, len(ps))}
 	for _, p := range ps {
-		b.queues[p] = newQueue()
+		b.lines[p] = newLine()
 	}
 	return b
 }
 
-func (b *batches) take(items []item) { b.queues[items[0].partition].put(items...) }
+func (b *batches) take(items []item) { b.lines[items[0].partition].put(items...) }
 
 func (b *batches) start(g *generation) {
 	handler := func(ctx context.Context, ms []*dedup.Message) []dedup.Answer {
@@ -139,52 +171,37 @@ func (b *batches) start(g *generation) {
 		defer g.running()()
 		return b.h(ctx, ms)
 	}
-	for p, q := range b.queues {
-		g.busy.Go(func() {
-			var items []item
-			for !p.halted.Load() {
-				if items = q.take(items, b.size, g.quit); items == nil {
-					return
-				}
-				b.settle(g, items, handler)
-				clear(items[:cap(items)]) // an idle partition must not keep a fetch in memory
-			}
+	for _, line := range b.lines {
+		ms := make([]*dedup.Message, 0, b.size)
+		g.work(line, b.size, func(items []item) []retry {
+			defer clear(ms[:cap(ms)])
+			return b.try(g, items, ms, handler)
 		})
 	}
 }
 
-// settle tries the items until all are settled, their partition halts, or the
-// generation drains. What is tried again waits for the longest delay among it.
-func (b *batches) settle(g *generation, items []item, h dedup.BatchHandler) {
-	ms := make([]*dedup.Message, 0, len(items))
-	for len(items) > 0 && !g.draining() {
-		ms = ms[:0]
-		for _, it := range items {
-			ms = append(ms, it.message)
-		}
-		g.calls.Add(1)
-		results := b.d.DoBatch(g.handlers, ms, h)
-		g.calls.Add(-1)
-		g.progress.moved()
-		again, wait := items[:0], minRetry
-		halt, why := item{}, dedup.Result{}
-		for i, r := range results {
-			it := items[i]
-			if r.Settled() {
-				it.partition.settle(it.seq)
-				continue
-			}
-			if r.Halt && halt.partition == nil {
-				halt, why = it, r
-			}
-			again, wait = append(again, it), max(wait, r.RetryAfter)
-		}
-		if halt.partition != nil && !g.draining() {
-			g.haltAt(halt, why)
-			return
-		}
-		if items = again; len(items) > 0 {
-			pause(g.quit, wait)
+// try tries the items, which are of one partition, in one batch. ms is room for
+// their messages.
+func (b *batches) try(g *generation, items []item, ms []*dedup.Message, h dedup.BatchHandler) (again []retry) {
+	if items[0].partition.halted.Load() {
+		return nil
+	}
+	for _, it := range items {
+		ms = append(ms, it.message)
+	}
+	g.calls.Add(1)
+	results := b.d.DoBatch(g.handlers, ms, h)
+	g.calls.Add(-1)
+	g.progress.moved()
+	for i, r := range results {
+		switch {
+		case r.Settled():
+			g.settled(items[i])
+		case r.Halt && !g.draining():
+			g.haltAt(items[i], r)
+		default:
+			again = append(again, retry{items[i], due(r).Truncate(retryGrid).Add(retryGrid)})
 		}
 	}
+	return again
 }
