@@ -88,6 +88,7 @@ type StoredRecord struct {
 type Stats struct {
 	Records int64     // records remembered, expired ones not yet dropped included
 	Bytes   int64     // on disk, or in the server's memory
+	Limit   int64     // at so many Bytes new claims are refused, by a quota or for want of room
 	Oldest  time.Time // when the oldest data still kept was written
 	Now     time.Time // the store's clock
 	Token   Token     // highest token issued

@@ -33,6 +33,8 @@
 //	dedup_store_up                     gauge      RegisterStore: 1 if the store told its figures, else 0 and none of those below
 //	dedup_store_records                gauge      RegisterStore: records remembered, expired ones not yet dropped included
 //	dedup_store_bytes                  gauge      RegisterStore: on disk, or in the server's memory
+//	dedup_store_limit_bytes            gauge      RegisterStore: the size at which it refuses new claims, by a quota or for
+//	                                              want of room; absent if it cannot tell
 //	dedup_store_oldest_timestamp_seconds   gauge  RegisterStore: when the oldest data still kept was written; absent if there is none
 //	dedup_store_vouched_timestamp_seconds  gauge  RegisterStore: since when the store's memory is complete
 //

@@ -249,6 +249,13 @@ func (failing) Stats(context.Context) (dedup.Stats, error) {
 	return dedup.Stats{}, errors.New("connection refused")
 }
 
+// limited is a store with a quota.
+type limited struct{ *memstore.Store }
+
+func (limited) Stats(context.Context) (dedup.Stats, error) {
+	return dedup.Stats{Bytes: 1, Limit: 2}, nil
+}
+
 func TestStore(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	up := newBench(t, reg, "up", newStore(), dedup.Hooks{})
@@ -271,6 +278,12 @@ func TestStore(t *testing.T) {
 	}
 	if err := RegisterStore(reg, "up", store); err == nil {
 		t.Error("a scope took two stores")
+	}
+	if err := RegisterStore(reg, "limited", limited{store}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := testutil.GatherAndCount(reg, "dedup_store_limit_bytes"); n != 1 || err != nil {
+		t.Errorf("got %d limits of stores, %v; want one, of the store that has one", n, err)
 	}
 }
 
@@ -397,7 +410,9 @@ func TestScrape(t *testing.T) {
 		documented = append(documented, row[1])
 	}
 	slices.Sort(documented)
-	documented = slices.DeleteFunc(documented, func(s string) bool { return s == "dedup_store_oldest_timestamp_seconds" }) // a store in memory has none
+	documented = slices.DeleteFunc(documented, func(s string) bool {
+		return s == "dedup_store_oldest_timestamp_seconds" || s == "dedup_store_limit_bytes" // a store in memory has none
+	})
 	if !slices.Equal(documented, names) {
 		t.Errorf("the package comment has\n%v, the registry\n%v", documented, names)
 	}

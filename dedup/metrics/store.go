@@ -36,7 +36,7 @@ func RegisterStore(reg prometheus.Registerer, scope string, store dedup.Inspecto
 
 // stores collects the figures of all stores of a registry.
 type stores struct {
-	up, records, bytes, oldest, vouched *prometheus.Desc
+	up, records, bytes, limit, oldest, vouched *prometheus.Desc
 
 	mu      sync.Mutex
 	byScope map[string]dedup.Inspector
@@ -51,6 +51,7 @@ func newStores() *stores {
 		up:      gauge("dedup_store_up", "1 if the store told its figures."),
 		records: gauge("dedup_store_records", "Records remembered, expired ones not yet dropped included."),
 		bytes:   gauge("dedup_store_bytes", "Size of the store."),
+		limit:   gauge("dedup_store_limit_bytes", "Size at which the store refuses new claims."),
 		oldest:  gauge("dedup_store_oldest_timestamp_seconds", "When the oldest data still kept was written."),
 		vouched: gauge("dedup_store_vouched_timestamp_seconds", "Since when the memory of the store is complete."),
 	}
@@ -71,7 +72,7 @@ func (s *stores) add(scope string, store dedup.Inspector) error {
 
 // Describe implements prometheus.Collector.
 func (s *stores) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.up, s.records, s.bytes, s.oldest, s.vouched} {
+	for _, d := range []*prometheus.Desc{s.up, s.records, s.bytes, s.limit, s.oldest, s.vouched} {
 		ch <- d
 	}
 }
@@ -94,6 +95,9 @@ func (s *stores) Collect(ch chan<- prometheus.Metric) {
 		gauge(s.up, 1)
 		gauge(s.records, float64(stats.Records))
 		gauge(s.bytes, float64(stats.Bytes))
+		if stats.Limit > 0 {
+			gauge(s.limit, float64(stats.Limit))
+		}
 		if !stats.Oldest.IsZero() {
 			gauge(s.oldest, seconds(stats.Oldest))
 		}

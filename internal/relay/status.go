@@ -34,6 +34,7 @@ type storeStatus struct {
 	Shared  bool      `json:"shared"`
 	Records *int64    `json:"records,omitempty"`
 	Bytes   *int64    `json:"bytes,omitempty"`
+	Limit   int64     `json:"limit,omitempty"` // at so many bytes new claims are refused
 	Error   string    `json:"error,omitempty"`
 }
 
@@ -84,7 +85,7 @@ func (r *Relay) status(ctx context.Context) status {
 		if stats, err := inspector.Stats(ctx); err != nil {
 			out.Store.Error = line(err.Error())
 		} else {
-			out.Store.Records, out.Store.Bytes = &stats.Records, &stats.Bytes
+			out.Store.Records, out.Store.Bytes, out.Store.Limit = &stats.Records, &stats.Bytes, stats.Limit
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package boltstore
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"time"
 
@@ -20,6 +21,7 @@ type batch struct {
 	now     time.Time
 	high    dedup.Token
 	memory  horizon.Horizon
+	full    error // why no new claim is taken in
 	keys    map[dedup.ID]*change
 	changes []*change // in the order in which the keys came
 	view    view
@@ -59,6 +61,7 @@ func (s *Store) newBatch() *batch {
 // end forgets everything, the callers' results included, but the room it took.
 func (b *batch) end() {
 	b.closeView()
+	b.full = nil
 	clear(b.keys)
 	clear(b.changes)
 	clear(b.slab)
@@ -102,6 +105,9 @@ func (b *batch) step(op *dedup.Op) dedup.Reply {
 		return dedup.Reply{Err: c.err}
 	}
 	after, reply := dedup.Step(c.record, *op, b.now, dedup.NextToken(b.high, op.Floor, b.now))
+	if b.full != nil && op.Kind == dedup.OpClaim && reply.Status == dedup.StatusGranted && !same(&after, &c.record) {
+		return dedup.Reply{Err: b.full}
+	}
 	b.high = max(b.high, after.Token)
 	// A record that expired is as good as none, and needs no word in the log.
 	if after.State != dedup.StateFree && !same(&after, &c.record) {
@@ -113,8 +119,8 @@ func (b *batch) step(op *dedup.Op) dedup.Reply {
 }
 
 // write appends what is to be appended and makes the changes visible. An error
-// that matches ErrPoisoned leaves it open what is on disk; after any other one
-// nothing has happened.
+// that matches ErrPoisoned leaves it open what is on disk; after any other one,
+// such as ErrFull, nothing has happened.
 func (b *batch) write() error {
 	b.closeView()
 	if b.memory != b.s.memory || slices.ContainsFunc(b.changes, func(c *change) bool { return c.append }) {
@@ -134,6 +140,7 @@ func (b *batch) append() error {
 	if err != nil {
 		return err
 	}
+	known := f.sources.Load()
 	first := b.s.last + 1 // only the writer changes it
 	seq := first
 	if b.memory != b.s.memory { // likewise, only the writer changes it
@@ -158,7 +165,11 @@ func (b *batch) append() error {
 		b.put(appendEntry(b.arena, f.base, source, seq, &e))
 		seq++
 	}
-	return b.s.appendTo(f, first, b.values)
+	err = b.s.appendTo(f, first, b.values)
+	if err != nil {
+		f.forgetSources(known)
+	}
+	return err
 }
 
 // put takes over the arena with one more entry at its end.
@@ -232,22 +243,33 @@ func (b *batch) closeView() {
 }
 
 // appendTo writes values to f in one transaction and counts the sequence on. It
-// returns when they are on disk; after an error nobody knows, and the store is
-// poisoned.
+// returns when they are on disk. An error that matches ErrFull left everything as
+// it was; after any other one nobody knows, and the store is poisoned.
 func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
+	txid := 0
 	err := guarded(func() error {
 		tx, err := f.db.Begin(true)
 		if err != nil {
 			return err
 		}
+		defer func() { _ = tx.Rollback() }() // if there was no Commit, or bbolt panics in it
+		txid = tx.ID()
 		f.size.Store(tx.Size())
+		if err := s.space.secure(f, tx.Size()+roomForValues(values), false); err != nil {
+			return err
+		}
 		if err := put(tx.Bucket(bucketName), first, values); err != nil {
-			_ = tx.Rollback()
 			return err
 		}
 		return s.commit(tx)
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrFull):
+		return err
+	case unwritten(f, txid, err):
+		return s.space.full(roomForValues(values), err)
+	default:
 		return s.poison(err)
 	}
 	s.mu.Lock()
@@ -257,13 +279,16 @@ func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
 }
 
 // writable returns the file to append to: a new one if the newest is large or
-// old enough.
+// old enough, and the disk has room for it.
 func (s *Store) writable(now time.Time) (*file, error) {
 	f := s.newest()
 	large := f.size.Load() >= s.options.RollBytes
 	old := now.Sub(f.base) >= s.options.RollAge && f.expiries.total > 0
 	if large || old {
-		return s.roll(now)
+		next, err := s.roll(now)
+		if !errors.Is(err, ErrFull) {
+			return next, err
+		}
 	}
 	return f, nil
 }
@@ -271,12 +296,20 @@ func (s *Store) writable(now time.Time) (*file, error) {
 // roll starts a new file. The caller has the right to write.
 func (s *Store) roll(now time.Time) (*file, error) {
 	s.mu.Lock()
-	st := state{id: s.id, file: s.files[len(s.files)-1].number + 1, time: now, memory: s.memory, high: s.high}
+	old := s.files[len(s.files)-1]
+	st := state{id: s.id, file: old.number + 1, time: now, memory: s.memory, high: s.high}
 	first := s.last + 1
 	s.mu.Unlock()
-	f, err := createFile(s.dir, first, &st, &s.options)
+	f, err := createFile(&s.space, first, &st, &s.options)
+	if errors.Is(err, ErrFull) && s.space.handOver(old) {
+		f, err = createFile(&s.space, first, &st, &s.options)
+	}
 	if err != nil {
+		_ = s.space.secure(old, old.size.Load()+s.space.reserve, false) // if it was handed over
 		return nil, err
+	}
+	if err := s.space.trim(old); err != nil {
+		s.log.Warn("a full file keeps room on disk that it does not need", "file", old.path, "err", err)
 	}
 	s.mu.Lock()
 	s.files = append(s.files, f)

@@ -9,6 +9,15 @@
 // failed nobody knows what the disk holds: the Store then refuses all further
 // work with ErrPoisoned, and a new Open finds out.
 //
+// A full disk is no such failure. On Linux the newest file owns room on the disk
+// beyond what is in use, so that what runs can be settled: a 16th of RollBytes,
+// between 4 and 16 MiB, which is some 50,000 records without results. When that cannot be
+// kept, new claims are refused with ErrFull, likewise at Options.MaxBytes; duplicates are
+// answered as ever. Nothing that lives is dropped, and claims are granted again when there
+// is room: because records expired, or somebody freed space. Where a file system
+// has no fallocate(2), the free space of the disk takes the place of the room that
+// is owned, and others may use it up.
+//
 // One process uses a directory at a time, so every claim that Open finds in the
 // files belongs to a run that died: its lease has ended, and the next claim of
 // that key is Ambiguous.

@@ -18,6 +18,10 @@ var (
 	// ErrPoisoned: a write failed earlier, so nobody knows what the disk holds.
 	// Close the Store; Open reads what is there. Marked by dedup.Permanent.
 	ErrPoisoned = errors.New("an earlier write failed")
+	// ErrFull: there is no room for new claims, by the disk or by Options.MaxBytes.
+	// The error is, or wraps, a *FullError. Nothing has happened, and the store goes
+	// on by itself when there is room.
+	ErrFull = errors.New("no room")
 	// ErrClosed: the Store is closed. Marked by dedup.Permanent.
 	ErrClosed = errors.New("the store is closed")
 )
@@ -53,3 +57,37 @@ func (e *DamageError) Error() string {
 
 // Unwrap returns ErrCorrupt and the cause.
 func (e *DamageError) Unwrap() []error { return []error{ErrCorrupt, e.Cause} }
+
+// FullError says what has no room. It matches ErrFull.
+type FullError struct {
+	Dir string // of the store
+	// By Options.MaxBytes; zero if it is the disk that is full.
+	MaxBytes int64
+	Bytes    int64 // that the store takes
+	// By the disk.
+	Free  int64 // bytes on it; 0 if unknown
+	Need  int64 // bytes that are missing
+	Cause error // what the system said, if it was asked
+}
+
+func (e *FullError) Error() string {
+	const mib = 1 << 20
+	if e.MaxBytes > 0 {
+		return fmt.Sprintf("boltstore: %s: %v for new claims: the store takes %.1f MiB of the %.1f MiB that MaxBytes allows, and the rest is for what runs: raise MaxBytes, or shorten the TTL; it goes on by itself when records expire",
+			e.Dir, ErrFull, float64(e.Bytes)/mib, float64(e.MaxBytes)/mib)
+	}
+	cause := ""
+	if e.Cause != nil {
+		cause = fmt.Sprintf(" (%v)", e.Cause)
+	}
+	return fmt.Sprintf("boltstore: %s: %v on its disk: %.1f MiB are free, %.1f MiB are needed%s: free space there; the store goes on by itself",
+		e.Dir, ErrFull, float64(e.Free)/mib, float64(e.Need)/mib, cause)
+}
+
+// Unwrap returns ErrFull and the cause.
+func (e *FullError) Unwrap() []error {
+	if e.Cause == nil {
+		return []error{ErrFull}
+	}
+	return []error{ErrFull, e.Cause}
+}

@@ -36,6 +36,7 @@ type file struct {
 	number uint64
 	path   string
 	db     *bolt.DB
+	handle *os.File  // the one that db has open
 	first  uint64    // sequence number of the first entry
 	base   time.Time // what the times in the file are relative to: its creation
 
@@ -50,13 +51,14 @@ type file struct {
 	// would have expired.
 	steps []uint32
 
-	size atomic.Int64 // bytes in use
-	refs atomic.Int64 // the store's own, and one for each view
+	size      atomic.Int64 // bytes in use
+	allocated atomic.Int64 // offset up to which the disk's room is the file's; see space
+	refs      atomic.Int64 // the store's own, and one for each view
 }
 
-func newFile(number, first uint64, base time.Time, step time.Duration, path string, db *bolt.DB) *file {
+func newFile(number, first uint64, base time.Time, step time.Duration, path string, db *bolt.DB, handle *os.File) *file {
 	f := &file{
-		number: number, path: path, db: db, first: first, base: base,
+		number: number, path: path, db: db, handle: handle, first: first, base: base,
 		numbers:  make(map[string]uint64),
 		expiries: expiries{base: base, step: step, counts: make(map[uint32]int)},
 	}
@@ -80,6 +82,15 @@ func (f *file) nextSource() uint64 {
 		return 0
 	}
 	return n
+}
+
+// forgetSources takes back all sources but those that were known before: their
+// names were not written.
+func (f *file) forgetSources(known *[]string) {
+	for _, source := range (*f.sources.Load())[len(*known):] {
+		delete(f.numbers, source)
+	}
+	f.sources.Store(known)
 }
 
 // addSource gives a source its number. Numbers that were skipped have none.
@@ -180,25 +191,24 @@ func listFiles(dir string) (numbers []uint64, unfinished []string, err error) {
 }
 
 // openDB opens one bbolt file that exists, and says what is wrong with it.
-func openDB(path string, readOnly bool, mapBytes int64) (*bolt.DB, error) {
-	db, err := openBolt(path, readOnly, mapBytes)
+func openDB(path string, readOnly bool, mapBytes int64) (*bolt.DB, *os.File, error) {
+	db, handle, err := openBolt(path, readOnly, mapBytes)
 	var system *fs.PathError
 	switch {
 	case err == nil:
-		return db, nil
+		return db, handle, nil
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("boltstore: %s: %w by another program: close it there", path, ErrInUse)
+		return nil, nil, fmt.Errorf("boltstore: %s: %w by another program: close it there", path, ErrInUse)
 	case errors.As(err, &system):
-		return nil, fmt.Errorf("boltstore: %w: let this user read and write it, and look to its disk", err)
+		return nil, nil, fmt.Errorf("boltstore: %w: let this user read and write it, and look to its disk", err)
 	}
-	return nil, &DamageError{File: path, Offset: -1, Cause: err}
+	return nil, nil, &DamageError{File: path, Offset: -1, Cause: err}
 }
 
 // openBolt opens or creates one bbolt file. Of a file that is only read nothing
 // is written, and bbolt does not walk its pages in a goroutine of its own, in
 // which a panic could not be recovered.
-func openBolt(path string, readOnly bool, mapBytes int64) (db *bolt.DB, err error) {
-	var handle *os.File
+func openBolt(path string, readOnly bool, mapBytes int64) (db *bolt.DB, handle *os.File, err error) {
 	err = guarded(func() (err error) {
 		db, err = bolt.Open(path, 0o600, &bolt.Options{
 			Timeout:         openTimeout,
@@ -217,7 +227,7 @@ func openBolt(path string, readOnly bool, mapBytes int64) (db *bolt.DB, err erro
 	if err != nil && handle != nil {
 		_ = handle.Close() // it is open still if bbolt panicked
 	}
-	return db, err
+	return db, handle, err
 }
 
 // openFile opens a file to be read, and reads its first entry.
@@ -231,11 +241,11 @@ func openFile(dir string, number uint64, o *Options) (*file, state, error) {
 		// bbolt would take it for a new one.
 		return nil, state{}, &DamageError{File: path, Offset: -1, Cause: errors.New("the file is empty")}
 	}
-	db, err := openDB(path, true, 0)
+	db, handle, err := openDB(path, true, 0)
 	if err != nil {
 		return nil, state{}, err
 	}
-	f := newFile(number, 0, time.Time{}, o.RollAge, path, db)
+	f := newFile(number, 0, time.Time{}, o.RollAge, path, db, handle)
 	st, err := f.readState()
 	if err != nil {
 		return nil, state{}, errors.Join(err, db.Close())
@@ -348,41 +358,50 @@ func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
 
 // createFile makes a file whose first entry is st under first. It gets its name
 // only when that is on disk, so a file with a name has a first entry.
-func createFile(dir string, first uint64, st *state, o *Options) (*file, error) {
-	path := filepath.Join(dir, fileName(st.file))
+func createFile(p *space, first uint64, st *state, o *Options) (*file, error) {
+	path := filepath.Join(p.dir, fileName(st.file))
 	tmp := path + tmpSuffix
+	if free, err := p.free(p.dir); err == nil && free < p.newFileRoom() {
+		return nil, p.full(p.newFileRoom(), nil)
+	}
 	fail := func(err error) (*file, error) {
-		return nil, fmt.Errorf("boltstore: create %s: %w: free space on its disk, and let this user write to the directory", path, err)
+		if noSpace(err) {
+			return nil, p.full(p.newFileRoom(), err)
+		}
+		return nil, fmt.Errorf("boltstore: create %s: %w: let this user write to the directory, and look to its disk", path, err)
 	}
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fail(err)
 	}
-	db, err := openBolt(tmp, false, o.RollBytes)
+	db, handle, err := openBolt(tmp, false, o.RollBytes)
 	if err != nil {
 		_ = os.Remove(tmp)
 		return fail(err)
 	}
-	err = guarded(func() error {
-		return db.Update(func(tx *bolt.Tx) error {
-			b, err := tx.CreateBucket(bucketName)
-			if err != nil {
-				return err
-			}
-			return put(b, first, [][]byte{appendState(nil, first, st)})
+	f := newFile(st.file, first, st.time, o.RollAge, path, db, handle)
+	if err = p.secure(f, p.newFileRoom(), false); err == nil {
+		err = guarded(func() error {
+			return db.Update(func(tx *bolt.Tx) error {
+				b, err := tx.CreateBucket(bucketName)
+				if err != nil {
+					return err
+				}
+				return put(b, first, [][]byte{appendState(nil, first, st)})
+			})
 		})
-	})
+	}
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = syncDir(p.dir)
 	}
 	if err != nil {
 		_ = db.Close()
 		_ = os.Remove(tmp)
 		return fail(err)
 	}
-	return newFile(st.file, first, st.time, o.RollAge, path, db), nil
+	return f, nil
 }
 
 // put appends values from the sequence number first on.

@@ -113,12 +113,14 @@ func (s *Store) readAll(ctx context.Context, v *view, slots []slot) ([]dedup.Sto
 	return records, nil
 }
 
-// Stats implements dedup.Inspector. Bytes are those in use; the newest file is up
-// to 16 MiB larger, without taking that room on disk.
+// Stats implements dedup.Inspector. Bytes are those in use; on disk the newest
+// file takes at most 32 MiB more. Limit follows from Options.MaxBytes and from
+// what is free on the disk, whichever is less.
 func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	if err := s.usable(ctx); err != nil {
 		return dedup.Stats{}, err
 	}
+	free, freeErr := s.space.free(s.dir) // may wait for the disk
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -133,6 +135,15 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	}
 	for _, f := range s.files {
 		st.Bytes += f.size.Load()
+	}
+	st.Limit = s.limit()
+	if freeErr == nil {
+		newest := s.files[len(s.files)-1]
+		ahead := max(newest.allocated.Load()-newest.size.Load(), 0)
+		limit := max(st.Bytes+free+ahead-s.space.reserve, 1)
+		if st.Limit == 0 || limit < st.Limit {
+			st.Limit = limit
+		}
 	}
 	return st, nil
 }

@@ -5,9 +5,9 @@ package boltstore
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -43,12 +43,9 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 // signLock writes the process id into the lock, for the error that the next
-// process gets.
+// process gets. It writes over what was there, so that a full disk does not mind.
 func signLock(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	_, err := fmt.Fprintf(io.NewOffsetWriter(f, 0), "%-10d\n", os.Getpid())
 	return err
 }
 

@@ -41,6 +41,7 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 		options: options,
 		log:     options.Logger,
 		lock:    lock,
+		space:   newSpace(dir, &options),
 		hash:    hash,
 		commit:  (*bolt.Tx).Commit,
 		writer:  make(chan struct{}, 1),
@@ -112,7 +113,7 @@ func (s *Store) prepare() error {
 		if _, err := rand.Read(st.id[:]); err != nil {
 			return fmt.Errorf("boltstore: %w", err)
 		}
-		f, err := createFile(s.dir, 1, &st, &s.options)
+		f, err := createFile(&s.space, 1, &st, &s.options)
 		if err != nil {
 			return err
 		}
@@ -124,11 +125,15 @@ func (s *Store) prepare() error {
 	if err := f.db.Close(); err != nil {
 		return fmt.Errorf("boltstore: %w", err)
 	}
-	db, err := openDB(f.path, false, s.options.RollBytes)
+	db, handle, err := openDB(f.path, false, s.options.RollBytes)
 	if err != nil {
 		s.files = s.files[:len(s.files)-1]
 		return err
 	}
-	f.db = db
+	f.db, f.handle = db, handle
+	// Most of it is the file's already. A disk that is full shows with a claim.
+	if err := s.space.secure(f, f.size.Load()+s.space.reserve, false); !errors.Is(err, ErrFull) {
+		return err
+	}
 	return nil
 }

@@ -22,13 +22,16 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.RollBytes != 256<<20 || o.RollAge != time.Hour || o.Logger == nil || o.Now == nil || !o.VouchFrom.IsZero() {
-		t.Errorf("got %+v, want 256 MiB, 1h, a logger, a clock, no VouchFrom", o)
+	if o.RollBytes != 256<<20 || o.RollAge != time.Hour || o.MaxBytes != 0 || o.Logger == nil || o.Now == nil || !o.VouchFrom.IsZero() {
+		t.Errorf("got %+v, want 256 MiB, 1h, a logger, a clock, no VouchFrom, no MaxBytes", o)
+	}
+	if o, err := (&Options{MaxBytes: 1 << 30}).filled(); err != nil || o.RollBytes != 128<<20 {
+		t.Errorf("MaxBytes 1 GiB: got RollBytes %d, %v, want 128 MiB", o.RollBytes, err)
 	}
 	if given.RollBytes != 0 || given.Logger != nil || given.Now != nil {
 		t.Errorf("the caller's options were written to: %+v", given)
 	}
-	for _, bad := range []Options{{RollBytes: 1}, {RollBytes: -1}, {RollAge: -1}, {VouchFrom: time.Now().Add(time.Hour)}} {
+	for _, bad := range []Options{{RollBytes: 1}, {MaxBytes: 1}, {MaxBytes: -1}, {MaxBytes: 1 << 30, RollBytes: 257 << 20}, {RollBytes: -1}, {RollAge: -1}, {VouchFrom: time.Now().Add(time.Hour)}} {
 		dir := filepath.Join(t.TempDir(), "store")
 		if _, err := Open(dir, &bad); err == nil {
 			t.Errorf("%+v: got no error", bad)

@@ -15,8 +15,13 @@ type Options struct {
 	// and must not be in the future. Default: the time of creation.
 	VouchFrom time.Time
 	// RollBytes is the size in bytes from which a file takes no more records. One
-	// batch may exceed it. Default 256 MiB.
+	// batch may exceed it. Default 256 MiB, or an eighth of MaxBytes if that is less.
 	RollBytes int64
+	// MaxBytes is how many bytes the store may take on disk, 64 MiB at least. What
+	// lives is never evicted: near MaxBytes new claims are refused with ErrFull
+	// until records expire, and the rest is for settling what runs. Default: none,
+	// so that the disk is the limit.
+	MaxBytes int64
 	// RollAge is the age from which a file takes no more records. A record takes
 	// up disk and memory for at most about its TTL + RollAge: a 24th of the TTL is
 	// a good value. Default 1h.
@@ -33,6 +38,7 @@ type Options struct {
 const (
 	defaultRollBytes = 256 << 20
 	defaultRollAge   = time.Hour
+	minMaxBytes      = 64 << 20
 	minRollBytes     = 32 << 10 // bbolt's own smallest mapping
 )
 
@@ -42,11 +48,19 @@ func (o *Options) filled() (Options, error) {
 	if o != nil {
 		c = *o
 	}
+	if c.MaxBytes != 0 && c.MaxBytes < minMaxBytes {
+		return c, fmt.Errorf("boltstore: MaxBytes %d is less than %d: raise it", c.MaxBytes, minMaxBytes)
+	}
 	switch {
 	case c.RollBytes == 0:
 		c.RollBytes = defaultRollBytes
+		if c.MaxBytes > 0 {
+			c.RollBytes = min(c.RollBytes, c.MaxBytes/8)
+		}
 	case c.RollBytes < minRollBytes:
 		return c, fmt.Errorf("boltstore: RollBytes %d is less than %d, the size of an empty file: raise it", c.RollBytes, minRollBytes)
+	case c.MaxBytes > 0 && c.RollBytes > c.MaxBytes/4:
+		return c, fmt.Errorf("boltstore: RollBytes %d is more than a quarter of MaxBytes %d, so too little could be dropped at once: lower it, or raise MaxBytes", c.RollBytes, c.MaxBytes)
 	}
 	switch {
 	case c.RollAge == 0:

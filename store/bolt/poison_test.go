@@ -25,7 +25,7 @@ func TestPoisoned(t *testing.T) {
 	}{
 		{"nothing written", func(tx *bolt.Tx) error { return errors.Join(errDisk, tx.Rollback()) }, dedup.StateClaimed},
 		{"written, and the fsync failed", func(tx *bolt.Tx) error { return errors.Join(tx.Commit(), errDisk) }, dedup.StateDone},
-		{"bbolt panics", func(tx *bolt.Tx) error { _ = tx.Rollback(); panic(errDisk) }, dedup.StateClaimed},
+		{"bbolt panics", func(tx *bolt.Tx) error { panic(errDisk) }, dedup.StateClaimed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -88,13 +88,13 @@ func TestRollFails(t *testing.T) {
 	b.fill("k", 10, day)
 	dir := b.Store.dir
 	b.clock.advance(2 * day)
-	b.Store.dir = "/proc/self/none"
+	b.Store.space.dir = "/proc/self/none"
 	replies, err := b.Apply(t.Context(), []dedup.Op{claim1(key("new", 0), 1)})
 	if err == nil || replies != nil || errors.Is(err, ErrPoisoned) || dedup.IsPermanent(err) {
 		t.Errorf("got %v, %v, want an error of Apply itself that may pass", replies, err)
 	}
-	oneLine(t, err, fileName(2), "free space")
-	b.Store.dir = dir
+	oneLine(t, err, fileName(2), "let this user write")
+	b.Store.space.dir = dir
 	b.want(claim1(key("new", 0), 1), dedup.StatusGranted)
 }
 

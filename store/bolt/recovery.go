@@ -26,7 +26,7 @@ func (r *recovery) run() (err error) {
 			return err
 		}
 		r.files = append(r.files, f)
-		if err := checkMetas(f.path, f.db.Info().PageSize); err != nil {
+		if _, err := lastTx(f.path, f.db.Info().PageSize); err != nil {
 			return f.damage(0, nil, err)
 		}
 		if i == 0 {

@@ -136,7 +136,7 @@ func (r *repair) read() (err error) {
 			}
 		}
 		r.files = append(r.files, f)
-		if err := checkMetas(f.path, f.db.Info().PageSize); err != nil {
+		if _, err := lastTx(f.path, f.db.Info().PageSize); err != nil {
 			r.lose(&DamageError{File: f.path, Offset: -1, Cause: err})
 		}
 		r.observe(st)
@@ -278,7 +278,7 @@ func (r *repair) write() (report Report, err error) {
 		dir: r.dir, options: r.options, log: r.options.Logger,
 		hash: hashID, commit: (*bolt.Tx).Commit, held: make(map[dedup.ID]*standing),
 		clock: newClock(r.options.Now, r.state.time), boot: r.state.high, high: r.state.high,
-		id: r.state.id, last: r.last + 1,
+		id: r.state.id, last: r.last + 1, space: newSpace(r.dir, &r.options),
 	}
 	now := s.clock.now()
 	s.memory = horizon.New(now)
@@ -289,7 +289,7 @@ func (r *repair) write() (report Report, err error) {
 		}
 	}
 	st := state{id: s.id, file: r.numbers[len(r.numbers)-1] + 1, time: now, memory: s.memory, high: s.high}
-	f, err := createFile(r.dir, s.last, &st, &r.options)
+	f, err := createFile(&s.space, s.last, &st, &r.options)
 	if err != nil {
 		return Report{}, err
 	}

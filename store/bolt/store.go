@@ -24,6 +24,7 @@ type Store struct {
 	options Options
 	log     *slog.Logger
 	lock    *os.File
+	space   space
 	clock   *clock
 	opened  time.Time   // store time
 	boot    dedup.Token // highest token when the store was opened: a claim up to it is of a dead process
@@ -86,6 +87,7 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	defer s.endWrite()
 	replies := make([]dedup.Reply, len(ops))
 	b := s.newBatch()
+	b.full = s.refusal(ops)
 	for i := range ops {
 		replies[i] = b.step(&ops[i])
 	}

@@ -200,6 +200,9 @@ func (s *Store) move(found []remains) error {
 		}
 	}
 	s.mu.Unlock()
+	if err := s.spare(b.changes); err != nil {
+		return err
+	}
 	if err := b.write(); err != nil {
 		return err
 	}
