@@ -20,6 +20,7 @@ import (
 // minutes on two cores.
 var suites = []harness.Suite{
 	boltbench.Suite,
+	boltbench.Growth,
 }
 
 func main() {

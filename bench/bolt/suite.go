@@ -68,7 +68,7 @@ func declare(_ context.Context, r *harness.Run) error {
 		Round: (&ours{stream: stream(), fill: r.Scaled(naiveKeys), result: bytes.Repeat([]byte{'r'}, 100), repeats: true, run: doBatch}).round,
 	})
 	r.Contend(harness.Contender{
-		Name:  "watermill",
+		Name: "watermill", Share: 0.25,
 		What:  "Watermill's Deduplicator, in memory: nothing survives, and a failed message is lost",
 		Round: (&inWatermill{stream: stream()}).round,
 	})
@@ -82,5 +82,6 @@ func declare(_ context.Context, r *harness.Run) error {
 	r.Figure(harness.Figure{What: "allocations per message, batch", AtMost: true, Bar: 14, From: harness.Median(harness.Allocs, "batch")})
 	r.Figure(harness.Figure{What: "bytes to disk per message, batch", Unit: "B", AtMost: true, Bar: 300, Goal: 260, From: harness.Median(harness.DeviceBytes, "batch")})
 	r.Figure(harness.Figure{What: "replies Done with a result of 100 B, per second", Bar: 100_000, From: harness.Median(harness.Rate, "replies")})
+	declareExpiry(r)
 	return nil
 }

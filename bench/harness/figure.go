@@ -17,21 +17,24 @@ type Figure struct {
 
 // Source says where a figure's value comes from.
 type Source struct {
-	metric   string
-	of, over string // contenders; over empty: not a ratio
+	metric, overMetric string
+	of, over           string // contenders; both empty: what measures set
 }
 
 // Ratio is the rate of one contender over that of another, paired round by round.
 func Ratio(of, over string) Source { return RatioOf(Rate, of, over) }
 
 // RatioOf is Ratio for any metric.
-func RatioOf(metric, of, over string) Source { return Source{metric, of, over} }
+func RatioOf(metric, of, over string) Source { return Source{metric, metric, of, over} }
 
 // Median is the median of a contender's metric.
 func Median(metric, of string) Source { return Source{metric: metric, of: of} }
 
 // Measured is what a measure set under the name.
 func Measured(name string) Source { return Source{metric: name} }
+
+// Quotient is one value that measures set over another, paired in their order.
+func Quotient(of, over string) Source { return Source{metric: of, overMetric: over} }
 
 // Spread is the median of several values, and the least and greatest of them.
 type Spread struct {
@@ -71,10 +74,10 @@ func (r results) add(contender, metric string, value float64) {
 // spread returns the value of a source; N is 0 if it was not measured.
 func (r results) spread(s Source) Spread {
 	of := r[s.of][s.metric]
-	if s.over == "" {
+	if s.overMetric == "" {
 		return spreadOf(of)
 	}
-	over := r[s.over][s.metric]
+	over := r[s.over][s.overMetric]
 	var ratios []float64
 	for i := range min(len(of), len(over)) {
 		if over[i] != 0 {

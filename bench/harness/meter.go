@@ -31,14 +31,15 @@ func read(servers []int, dir string) reading {
 		r.serverCPU += cpuOf(pid)
 	}
 	if dir != "" {
-		r.device = deviceBytes(dir)
+		r.device = DeviceBytesWritten(dir)
 		r.at = time.Now()
 	}
-	r.cpu = ownCPU()
+	r.cpu = OwnCPU()
 	return r
 }
 
-func ownCPU() time.Duration {
+// OwnCPU returns the CPU time that this process has used.
+func OwnCPU() time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 		return 0
@@ -66,11 +67,11 @@ func cpuOf(pid int) time.Duration {
 	return time.Duration(user+system) * clockTick
 }
 
-// deviceBytes returns what was ever written to the device that holds dir, with
+// DeviceBytesWritten returns what was ever written to the device that holds dir, with
 // what waits in the page cache written first; NaN if it cannot be told. It
 // counts sectors, because the kernel's account of a process overstates small
 // overwrites.
-func deviceBytes(dir string) float64 {
+func DeviceBytesWritten(dir string) float64 {
 	unix.Sync()
 	b, err := os.ReadFile(filepath.Join(deviceOf(dir), "stat"))
 	if err != nil {

@@ -69,7 +69,7 @@ func (r *Run) profile(ctx context.Context, suite string, o Options) error {
 			return err
 		}
 		fmt.Fprintf(o.Progress, "\n== %s %s: %s msg/s, %.2f µs CPU and %.1f allocs per message (profiled)\n",
-			suite, c.Name, brief(values[Rate]), values[CPU], values[Allocs])
+			suite, c.Name, Brief(values[Rate]), values[CPU], values[Allocs])
 		for _, top := range []struct {
 			what string
 			args []string

@@ -130,11 +130,11 @@ func (s *SuiteReport) printContenders(w io.Writer) {
 	}
 	rows := [][]string{append([]string{"contender", "messages", Rate}, columns...)}
 	for _, c := range s.Contenders {
-		row := []string{c.Name, brief(float64(c.Messages)), c.Metrics[Rate].String()}
+		row := []string{c.Name, Brief(float64(c.Messages)), c.Metrics[Rate].String()}
 		for _, m := range columns {
 			cell := ""
 			if v, ok := c.Metrics[m]; ok {
-				cell = brief(v.Median)
+				cell = Brief(v.Median)
 			}
 			row = append(row, cell)
 		}
@@ -167,7 +167,7 @@ func (s *SuiteReport) printFigures(w io.Writer) {
 		if f.Value != nil {
 			value = unit(f.Value.Median, f.Unit)
 			if f.Value.N > 1 {
-				value += fmt.Sprintf(" [%s-%s]", brief(f.Value.Min), brief(f.Value.Max))
+				value += fmt.Sprintf(" [%s-%s]", Brief(f.Value.Min), Brief(f.Value.Max))
 			}
 		}
 		rows = append(rows, []string{f.What, value, limit(f.Bar), limit(f.Goal), f.Verdict})
@@ -178,20 +178,20 @@ func (s *SuiteReport) printFigures(w io.Writer) {
 // String returns the median, and the range if there is one.
 func (s Spread) String() string {
 	if s.N <= 1 {
-		return brief(s.Median)
+		return Brief(s.Median)
 	}
-	return fmt.Sprintf("%s [%s-%s]", brief(s.Median), brief(s.Min), brief(s.Max))
+	return fmt.Sprintf("%s [%s-%s]", Brief(s.Median), Brief(s.Min), Brief(s.Max))
 }
 
 func unit(v float64, unit string) string {
 	if unit == "" || unit == "x" {
-		return brief(v) + unit
+		return Brief(v) + unit
 	}
-	return brief(v) + " " + unit
+	return Brief(v) + " " + unit
 }
 
-// brief writes three digits that count.
-func brief(v float64) string {
+// Brief writes three digits that count.
+func Brief(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 1e6:
 		return fmt.Sprintf("%.3gM", v/1e6)

@@ -82,7 +82,7 @@ func (c *Contender) run(ctx context.Context, dir string, number, messages int, d
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	written := deviceBytes(dir) - r.began.device
+	written := DeviceBytesWritten(dir) - r.began.device
 	n := float64(messages)
 	took := r.ended.at.Sub(r.began.at)
 	values := r.own

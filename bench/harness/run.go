@@ -133,7 +133,7 @@ func (r *Run) rounds(ctx context.Context, o Options) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(o.Progress, " %s/s,", brief(values[Rate]))
+			fmt.Fprintf(o.Progress, " %s/s,", Brief(values[Rate]))
 			if number == 0 {
 				continue
 			}
@@ -168,7 +168,7 @@ func (r *Run) countSyncs(ctx context.Context, o Options) error {
 		}
 		syncs := float64(t.calls) * 1000 / float64(n)
 		r.results.add(c.Name, Syncs, syncs)
-		fmt.Fprintf(o.Progress, " %s %s,", c.Name, brief(syncs))
+		fmt.Fprintf(o.Progress, " %s %s,", c.Name, Brief(syncs))
 	}
 	fmt.Fprintln(o.Progress)
 	return nil

@@ -136,22 +136,35 @@ func (b *Batch) Apply(ctx context.Context, s dedup.Store, claims []dedup.Op) err
 	}
 }
 
+// Completes returns the operations that record a result for each of b's messages,
+// as if it had been claimed.
+func (b *Batch) Completes(result []byte) []dedup.Op {
+	ops := b.Ops()
+	for i := range ops {
+		ops[i].Kind, ops[i].Token, ops[i].Result = dedup.OpComplete, 1, result
+	}
+	return ops
+}
+
+// CheckCompleted returns an error unless all is recorded.
+func CheckCompleted(replies []dedup.Reply) error {
+	for i := range replies {
+		if r := &replies[i]; r.Err != nil || r.Status != dedup.StatusOK {
+			return fmt.Errorf("complete: %v %w", r.Status, r.Err)
+		}
+	}
+	return nil
+}
+
 // Fill records n new keys of the stream in the store, with a result.
 func Fill(ctx context.Context, s dedup.Store, stream *Stream, n int, result []byte) error {
 	for ; n > 0; n -= dedup.MaxBatch {
-		b := stream.Fresh(min(n, dedup.MaxBatch))
-		ops := b.Ops()
-		for i := range ops {
-			ops[i].Kind, ops[i].Token, ops[i].Result = dedup.OpComplete, 1, result
-		}
-		replies, err := s.Apply(ctx, ops)
+		replies, err := s.Apply(ctx, stream.Fresh(min(n, dedup.MaxBatch)).Completes(result))
 		if err != nil {
 			return err
 		}
-		for i := range replies {
-			if r := &replies[i]; r.Err != nil || r.Status != dedup.StatusOK {
-				return fmt.Errorf("fill: %v %w", r.Status, r.Err)
-			}
+		if err := CheckCompleted(replies); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -57,7 +57,9 @@ type Stream struct {
 }
 
 // New returns the stream of a seed.
-func New(seed uint64) *Stream { return &Stream{rng: rand.New(rand.NewPCG(seed, 0))} }
+func New(seed uint64) *Stream {
+	return &Stream{rng: rand.New(rand.NewPCG(seed, 0)), recent: make([]UUID, 0, window)}
+}
 
 // Batch is some messages of a stream, in order.
 type Batch struct {
