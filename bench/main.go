@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string) int {
 	jsonFile := flags.String("json", "", "file to write the results to, as JSON")
 	dir := flags.String("dir", filepath.Join(os.TempDir(), "oncequeue-bench"), "directory on a disk, for what is durable")
 	profile := flags.String("profile", "", "directory to write profiles to, instead of measuring")
+	serve := flags.String("serve", "", "be the server SUITE/NAME; the bench starts itself so")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: bench [flags]\n\nsuites:")
 		for _, s := range suites {
@@ -58,6 +59,13 @@ func run(ctx context.Context, args []string) int {
 	if flags.NArg() > 0 || *rounds < 1 || *messages < 0 {
 		fmt.Fprintln(os.Stderr, "bench: flags only; --rounds is at least 1, --messages at least 0")
 		return 2
+	}
+	if *serve != "" {
+		if err := harness.RunServer(ctx, suites, *serve); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: serve:", err)
+			return 1
+		}
+		return 0
 	}
 	report, err := harness.RunAll(ctx, suites, harness.Options{
 		Only:       list(*only),

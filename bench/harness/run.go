@@ -61,7 +61,7 @@ func runSuite(ctx context.Context, s Suite, o Options) (_ *SuiteReport, err erro
 	if err != nil {
 		return nil, err
 	}
-	r := &Run{Dir: dir, Messages: s.Messages, scale: 1, results: make(results)}
+	r := &Run{Dir: dir, Messages: s.Messages, scale: 1, suite: &s, results: make(results)}
 	if o.Messages > 0 {
 		r.Messages, r.scale = o.Messages, min(1, float64(o.Messages)/float64(s.Messages))
 	}

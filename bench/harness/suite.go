@@ -23,6 +23,8 @@ type Suite struct {
 	// Declare says what is to be compared, and starts the servers that takes. A
 	// server that is not there is Skip.
 	Declare func(ctx context.Context, r *Run) error
+	// Servers by name, for Run.Serve.
+	Servers map[string]Server
 }
 
 // Skip is the error of a Declare, or of a measure, that misses something outside
@@ -52,6 +54,7 @@ type Run struct {
 	Dir      string // on a real disk; removed at the end of the suite
 	Messages int    // of a contender whose Share is 1
 	scale    float64
+	suite    *Suite
 
 	contenders []*Contender
 	measures   []measure
