@@ -1,4 +1,4 @@
-# Every target runs on a machine with Go and make; only test-real needs more (see scripts/kafka.sh and scripts/nats.sh).
+# Every target runs on a machine with Go and make; only test-real and soak need more (see the scripts).
 .POSIX:
 .SUFFIXES:
 
@@ -15,7 +15,7 @@ GOLANGCI_LINT = .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 # Flags of make bench and make profile, such as BENCH="--only bolt --rounds 9": see bench/README.md.
 BENCH =
 
-.PHONY: help build test test-real lint fuzz bench profile always
+.PHONY: help build test test-real soak lint fuzz bench profile always
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -29,8 +29,11 @@ build: ## compile everything, tests included, so that the time of make test is t
 test: ## all tests that need nothing but Go, under the race detector; budget 5 minutes
 	@scripts/budget.sh test 5 go test -race -count=1 -timeout 5m ./...
 
-test-real: ## tests against real servers, started on loopback and stopped again; budget 15 minutes
-	@scripts/budget.sh test-real 15 scripts/test-real.sh kafka $(KAFKA_VERSIONS) nats $(NATS_VERSION)
+test-real: ## tests against real servers, started on loopback and stopped again, and real disks; budget 15 minutes
+	@scripts/budget.sh test-real 15 scripts/test-real.sh bolt kafka $(KAFKA_VERSIONS) nats $(NATS_VERSION)
+
+soak: ## the tests that count high, for an hour; PARTS="bolt-kill ..." for some of them
+	@scripts/soak.sh $(PARTS)
 
 lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml; the first run compiles it
 	@scripts/budget.sh lint 5 $(GOLANGCI_LINT) run ./...

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# scripts/test-real.sh [kafka VERSION...] [nats VERSION...]
-# Runs the tests with build tag real against each version of each server in turn: start, test, stop, also
-# when a test fails or the run is interrupted. With KAFKA_BROKERS set, or NATS_URL, it starts no server of
-# that kind and tests those. A server that this machine cannot run fails the run when CI=true and is listed
-# at the end otherwise.
+# scripts/test-real.sh [bolt] [kafka VERSION...] [nats VERSION...]
+# Runs the tests with build tag real: bolt against this machine's disk, processes and clock, the others
+# against each version of each server in turn: start, test, stop, also when a test fails or the run is
+# interrupted. With KAFKA_BROKERS set, or NATS_URL, it starts no server of that kind and tests those. A
+# server that this machine cannot run fails the run when CI=true and is listed at the end otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +21,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 go_test() { # go_test PACKAGE...
-  go test -race -count=1 -timeout 5m -tags real -run '^TestReal' -v "$@"
+  go test -race -count=1 -timeout 8m -tags real -run '^TestReal' -v "$@"
 }
 
 # start_server runs a script's start and sets address to the last word of it; it fails if the machine lacks
@@ -65,6 +65,11 @@ test_nats() { # test_nats VERSION
 kind="" own=""
 for word in "$@"; do
   case $word in
+  bolt)
+    kind=""
+    echo "test-real: store/bolt"
+    go_test ./store/bolt
+    ;;
   kafka)
     kind=kafka own=${KAFKA_BROKERS:-}
     [[ -z $own ]] || { echo "test-real: Kafka at $own" && go_test "${kafka_packages[@]}"; }

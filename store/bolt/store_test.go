@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(workerDir); dir != "" {
-		work(dir)
+		workerMain(dir)
 	}
 	goleak.VerifyTestMain(m)
 }

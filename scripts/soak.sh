@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# scripts/soak.sh [PART...]
+# Runs the long counts of the tests with build tag real, all parts or those named, one after the other. It
+# says what each may take and has taken, ends a part that takes twice that, goes on after one that failed, and
+# fails at the end then. What this machine lacks is skipped, with a word on it, unless CI=true. The power
+# cuts need root, Linux, e2fsprogs and xfsprogs.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+chosen=("$@") known=() failed=()
+trap 'exit 130' INT
+
+part() { # part NAME MINUTES PACKAGE TESTS [VARIABLE=VALUE...]
+  local name=$1 minutes=$2 package=$3 tests=$4
+  shift 4
+  known+=("$name")
+  [[ ${#chosen[@]} -eq 0 || " ${chosen[*]} " == *" $name "* ]] || return 0
+  scripts/budget.sh "soak: $name" "$minutes" env "$@" \
+    go test -race -count=1 -timeout "$((2 * minutes))m" -tags real -run "^($tests)\$" -v "$package" || failed+=("$name")
+}
+
+part bolt-power-cut-ext4 12 ./store/bolt 'TestRealPowerCut|TestRealPowerCutWithoutSync' BOLTSTORE_POWER_CUTS=1000
+part bolt-power-cut-xfs 12 ./store/bolt 'TestRealPowerCut|TestRealPowerCutWithoutSync' BOLTSTORE_POWER_CUTS=1000 BOLTSTORE_FILE_SYSTEM=xfs
+part bolt-kill 12 ./store/bolt TestRealKill BOLTSTORE_KILLS=2000
+
+for name in "${chosen[@]}"; do
+  [[ " ${known[*]} " == *" $name "* ]] || { echo "soak: no part $name: there are ${known[*]}" >&2 && exit 2; }
+done
+[[ ${#failed[@]} -eq 0 ]] || { echo "soak: FAILED: ${failed[*]}" >&2 && exit 1; }

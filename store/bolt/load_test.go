@@ -1,0 +1,184 @@
+package boltstore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// The load under which a store is killed, or loses its disk. It works on groups of
+// keys: claims one, settles it, and forgets it again, while around them short-lived
+// keys fill the files, which roll and are dropped all the time.
+
+const (
+	workers   = 4
+	groupSize = 8
+	around    = 100 // short-lived keys to a group
+)
+
+// crashOptions make files roll and be dropped all the time.
+func crashOptions() *Options {
+	return &Options{RollBytes: 64 << 10, RollAge: 50 * time.Millisecond}
+}
+
+// group names a group: the n-th of a worker in a run of the load.
+type group struct{ run, worker, n int }
+
+func (g group) id(i int) dedup.ID {
+	return dedup.NewID("load", dedup.Key(fmt.Sprint(g.run, " ", g.worker, " ", g.n, " ", i)))
+}
+
+// fate is the op that settles the i-th key of a group; 0: it stays claimed.
+func fate(i int) dedup.OpKind {
+	switch i {
+	case 4:
+		return dedup.OpPark
+	case 5, 6:
+		return dedup.OpRelease
+	case 7:
+		return 0
+	}
+	return dedup.OpComplete
+}
+
+func resultOf(token dedup.Token) []byte { return fmt.Append(nil, "result of ", token) }
+
+// phase is how far the store has acknowledged a group.
+type phase int
+
+const (
+	claimed phase = iota + 1
+	settled
+	forgetting // not acknowledged: it may have happened from here on
+	forgotten
+)
+
+// fact is what a worker says of a group. The tokens are those of its keys, and
+// then others that were issued.
+type fact struct {
+	group
+	phase  phase
+	tokens []dedup.Token
+}
+
+// load works on s until something fails, and tells the facts: each as soon as it is
+// one, and those of a group in order. tell may be called by many at once, and ends
+// the load by an error.
+func load(s *Store, run int, tell func(fact) error) error {
+	ctx, stop := context.WithCancelCause(context.Background())
+	var running sync.WaitGroup
+	for w := range workers {
+		running.Go(func() { stop(work(ctx, s, group{run: run, worker: w}, tell)) })
+	}
+	running.Go(func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			<-tick.C
+			if err := s.tend(); err != nil {
+				stop(err)
+			}
+		}
+	})
+	running.Wait()
+	return context.Cause(ctx)
+}
+
+// work is one worker. It forgets a group two groups later, and leaves every eighth.
+func work(ctx context.Context, s *Store, g group, tell func(fact) error) error {
+	for ; ; g.n++ {
+		tokens, err := claimGroup(ctx, s, g)
+		if err == nil {
+			err = tell(fact{g, claimed, tokens})
+		}
+		if err == nil {
+			err = settleGroup(ctx, s, g, tokens)
+		}
+		if err == nil {
+			err = tell(fact{g, settled, tokens[:groupSize]})
+		}
+		if old := g; err == nil && g.n >= 2 && g.n%8 != 2 {
+			old.n -= 2
+			err = tell(fact{old, forgetting, nil})
+			if err == nil {
+				err = s.Forget(ctx, old.ids())
+			}
+			if err == nil {
+				err = tell(fact{old, forgotten, nil})
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ids are those of the group that are settled.
+func (g group) ids() (ids []dedup.ID) {
+	for i := range groupSize {
+		if fate(i) != 0 {
+			ids = append(ids, g.id(i))
+		}
+	}
+	return ids
+}
+
+func claimGroup(ctx context.Context, s *Store, g group) (tokens []dedup.Token, err error) {
+	var ops []dedup.Op
+	for i := range groupSize {
+		ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: g.id(i), Nonce: 1, Lease: time.Minute, TTL: time.Hour, Position: position})
+	}
+	for range around {
+		id := dedup.NewID("around", dedup.Key(rand.Text()))
+		ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: 1, Lease: 20 * time.Millisecond, TTL: 20 * time.Millisecond})
+	}
+	replies, err := applyAll(ctx, s, ops, dedup.StatusGranted)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range replies[:groupSize] {
+		tokens = append(tokens, r.Record.Token)
+	}
+	return append(tokens, replies[len(replies)-1].Record.Token), nil
+}
+
+func settleGroup(ctx context.Context, s *Store, g group, tokens []dedup.Token) error {
+	var ops []dedup.Op
+	for i := range groupSize {
+		if kind := fate(i); kind != 0 {
+			ops = append(ops, settleOp(kind, g.id(i), tokens[i]))
+		}
+	}
+	_, err := applyAll(ctx, s, ops, dedup.StatusOK)
+	return err
+}
+
+func settleOp(kind dedup.OpKind, id dedup.ID, token dedup.Token) dedup.Op {
+	op := dedup.Op{Kind: kind, ID: id, Token: token, TTL: time.Hour}
+	if kind != dedup.OpRelease {
+		op.Result = resultOf(token)
+	}
+	return op
+}
+
+// applyAll wants the status from every op.
+func applyAll(ctx context.Context, s *Store, ops []dedup.Op, want dedup.Status) ([]dedup.Reply, error) {
+	replies, err := s.Apply(ctx, ops)
+	for i, r := range replies {
+		if r.Err == nil && r.Status != want {
+			r.Err = fmt.Errorf("%w: got %v, want %v (record %+v)", errAnswer, r.Status, want, r.Record)
+		}
+		if err == nil && r.Err != nil {
+			err = fmt.Errorf("%v: %w", ops[i].Kind, r.Err)
+		}
+	}
+	return replies, err
+}
+
+// errAnswer marks what no crash explains.
+var errAnswer = errors.New("wrong answer")
