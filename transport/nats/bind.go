@@ -77,13 +77,13 @@ func (c *Consumer) recreate() string {
 }
 
 // remarks logs what is not refused and yet should be known.
-func (c *Consumer) remarks(log *slog.Logger, info *jetstream.ConsumerInfo, prefetch int) {
+func (c *Consumer) remarks(log *slog.Logger, info *jetstream.ConsumerInfo) {
 	o := info.Config
 	if o.InactiveThreshold > 0 {
 		log.Warn("the consumer is deleted, with its position, when nobody pulls for as long as its inactive_threshold", "inactive_threshold", o.InactiveThreshold)
 	}
-	if o.MaxAckPending > 0 && o.MaxAckPending < prefetch {
-		log.Warn("max_ack_pending of the consumer is less than one member's Prefetch: others get nothing while one is full", "max_ack_pending", o.MaxAckPending, "prefetch", prefetch)
+	if o.MaxAckPending > 0 && o.MaxAckPending < c.config.Prefetch {
+		log.Warn("max_ack_pending of the consumer is less than one member's Prefetch: others get nothing while one is full", "max_ack_pending", o.MaxAckPending, "prefetch", c.config.Prefetch)
 	}
 }
 
@@ -129,11 +129,15 @@ func (s *session) tryBind(ctx context.Context) (*binding, error) {
 	if err := s.consumer.verify(info); err != nil {
 		return nil, err
 	}
+	if most := info.Config.MaxAckPending; s.config.Prefetch == 0 && most > 0 {
+		s.hand.bound(max(most/2, 1)) // the rest is for others
+	}
 	b, err := s.newBinding(info)
 	if err != nil {
 		return nil, fmt.Errorf("natstransport: subscribe: %w", err)
 	}
-	s.consumer.remarks(s.log, info, s.hand.limit)
+	s.consumer.counts.binds.Add(1)
+	s.consumer.remarks(s.log, info)
 	s.log.Info("bound to the consumer", "created", info.Created, "ack_wait", b.ackWait)
 	return b, nil
 }

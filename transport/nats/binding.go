@@ -1,7 +1,6 @@
 package natstransport
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"time"
@@ -16,11 +15,14 @@ type binding struct {
 	*session
 	created time.Time // tells incarnations apart
 	ackWait time.Duration
-	puller  puller
+	left    int // messages that somebody had not answered at the time of binding
+	puller  *puller
 	sub     *nats.Subscription
 	drained chan struct{} // closed when the subscription has handed over all it received
 	over    chan struct{} // closed when nothing more is to be kept alive
 	beating sync.WaitGroup
+
+	confirms *confirms // nil without ConfirmAcks
 
 	sequence uint64 // of the last delivery, as the consumer counts them; for receive alone
 
@@ -42,27 +44,27 @@ type answer struct {
 	body     []byte
 }
 
-// ending says why serve ended.
-type ending string
-
-const (
-	stopping         ending = "the context ended"
-	halted           ending = "the Deduplicator halted"
-	connectionClosed ending = "the connection is closed"
-	consumerGone     ending = "the consumer is gone"
-)
-
 func (s *session) newBinding(info *jetstream.ConsumerInfo) (*binding, error) {
 	b := &binding{
 		session: s,
 		created: info.Created,
 		ackWait: ackWait(info.Config),
+		left:    info.NumAckPending,
 		drained: make(chan struct{}),
 		over:    make(chan struct{}),
 	}
 	b.puller = newPuller(s, info.Config, b.well)
+	if s.config.ConfirmAcks {
+		var err error
+		if b.confirms, err = newConfirms(b); err != nil {
+			return nil, err
+		}
+	}
 	sub, err := s.conn.Subscribe(b.puller.inbox+".*", b.receive)
 	if err != nil {
+		if b.confirms != nil {
+			b.confirms.close()
+		}
 		return nil, err
 	}
 	_ = sub.SetPendingLimits(-1, -1) // Prefetch is the limit; what the client dropped would come only after AckWait
@@ -81,120 +83,30 @@ func (b *binding) receive(m *nats.Msg) {
 		b.puller.heard(n, m)
 		return
 	}
-	d := &delivery{reply: m.Reply, binding: b}
-	d.alive.Store(int64(b.now()))
-	sequence, err := fill(&d.message, m, time.Now())
+	received := time.Now()
+	now := received.Sub(b.begun)
+	d := &delivery{reply: m.Reply, binding: b, size: m.Size()}
+	d.alive.Store(int64(now))
+	sequence, err := fill(&d.message, m, received)
 	if err != nil {
 		b.log.Warn("received something that is no delivery", "subject", m.Subject, "err", err)
 		return
+	}
+	if d.message.Position.Source == b.consumer.stream {
+		d.message.Position.Source = b.consumer.stream // one string for all, which keeps no other in memory
+	}
+	if d.message.Delivery > 1 {
+		b.consumer.counts.redelivered.Add(1)
 	}
 	if sequence <= b.sequence {
 		b.suspend()
 		b.puller.complain(errRestarted)
 	}
 	b.sequence = sequence
-	b.well()
+	b.well(received)
 	b.hand.take(d)
-	select {
-	case b.queue <- d:
-	default:
-		select {
-		case b.queue <- d:
-		case <-b.quit: // it comes again after AckWait
-			b.hand.drop(d)
-		}
-	}
-	b.puller.delivered()
-}
-
-// serve pulls until ctx ends, or another ending comes first.
-func (b *binding) serve(ctx context.Context) ending {
-	changes := b.conn.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
-	defer b.conn.RemoveStatusListener(changes)
-	look := time.NewTicker(b.puller.heartbeat)
-	defer look.Stop()
-	again := time.NewTimer(0) // when to verify a doubtful binding
-	defer again.Stop()
-	<-again.C
-	tries := 0
-	doubt := func(why error, wait time.Duration) {
-		b.suspend()
-		if why != nil {
-			b.status.bad("pull", why)
-		}
-		again.Reset(wait)
-	}
-	for {
-		if b.current() == holds {
-			if err := b.puller.pull(); err != nil {
-				doubt(err, b.backoff(tries))
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return stopping
-		case <-b.haltedCh:
-			return halted
-		case <-b.hand.room:
-		case <-b.puller.spent:
-			switch faults, why := b.puller.complaint(); {
-			case errors.Is(why, jetstream.ErrConsumerDeleted):
-				b.status.bad("pull", why)
-				return consumerGone
-			case why != nil:
-				doubt(why, b.backoff(faults))
-			}
-		case <-look.C:
-			switch {
-			case b.conn.IsClosed():
-				return connectionClosed
-			case b.puller.silent():
-				doubt(jetstream.ErrNoHeartbeat, 0)
-			}
-		case change := <-changes:
-			switch change {
-			case nats.CLOSED:
-				return connectionClosed
-			case nats.RECONNECTING:
-				doubt(errors.New("the connection is lost"), b.config.maxBackoff)
-			case nats.CONNECTED:
-				b.puller.forget() // the server has
-				doubt(nil, 0)
-			}
-		case <-again.C:
-			if !b.conn.IsConnected() {
-				again.Reset(b.backoff(tries))
-				tries++
-				continue
-			}
-			switch err := b.check(ctx); {
-			case err == nil:
-				tries = 0
-				b.resume() // all is well when it brings something
-			case gone(err), errors.Is(err, errRefused):
-				b.status.bad("pull", err)
-				return consumerGone // bind judges it anew
-			case errors.Is(err, nats.ErrConnectionClosed):
-				return connectionClosed
-			default:
-				doubt(err, b.backoff(tries))
-				tries++
-			}
-		}
-	}
-}
-
-// check asks whether the binding holds: whether the consumer is the one it was
-// made for, and still fit for use.
-func (b *binding) check(ctx context.Context) error {
-	info, err := b.consumer.lookup(ctx)
-	if err != nil {
-		return err
-	}
-	if !info.Created.Equal(b.created) {
-		return jetstream.ErrConsumerNotFound
-	}
-	return b.consumer.verify(info)
+	b.puller.delivered(now)
+	b.enqueue(d)
 }
 
 func (b *binding) current() state {
@@ -207,8 +119,8 @@ func (b *binding) orphaned() bool { return b.current() == orphan }
 
 // well is called whenever the server shows that all is well. What was on its way
 // when the connection broke does not count.
-func (b *binding) well() {
-	b.status.progress()
+func (b *binding) well(now time.Time) {
+	b.status.progress(now)
 	if b.status.failing.Load() && b.current() == holds {
 		b.status.good()
 	}
@@ -256,12 +168,22 @@ func (b *binding) answer(d *delivery, body []byte) {
 
 func (b *binding) send(a answer) {
 	if err := b.conn.Publish(a.delivery.reply, a.body); err != nil {
+		b.consumer.counts.ackFailures.Add(1)
 		b.log.Debug("an answer was not sent; the message comes again", "err", err)
 	}
 }
 
+// confirm sends an acknowledgement that is to be confirmed, and returns whether it
+// did: else the answer has to go without.
+func (b *binding) confirm(d *delivery) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.confirms != nil && b.state == holds && b.conn.IsConnected() && b.confirms.ack(d) == nil
+}
+
 // keepAlive tells the server, three times per AckWait, that the messages in hand
-// are worked on: those in the queue too.
+// are worked on: those in the queue too. It says no word for a handler whose context
+// has ended: its lease is not renewed any more, so the message is to go to another.
 func (b *binding) keepAlive() {
 	interval := max(b.ackWait/3, time.Millisecond)
 	tick := time.NewTicker(interval)
@@ -282,7 +204,7 @@ func (b *binding) keepAlive() {
 			// What came just now can wait for the next tick. What has expired may be
 			// with another, whose delivery this would prolong.
 			age := now - time.Duration(d.alive.Load())
-			if age < interval/2 || age >= b.ackWait {
+			if age < interval/2 || age >= b.ackWait || d.answered.Load() || d.given() {
 				continue
 			}
 			if err := b.conn.Publish(d.reply, progressBody); err != nil {
@@ -306,6 +228,9 @@ func (b *binding) stopPulling() {
 // close ends a binding that holds.
 func (b *binding) close() {
 	_ = b.sub.Unsubscribe() // if stopPulling did not get that far
+	if b.confirms != nil {
+		b.confirms.close()
+	}
 	close(b.over)
 	b.beating.Wait()
 }

@@ -1,6 +1,7 @@
 package natstransport
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func TestConfigDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Workers != 256 || c.BatchSize != 256 || c.Prefetch != 0 || c.ConfirmAcks || c.DrainTimeout != 20*time.Second || c.Logger == nil {
+	if c.Workers != 256 || c.BatchSize != 256 || c.Prefetch != 0 || c.PrefetchBytes != 64<<20 || c.OrderBy != nil || c.ConfirmAcks || c.DrainTimeout != 20*time.Second || c.Logger == nil {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -141,6 +142,7 @@ func TestConfigRefused(t *testing.T) {
 		{js, "S", "c", &Config{Workers: -1}, "Workers is negative"},
 		{js, "S", "c", &Config{BatchSize: 1025}, "BatchSize 1025 is more than 1024"},
 		{js, "S", "c", &Config{Prefetch: -1}, "Prefetch is negative"},
+		{js, "S", "c", &Config{PrefetchBytes: -1}, "PrefetchBytes is negative"},
 		{js, "S", "c", &Config{DrainTimeout: -1}, "DrainTimeout is negative"},
 	} {
 		_, err := NewConsumer(test.js, test.stream, test.durable, test.config)
@@ -175,7 +177,7 @@ func TestConfigIsCopied(t *testing.T) {
 	if _, err := NewSink(js, "s", &s); err != nil {
 		t.Fatal(err)
 	}
-	if c != (Config{}) {
+	if !reflect.DeepEqual(c, Config{}) {
 		t.Errorf("NewConsumer wrote to its Config: %+v", c)
 	}
 	if s.Window != 0 || s.Timeout != 0 || s.Route != "" || s.MsgID != nil || s.Logger != nil {

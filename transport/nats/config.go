@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
 )
 
 // Config configures a Consumer. nil and zero values mean the defaults.
@@ -18,9 +20,24 @@ type Config struct {
 	// RunBatch. Default 256; at most 1024.
 	BatchSize int
 	// Prefetch is how many messages may be in hand: delivered to this member and
-	// not yet answered. Default twice Workers, or twice BatchSize for RunBatch. The
-	// consumer's MaxAckPending bounds all members together.
+	// not yet answered. The consumer's MaxAckPending bounds all members together.
+	// Default: about what is settled in a second, so that messages do not wait here
+	// while other members are idle: from 64 up to four times Workers, or BatchSize for
+	// RunBatch, and no more than half of MaxAckPending.
 	Prefetch int
+	// PrefetchBytes bounds the same in bytes, subjects and headers included. One
+	// message may always be in hand, however large. Default 64 MiB.
+	PrefetchBytes int
+	// OrderBy returns the key of a message's order: messages with the same key are
+	// handled one after the other, in the order of the stream; empty for no order.
+	// Default nil: no order. See OrderByHeader and OrderByToken. For Run only.
+	//
+	// A message that fails is then tried again in place, and those behind it wait:
+	// they stay in hand and fill Prefetch, so use a dead letter. The order holds
+	// within one member: to share the work, give each member a durable consumer of its
+	// own with a filter on subjects. A member that binds while messages of an earlier
+	// one are unanswered waits for AckWait, so that these come first.
+	OrderBy func(*dedup.Message) string
 	// ConfirmAcks waits for the server's confirmation of each acknowledgement. It
 	// costs a round trip for each message, many of them at once, and saves the
 	// redelivery, later, of messages whose acknowledgement was lost.
@@ -62,7 +79,7 @@ func (o *Config) filled() (Config, error) {
 		value int64
 	}{
 		{"Workers", int64(c.Workers)}, {"BatchSize", int64(c.BatchSize)},
-		{"Prefetch", int64(c.Prefetch)}, {"DrainTimeout", int64(c.DrainTimeout)},
+		{"Prefetch", int64(c.Prefetch)}, {"PrefetchBytes", int64(c.PrefetchBytes)}, {"DrainTimeout", int64(c.DrainTimeout)},
 	} {
 		if n.value < 0 {
 			return c, fmt.Errorf("natstransport: %s is negative; leave it zero for the default", n.name)
@@ -73,6 +90,7 @@ func (o *Config) filled() (Config, error) {
 	if c.BatchSize > maxBatchSize {
 		return c, fmt.Errorf("natstransport: BatchSize %d is more than %d", c.BatchSize, maxBatchSize)
 	}
+	c.PrefetchBytes = orDefault(c.PrefetchBytes, 64<<20)
 	c.DrainTimeout = orDefault(c.DrainTimeout, 20*time.Second)
 	c.heartbeat = orDefault(c.heartbeat, 5*time.Second)
 	c.expires = orDefault(c.expires, 30*time.Second)

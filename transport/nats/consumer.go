@@ -36,6 +36,7 @@ type Consumer struct {
 	config  Config
 	running atomic.Bool
 	session atomic.Pointer[session] // nil outside Run
+	counts  counts
 }
 
 // NewConsumer makes a Consumer of the durable consumer of the stream. It does not
@@ -104,7 +105,7 @@ func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handl
 }
 
 func (c *Consumer) runSingly(ctx context.Context, d deduplicator, h dedup.Handler) error {
-	return c.run(ctx, orDefault(c.config.Prefetch, 2*c.config.Workers), singly{n: c.config.Workers, d: d, h: h})
+	return c.run(ctx, orDefault(c.config.Prefetch, 4*c.config.Workers), singly{n: c.config.Workers, d: d, h: h})
 }
 
 // RunBatch is Run with d.DoBatch, in batches of what is at hand, at most BatchSize
@@ -117,7 +118,10 @@ func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.
 }
 
 func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.BatchHandler) error {
-	return c.run(ctx, orDefault(c.config.Prefetch, 2*c.config.BatchSize), batches{size: c.config.BatchSize, d: d, h: h})
+	if c.config.OrderBy != nil {
+		return errors.New("natstransport: OrderBy is for Run: a batch holds several messages of a key; leave it nil, or call Run")
+	}
+	return c.run(ctx, orDefault(c.config.Prefetch, 4*c.config.BatchSize), batches{size: c.config.BatchSize, d: d, h: h})
 }
 
 func (c *Consumer) run(ctx context.Context, prefetch int, w workers) error {
@@ -177,6 +181,9 @@ func (s *session) drain(b *binding) error {
 		}
 	}
 	if b != nil {
+		if b.confirms != nil {
+			b.confirms.wait(flushTimeout)
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 		defer cancel()
 		if err := s.conn.FlushWithContext(ctx); err != nil {

@@ -1,7 +1,6 @@
 package natstransport
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -20,8 +19,23 @@ const minRetry = 20 * time.Millisecond
 type delivery struct {
 	message dedup.Message
 	reply   string // where the answer goes
+	size    int    // as the server counts it
+	key     string // of its order; empty: none
 	binding *binding
 	alive   atomic.Int64 // when the server last began to wait for the answer, as session.now
+
+	worker   atomic.Pointer[worker] // who has taken it from the queue
+	answered atomic.Bool
+
+	held bool // under the hand's mu, with what follows
+	prev *delivery
+	next *delivery
+}
+
+// given says that the delivery is given up: whose turn it was has lost the right.
+func (d *delivery) given() bool {
+	w := d.worker.Load()
+	return w != nil && w.lost()
 }
 
 // expired says that the server may have delivered the message to another by now.
@@ -57,25 +71,20 @@ func (d *delivery) term(r dedup.Result) {
 	d.binding.answer(d, []byte("+TERM "+line(reason)))
 }
 
-// ack returns when the acknowledgement is on its way; with ConfirmAcks, when the
-// server has confirmed it. One that is lost is not tried again: the message comes
-// again, and is answered from the record.
-func (d *delivery) ack() {
-	b := d.binding
-	if !b.config.ConfirmAcks || b.current() != holds {
-		b.answer(d, ackBody)
-		return
+// ack sends the acknowledgement. It returns true if that is to be confirmed: then
+// the delivery stays in hand until it is. One that is lost is not tried again: the
+// message comes again, and is answered from the record.
+func (d *delivery) ack() (confirming bool) {
+	d.answered.Store(true)
+	if d.binding.confirm(d) {
+		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), b.config.patience)
-	defer cancel()
-	if _, err := b.conn.RequestWithContext(ctx, d.reply, ackBody); err != nil {
-		b.log.Debug("an acknowledgement was not confirmed; the message comes again, as a duplicate", "position", d.message.Position.String(), "err", err)
-	}
+	d.binding.answer(d, ackBody)
+	return false
 }
 
 // settle answers the server. What is not answered comes again after AckWait.
 func (s *session) settle(d *delivery, r dedup.Result) {
-	defer s.hand.drop(d)
 	switch {
 	case r.Settled():
 		if s.config.Reply {
@@ -85,17 +94,24 @@ func (s *session) settle(d *delivery, r dedup.Result) {
 		case dedup.Parked, dedup.Conflict, dedup.Stale, dedup.Ambiguous:
 			d.term(r)
 		default:
-			d.ack()
+			if d.ack() {
+				return
+			}
 		}
 	case r.Halt && s.haltAt(d, r):
 	case r.Outcome == dedup.Uncertain: // the handler is done: no hurry
 	case d.expired(): // the server's word is with another delivery now
+		s.consumer.counts.stale.Add(1)
 	case errors.Is(r.Err, errDraining):
 		d.nak(0) // to those who stay
 	default:
 		d.nak(retryDelay(r.RetryAfter))
 	}
+	s.drop(d)
 }
+
+// drop takes the delivery out of hand.
+func (s *session) drop(d *delivery) { s.hand.drop(d, s.now()) }
 
 // retryDelay spreads what failed together, and never makes it come sooner.
 func retryDelay(after time.Duration) time.Duration {

@@ -7,11 +7,12 @@
 //   - A message is acknowledged only when it is settled: recorded, or its dead
 //     letter confirmed and recorded. An acknowledgement that is lost costs a
 //     redelivery, which is answered from the record.
-//   - There is no order: a message that has to be tried again is handed back to
-//     the server, and the others go on.
+//   - There is no order, unless Config.OrderBy asks for one: a message that has to be
+//     tried again is handed back to the server, and the others go on.
 //   - The server keeps waiting for messages in hand, queued or running, however
-//     long their handlers take. A delivery that it may have given to another in
-//     the meantime is not run.
+//     long their handlers take, until a handler loses its lease: from then on the
+//     message may go to another. A delivery that the server may have given to
+//     another in the meantime is not run.
 //   - It binds to a durable consumer that exists, never changes it, and binds again
 //     by itself when it was deleted and created anew.
 //   - At shutdown nothing new starts, what has not started is handed back at once,
@@ -20,8 +21,9 @@
 // JetStream itself is no fence: it takes acknowledgements from deliveries that have
 // expired, and may deliver a message early after a restart. What keeps two handlers
 // apart is the lease in the store. Let dedup.Options.Lease be longer than the
-// consumer's AckWait, by a second or more, so that the message of a consumer that
-// died does not come back, in vain, before its claim has ended.
+// consumer's AckWait, by a second or more, so that a message which comes early finds
+// its key held, and is handed back, instead of being taken over and run twice,
+// flagged.
 //
 // An acknowledgement names a message by its sequence number. Where a stream is
 // deleted and created anew under consumers that run, numbers begin again, and an

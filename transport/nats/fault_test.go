@@ -302,17 +302,18 @@ func TestOneRunAtATime(t *testing.T) {
 
 // A server that answers, and then not: heartbeats of the pull request stay away.
 func TestSilenceIsNoticed(t *testing.T) {
-	s := &session{begun: time.Now().Add(-time.Minute)}
 	js := connect(t, brokertest.NewNATS(t, nil))
-	s.conn = js.Conn()
-	s.consumer = newConsumer(t, js, quick(t))
-	s.config = &s.consumer.config
-	s.status = newStatus(s.config.Logger)
-	p := newPuller(s, jetstream.ConsumerConfig{}, func() {})
+	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8)
+	defer s.cancel(nil)
+	s.begun = time.Now().Add(-time.Minute)
+	p := newPuller(s, jetstream.ConsumerConfig{}, func(time.Time) {})
 	if p.silent() {
 		t.Error("silent without a request")
 	}
-	p.left, p.last, p.number = 5, s.now()-3*p.heartbeat, 1
+	if err := p.pull(); err != nil {
+		t.Fatal(err)
+	}
+	p.last.Store(int64(s.now() - 3*p.heartbeat))
 	if !p.silent() {
 		t.Error("not silent after three intervals")
 	}
@@ -328,31 +329,41 @@ func TestStatuses(t *testing.T) {
 	for _, test := range []struct {
 		request           int
 		code, description string
-		left              int
+		asked             int    // what stays so
 		want              string // of the complaint
 	}{
-		{1, "100", "Idle Heartbeat", 5, ""},
-		{1, "408", "Request Timeout", 0, ""},
-		{1, "404", "No Messages", 0, ""},
-		{1, "409", "Batch Completed", 0, ""},
-		{1, "409", "Leadership Change", 0, "Leadership Change"},
-		{1, "409", "Server Shutdown", 0, "Server Shutdown"},
-		{1, "409", "Exceeded MaxWaiting", 0, "Exceeded MaxWaiting"},
-		{1, "503", "", 0, nats.ErrNoResponders.Error()},
+		{2, "100", "Idle Heartbeat", 8, ""},
+		{2, "408", "Request Timeout", 5, ""},
+		{2, "404", "No Messages", 5, ""},
+		{2, "409", "Batch Completed", 5, ""},
+		{2, "409", "Message Size Exceeds MaxBytes", 5, ""},
+		{2, "409", "Leadership Change", 0, "Leadership Change"},
+		{2, "409", "Server Shutdown", 0, "Server Shutdown"},
+		{2, "409", "Exceeded MaxWaiting", 0, "Exceeded MaxWaiting"},
+		{2, "503", "", 0, nats.ErrNoResponders.Error()},
+		{2, "409", "Consumer Deleted", 0, jetstream.ErrConsumerDeleted.Error()},
+		{1, "408", "Request Timeout", 8, ""}, // of a request given up
 		{1, "409", "Consumer Deleted", 0, jetstream.ErrConsumerDeleted.Error()},
-		{0, "408", "Request Timeout", 5, ""}, // of a request given up
-		{0, "409", "Consumer Deleted", 0, jetstream.ErrConsumerDeleted.Error()},
 	} {
-		p := newPuller(newSession(context.Background(), c, 8), jetstream.ConsumerConfig{}, func() {})
-		p.number, p.left = 1, 5
-		p.heard(test.request, &nats.Msg{Header: nats.Header{"Status": {test.code}, "Description": {test.description}}})
+		p := newPuller(newSession(context.Background(), c, 8), jetstream.ConsumerConfig{}, func(time.Time) {})
+		for range 2 {
+			if err := p.pull(); err != nil {
+				t.Fatal(err)
+			}
+			if p.number == 1 {
+				p.forget()
+			}
+		}
+		p.heard(test.request, &nats.Msg{Header: nats.Header{
+			"Status": {test.code}, "Description": {test.description}, "Nats-Pending-Messages": {"3"}, "Nats-Pending-Bytes": {"100"},
+		}})
 		_, why := p.complaint()
 		got := ""
 		if why != nil {
 			got = why.Error()
 		}
-		if p.left != test.left || !strings.Contains(got, test.want) || (test.want == "") != (got == "") {
-			t.Errorf("%+v: got %d left and %q", test, p.left, got)
+		if p.hand.asked != test.asked || !strings.Contains(got, test.want) || (test.want == "") != (got == "") {
+			t.Errorf("%+v: got %d asked for and %q", test, p.hand.asked, got)
 		}
 		p.cancel(nil)
 	}

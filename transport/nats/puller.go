@@ -7,42 +7,52 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// puller asks the server for messages, with one request at a time. The client
-// library's own loops count a message as handled when their callback returns, so
-// that they either hold messages back where nobody can keep them alive, or bound
-// nothing.
+// puller asks the server for messages: the next request goes out while an earlier
+// one still brings some, as far as the hand has room. The client library's own
+// loops count a message as handled when their callback returns, so that they either
+// hold messages back where nobody can keep them alive, or bound nothing.
 type puller struct {
 	*session
 	subject   string // of requests
 	inbox     string // where messages and statuses arrive: inbox.N for request N
 	heartbeat time.Duration
 	expires   time.Duration
-	maxBatch  int           // 0: no limit
-	spent     chan struct{} // has an element when the request has ended
-	well      func()        // called at each heartbeat
+	maxBatch  int             // of one request; 0: no limit
+	maxBytes  int             // the same
+	ended     chan struct{}   // has an element when a request has ended
+	well      func(time.Time) // called at each heartbeat
 
-	mu     *sync.Mutex
-	number int           // of the request
-	left   int           // messages that it may still bring
-	last   time.Duration // when something was heard, as session.now
-	why    error         // what went wrong, until serve has heard it
-	faults int           // since something came as it should
+	last   atomic.Int64 // when something was heard, as session.now
+	faulty atomic.Bool  // faults is not 0
+
+	mu      sync.Mutex
+	number  int   // of the last request
+	oldest  int   // number of the oldest request that may be under way
+	largest int   // size of the largest message that can come
+	why     error // what went wrong, until serve has heard it
+	faults  int   // since something came as it should
 }
 
 // pullRequest is what the server's API calls JSApiConsumerGetNextRequest.
 type pullRequest struct {
 	Expires   time.Duration `json:"expires"`
 	Batch     int           `json:"batch"`
+	MaxBytes  int           `json:"max_bytes"`
 	Heartbeat time.Duration `json:"idle_heartbeat"`
 }
 
-func newPuller(s *session, o jetstream.ConsumerConfig, well func()) puller {
+// overhead is more than a message has besides what the server's max_payload bounds:
+// its subject, and where the answer goes.
+const overhead = 8 << 10
+
+func newPuller(s *session, o jetstream.ConsumerConfig, well func(time.Time)) *puller {
 	prefix := jetstream.DefaultAPIPrefix
 	switch opts := s.consumer.js.Options(); {
 	case opts.APIPrefix != "":
@@ -50,47 +60,50 @@ func newPuller(s *session, o jetstream.ConsumerConfig, well func()) puller {
 	case opts.Domain != "":
 		prefix = fmt.Sprintf("$JS.%s.API.", opts.Domain)
 	}
-	p := puller{
+	p := &puller{
 		session:   s,
 		subject:   fmt.Sprintf("%sCONSUMER.MSG.NEXT.%s.%s", prefix, s.consumer.stream, s.consumer.durable),
 		inbox:     s.conn.NewInbox(),
 		expires:   s.config.expires,
 		heartbeat: s.config.heartbeat,
 		maxBatch:  o.MaxRequestBatch,
-		spent:     make(chan struct{}, 1),
+		maxBytes:  o.MaxRequestMaxBytes,
+		ended:     make(chan struct{}, 1),
 		well:      well,
-		mu:        new(sync.Mutex),
+		largest:   int(s.conn.MaxPayload()) + overhead,
 	}
 	if o.MaxRequestExpires > 0 {
 		p.expires = min(p.expires, o.MaxRequestExpires)
 	}
 	p.heartbeat = min(p.heartbeat, p.expires/2)
+	s.hand.forget()
 	return p
 }
 
-// pull asks for messages if there is room for them and no request under way.
+// pull asks for messages if there is room for them.
 func (p *puller) pull() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.left > 0 || p.why != nil {
-		return nil // or serve has not heard yet what went wrong
+	if p.why != nil {
+		return nil // serve has not heard yet what went wrong
 	}
-	n := p.hand.wanted()
+	if !p.hand.waiting() {
+		p.giveUp() // all requests have ended, what their statuses may still say
+	}
+	n, bytes := p.hand.ask(p.largest, p.maxBatch, p.maxBytes)
 	if n == 0 {
 		return nil
 	}
-	if p.maxBatch > 0 {
-		n = min(n, p.maxBatch)
-	}
-	request, err := json.Marshal(pullRequest{Expires: p.expires, Batch: n, Heartbeat: p.heartbeat})
+	request, err := json.Marshal(pullRequest{Expires: p.expires, Batch: n, MaxBytes: bytes, Heartbeat: p.heartbeat})
 	if err != nil {
 		return err
 	}
 	p.number++
 	if err := p.conn.PublishRequest(p.subject, p.inbox+"."+strconv.Itoa(p.number), request); err != nil {
+		p.hand.unask(n, bytes)
 		return err
 	}
-	p.left, p.last = n, p.now()
+	p.last.Store(int64(p.now()))
 	return nil
 }
 
@@ -105,45 +118,66 @@ func (p *puller) isStatus(m *nats.Msg) (request int, ok bool) {
 	return request, err == nil
 }
 
-func (p *puller) delivered() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.last, p.faults = p.now(), 0
-	if p.left = max(p.left-1, 0); p.left == 0 { // more may come of a request that was given up
-		p.wake()
+func (p *puller) delivered(now time.Duration) {
+	p.last.Store(int64(now))
+	p.noFault()
+}
+
+func (p *puller) noFault() {
+	if p.faulty.Swap(false) {
+		p.mu.Lock()
+		p.faults = 0
+		p.mu.Unlock()
 	}
 }
 
 // heard takes in a status of the request of that number.
 func (p *puller) heard(request int, m *nats.Msg) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.last.Store(int64(p.now()))
 	code, text := m.Header.Get("Status"), strings.ToLower(m.Header.Get("Description"))
-	deleted := code == "409" && strings.Contains(text, "consumer deleted")
-	if request != p.number && !deleted {
+	if code == "100" { // a heartbeat
+		p.noFault()
+		p.well(time.Now())
 		return
 	}
-	p.last = p.now()
-	switch {
-	case code == "100": // a heartbeat
-		p.faults = 0
-		p.well()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	deleted := code == "409" && strings.Contains(text, "consumer deleted")
+	if request < p.oldest && !deleted {
 		return
+	}
+	messages, told := pending(m, "Nats-Pending-Messages")
+	bytes, _ := pending(m, "Nats-Pending-Bytes")
+	switch {
 	case deleted:
 		p.why = jetstream.ErrConsumerDeleted
 	case code == "404", code == "408", strings.Contains(text, "batch completed"): // it is over
+	case strings.Contains(text, "exceeds maxbytes"):
+		if p.largest <= bytes { // stored when the server took larger ones
+			p.largest = 2 * bytes
+		}
 	case code == "503":
 		p.why = nats.ErrNoResponders
 	default:
 		p.why = errors.New("nats: " + code + " " + m.Header.Get("Description"))
 	}
-	p.left = 0
+	if p.why != nil || !told {
+		p.giveUp()
+	} else {
+		p.hand.unask(messages, bytes)
+	}
 	p.wake()
+}
+
+// pending returns what a request that has ended did not bring, as its status says.
+func pending(m *nats.Msg, header string) (n int, told bool) {
+	n, err := strconv.Atoi(m.Header.Get(header))
+	return max(n, 0), err == nil
 }
 
 func (p *puller) wake() {
 	select {
-	case p.spent <- struct{}{}:
+	case p.ended <- struct{}{}:
 	default:
 	}
 }
@@ -165,20 +199,25 @@ func (p *puller) complaint() (faults int, why error) {
 	why, p.why = p.why, nil
 	if why != nil {
 		p.faults++
+		p.faulty.Store(true)
 	}
 	return max(p.faults-1, 0), why
 }
 
-// silent says that the server no longer shows that the request lives.
+// silent says that the server no longer shows that a request lives.
 func (p *puller) silent() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.left > 0 && p.now()-p.last > 2*p.heartbeat
+	return p.hand.waiting() && p.now()-time.Duration(p.last.Load()) > 2*p.heartbeat
 }
 
-// forget gives up the request.
+// forget gives up the requests.
 func (p *puller) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.left = 0
+	p.giveUp()
+}
+
+// giveUp is forget. The caller holds mu.
+func (p *puller) giveUp() {
+	p.oldest = p.number + 1
+	p.hand.forget()
 }

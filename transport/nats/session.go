@@ -24,6 +24,7 @@ type session struct {
 
 	hand  *hand
 	queue chan *delivery // received, and not yet taken by a worker
+	order *order         // nil: none
 
 	handlers context.Context // of all handlers: Run's, without its end
 	cancel   context.CancelCauseFunc
@@ -37,7 +38,14 @@ type session struct {
 	haltedCh chan struct{}
 }
 
+// leastPrefetch is where the default of Prefetch begins.
+const leastPrefetch = 64
+
 func newSession(ctx context.Context, c *Consumer, prefetch int) *session {
+	least := leastPrefetch
+	if c.config.Prefetch > 0 {
+		least = prefetch
+	}
 	log := c.config.Logger.With("stream", c.stream, "consumer", c.durable)
 	s := &session{
 		consumer: c,
@@ -46,10 +54,13 @@ func newSession(ctx context.Context, c *Consumer, prefetch int) *session {
 		conn:     c.js.Conn(),
 		status:   newStatus(log),
 		begun:    time.Now(),
-		hand:     newHand(prefetch),
+		hand:     newHand(least, prefetch, c.config.PrefetchBytes),
 		queue:    make(chan *delivery, 2*prefetch), // a pull that was given up may still be served
 		quit:     make(chan struct{}),
 		haltedCh: make(chan struct{}),
+	}
+	if c.config.OrderBy != nil {
+		s.order = newOrder(c.config.OrderBy)
 	}
 	s.handlers, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s
@@ -68,12 +79,6 @@ func (s *session) draining() bool {
 	default:
 		return false
 	}
-}
-
-// running counts a handler until the returned function is called.
-func (s *session) running() func() {
-	s.active.Add(1)
-	return func() { s.active.Add(-1) }
 }
 
 // haltAt stops the session at a message that the Deduplicator stopped at. It
@@ -101,74 +106,37 @@ func (s *session) handBack() {
 	for {
 		select {
 		case d := <-s.queue:
-			d.nak(0)
-			s.hand.drop(d)
+			for d != nil {
+				d.nak(0)
+				s.drop(d)
+				d = s.behind(d)
+			}
 		default:
 			return
 		}
 	}
 }
 
-// hand holds what was delivered and is not yet answered.
-type hand struct {
-	limit int
-	room  chan struct{} // has an element after half of it became free
-
-	mu   sync.Mutex
-	held map[*delivery]struct{}
-}
-
-func newHand(limit int) *hand {
-	return &hand{limit: limit, room: make(chan struct{}, 1), held: make(map[*delivery]struct{}, limit)}
-}
-
-func (h *hand) take(d *delivery) {
-	h.mu.Lock()
-	h.held[d] = struct{}{}
-	h.mu.Unlock()
-}
-
-func (h *hand) drop(d *delivery) {
-	h.mu.Lock()
-	delete(h.held, d)
-	half := h.free() >= h.threshold()
-	h.mu.Unlock()
-	if half {
-		h.wake()
+// enqueue hands a delivery to the workers.
+func (s *session) enqueue(d *delivery) {
+	if s.order != nil && !s.order.first(d) {
+		return // it follows another of its key
 	}
-}
-
-func (h *hand) wake() {
 	select {
-	case h.room <- struct{}{}:
+	case s.queue <- d:
 	default:
-	}
-}
-
-// threshold is how much must be free to pull more: requests for a message each
-// would cost more than the messages.
-func (h *hand) threshold() int { return max(h.limit/2, 1) }
-
-func (h *hand) free() int { return h.limit - len(h.held) }
-
-// wanted returns how many messages to pull.
-func (h *hand) wanted() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if n := h.free(); n >= h.threshold() {
-		return n
-	}
-	return 0
-}
-
-// of returns what is held of the binding, in to.
-func (h *hand) of(b *binding, to []*delivery) []*delivery {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for d := range h.held {
-		if d.binding == b {
-			to = append(to, d)
+		select {
+		case s.queue <- d:
+		case <-s.quit: // it comes again after AckWait
+			s.drop(d)
 		}
 	}
-	return to
+}
+
+// behind returns the delivery that follows d, which has ended, in its order.
+func (s *session) behind(d *delivery) *delivery {
+	if s.order == nil {
+		return nil
+	}
+	return s.order.next(d)
 }

@@ -44,6 +44,11 @@ func (c *Consumer) Status() Status {
 	return st
 }
 
+// counts are those of a Consumer, of all its Runs.
+type counts struct {
+	redelivered, stale, ackFailures, maxDeliveries, binds atomic.Int64
+}
+
 // status logs when the consumer cannot be reached and when it can again, once
 // each: while a server is away, it is tried again and again.
 type status struct {
@@ -57,7 +62,7 @@ type status struct {
 }
 
 func (s *status) bad(what string, err error) {
-	s.progress()
+	s.progress(time.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.what = what
@@ -67,10 +72,10 @@ func (s *status) bad(what string, err error) {
 	}
 }
 
-func (s *status) progress() { s.moved.Store(time.Now().UnixNano()) }
+func (s *status) progress(now time.Time) { s.moved.Store(now.UnixNano()) }
 
 func (s *status) good() {
-	s.progress()
+	s.progress(time.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failing.Swap(false) {
@@ -90,6 +95,6 @@ func (s *status) now() (failing []string, since, moved time.Time) {
 
 func newStatus(log *slog.Logger) *status {
 	s := &status{log: log}
-	s.progress()
+	s.progress(time.Now())
 	return s
 }

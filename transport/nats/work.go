@@ -25,13 +25,8 @@ type workers interface {
 // the drain began: its claim is given back and the attempt does not count.
 var errDraining = dedup.Transient(errors.New("the consumer is shutting down"))
 
-const (
-	// batchesAtOnce: while one batch is recorded, the next is claimed.
-	batchesAtOnce = 2
-	// confirmsAtOnce bounds the acknowledgements of one batch that wait for the
-	// server.
-	confirmsAtOnce = 64
-)
+// batchesAtOnce: while one batch is recorded, the next is claimed.
+const batchesAtOnce = 2
 
 // next waits for a delivery whose time has not run out. It returns nil once the
 // session drains.
@@ -72,9 +67,39 @@ func (s *session) fresh(d *delivery) bool {
 	if !d.expired() {
 		return true
 	}
-	s.hand.drop(d)
+	s.drop(d)
+	s.consumer.counts.stale.Add(1)
 	s.log.Debug("a delivery waited here for longer than AckWait, and is dropped", "position", d.message.Position.String())
 	return false
+}
+
+// worker is a goroutine that runs handlers, one after the other.
+type worker struct {
+	*session
+
+	mu      sync.Mutex
+	handler context.Context // of the handler that runs; nil: none does
+}
+
+// begin notes that a handler runs under ctx; nil: that it has ended.
+func (w *worker) begin(ctx context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if (w.handler == nil) != (ctx == nil) {
+		if ctx != nil {
+			w.active.Add(1)
+		} else {
+			w.active.Add(-1)
+		}
+	}
+	w.handler = ctx
+}
+
+// lost says that the handler that runs has lost its claim, or the right to go on.
+func (w *worker) lost() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.handler != nil && w.handler.Err() != nil
 }
 
 // singly runs each message on its own.
@@ -85,22 +110,55 @@ type singly struct {
 }
 
 func (w singly) start(s *session) {
-	handler := func(ctx context.Context, m *dedup.Message) ([]byte, error) {
-		if s.draining() {
-			return nil, errDraining
-		}
-		defer s.running()()
-		return w.h(ctx, m)
-	}
 	for range w.n {
 		s.busy.Go(func() {
+			me := &worker{session: s}
+			handler := func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+				if s.draining() {
+					return nil, errDraining
+				}
+				me.begin(ctx)
+				defer me.begin(nil)
+				return w.h(ctx, m)
+			}
 			for d := s.next(); d != nil; d = s.next() {
-				s.calls.Add(1)
-				r := w.d.Do(s.handlers, &d.message, handler)
-				s.calls.Add(-1)
-				s.settle(d, r)
+				if s.order == nil {
+					s.settle(d, me.do(w.d, d, handler))
+				} else {
+					me.follow(w.d, d, handler)
+				}
 			}
 		})
+	}
+}
+
+func (w *worker) do(dd deduplicator, d *delivery, h dedup.Handler) dedup.Result {
+	d.worker.Store(w)
+	w.calls.Add(1)
+	defer w.calls.Add(-1)
+	return dd.Do(w.handlers, &d.message, h)
+}
+
+// follow runs d, and what is behind it in its order, each until it is settled.
+func (w *worker) follow(dd deduplicator, d *delivery, h dedup.Handler) {
+	for broken := false; d != nil; d = w.order.next(d) {
+		switch {
+		case broken: // it comes again, behind the one that could not be settled
+			w.drop(d)
+		case w.draining():
+			d.nak(0)
+			w.drop(d)
+		case w.fresh(d):
+			r := w.do(dd, d, h)
+			for !r.Settled() && !r.Halt && !w.draining() && !d.expired() {
+				pause(w.quit, retryDelay(r.RetryAfter))
+				r = w.do(dd, d, h)
+			}
+			w.settle(d, r)
+			broken = !r.Settled() && !w.draining()
+		default:
+			broken = true
+		}
 	}
 }
 
@@ -112,52 +170,39 @@ type batches struct {
 }
 
 func (w batches) start(s *session) {
-	handler := func(ctx context.Context, ms []*dedup.Message) []dedup.Answer {
-		if s.draining() {
-			answers := make([]dedup.Answer, len(ms))
-			for i := range answers {
-				answers[i].Err = errDraining
-			}
-			return answers
-		}
-		defer s.running()()
-		return w.h(ctx, ms)
-	}
 	for range batchesAtOnce {
 		s.busy.Go(func() {
+			me := &worker{session: s}
+			handler := func(ctx context.Context, ms []*dedup.Message) []dedup.Answer {
+				if s.draining() {
+					answers := make([]dedup.Answer, len(ms))
+					for i := range answers {
+						answers[i].Err = errDraining
+					}
+					return answers
+				}
+				me.begin(ctx)
+				defer me.begin(nil)
+				return w.h(ctx, ms)
+			}
 			ds := make([]*delivery, 0, w.size)
 			ms := make([]*dedup.Message, 0, w.size)
 			for d := s.next(); d != nil; d = s.next() {
 				ds = s.more(append(ds[:0], d), w.size)
 				ms = ms[:0]
 				for _, d := range ds {
+					d.worker.Store(me)
 					ms = append(ms, &d.message)
 				}
 				s.calls.Add(1)
 				results := w.d.DoBatch(s.handlers, ms, handler)
 				s.calls.Add(-1)
-				s.settleAll(ds, results)
+				for i, d := range ds {
+					s.settle(d, results[i])
+				}
 				clear(ds[:cap(ds)]) // an idle worker must not keep messages in memory
 				clear(ms[:cap(ms)])
 			}
 		})
 	}
-}
-
-func (s *session) settleAll(ds []*delivery, results []dedup.Result) {
-	if !s.config.ConfirmAcks {
-		for i, d := range ds {
-			s.settle(d, results[i])
-		}
-		return
-	}
-	var settling sync.WaitGroup
-	for k := range min(confirmsAtOnce, len(ds)) {
-		settling.Go(func() {
-			for i := k; i < len(ds); i += confirmsAtOnce {
-				s.settle(ds[i], results[i])
-			}
-		})
-	}
-	settling.Wait()
 }
