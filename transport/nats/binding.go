@@ -1,6 +1,7 @@
 package natstransport
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -22,7 +23,10 @@ type binding struct {
 	over    chan struct{} // closed when nothing more is to be kept alive
 	beating sync.WaitGroup
 
-	confirms *confirms // nil without ConfirmAcks
+	confirms   *confirms // nil without ConfirmAcks
+	advisories *nats.Subscription
+	watching   context.Context // ends with the binding
+	unwatch    context.CancelFunc
 
 	sequence uint64 // of the last delivery, as the consumer counts them; for receive alone
 
@@ -54,24 +58,44 @@ func (s *session) newBinding(info *jetstream.ConsumerInfo) (*binding, error) {
 		over:    make(chan struct{}),
 	}
 	b.puller = newPuller(s, info.Config, b.well)
-	if s.config.ConfirmAcks {
-		var err error
-		if b.confirms, err = newConfirms(b); err != nil {
-			return nil, err
-		}
-	}
-	sub, err := s.conn.Subscribe(b.puller.inbox+".*", b.receive)
-	if err != nil {
-		if b.confirms != nil {
-			b.confirms.close()
-		}
+	b.watching, b.unwatch = context.WithCancel(context.Background())
+	if err := b.subscribe(); err != nil {
+		b.unsubscribe()
 		return nil, err
 	}
-	_ = sub.SetPendingLimits(-1, -1) // Prefetch is the limit; what the client dropped would come only after AckWait
-	b.sub = sub
-	sub.SetClosedHandler(func(string) { close(b.drained) })
+	s.seen(info)
 	b.beating.Go(b.keepAlive)
+	b.beating.Go(b.watch)
 	return b, nil
+}
+
+func (b *binding) subscribe() (err error) {
+	if b.config.ConfirmAcks {
+		if b.confirms, err = newConfirms(b); err != nil {
+			return err
+		}
+	}
+	if b.advisories, err = b.listen(); err != nil {
+		return err
+	}
+	if b.sub, err = b.conn.Subscribe(b.puller.inbox+".*", b.receive); err != nil {
+		return err
+	}
+	_ = b.sub.SetPendingLimits(-1, -1) // Prefetch is the limit; what the client dropped would come only after AckWait
+	b.sub.SetClosedHandler(func(string) { close(b.drained) })
+	return nil
+}
+
+func (b *binding) unsubscribe() {
+	b.unwatch()
+	for _, sub := range []*nats.Subscription{b.sub, b.advisories} {
+		if sub != nil {
+			_ = sub.Unsubscribe() // stopPulling may have done it
+		}
+	}
+	if b.confirms != nil {
+		b.confirms.close()
+	}
 }
 
 // errRestarted: deliveries are counted from one by each incarnation.
@@ -227,10 +251,7 @@ func (b *binding) stopPulling() {
 
 // close ends a binding that holds.
 func (b *binding) close() {
-	_ = b.sub.Unsubscribe() // if stopPulling did not get that far
-	if b.confirms != nil {
-		b.confirms.close()
-	}
+	b.unsubscribe()
 	close(b.over)
 	b.beating.Wait()
 }

@@ -60,6 +60,7 @@ type Config struct {
 	heartbeat  time.Duration // how often the server shows that a pull request lives
 	expires    time.Duration // how long a pull request waits for messages
 	patience   time.Duration // how long a request to the server may take
+	look       time.Duration // how often the consumer is looked at
 	maxBackoff time.Duration // the longest pause between two tries to bind
 }
 
@@ -95,6 +96,7 @@ func (o *Config) filled() (Config, error) {
 	c.heartbeat = orDefault(c.heartbeat, 5*time.Second)
 	c.expires = orDefault(c.expires, 30*time.Second)
 	c.patience = orDefault(c.patience, 5*time.Second)
+	c.look = orDefault(c.look, 10*time.Second)
 	c.maxBackoff = orDefault(c.maxBackoff, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -170,7 +170,8 @@ func (h *hand) waiting() bool {
 	return h.asked > 0
 }
 
-func (h *hand) size() int {
+// count returns how many messages are in hand.
+func (h *hand) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.held

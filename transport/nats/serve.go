@@ -112,6 +112,7 @@ func (b *binding) check(ctx context.Context) error {
 	if !info.Created.Equal(b.created) {
 		return jetstream.ErrConsumerNotFound
 	}
+	b.seen(info)
 	return b.consumer.verify(info)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
@@ -33,8 +34,9 @@ type session struct {
 	calls    atomic.Int64   // of Do and DoBatch under way
 	active   atomic.Int64   // handlers that run
 
-	bound    atomic.Bool  // to the durable consumer
-	halt     atomic.Value // the error that halted the session
+	info     atomic.Pointer[jetstream.ConsumerInfo] // as last heard of; nil: never
+	bound    atomic.Bool                            // to the durable consumer
+	halt     atomic.Value                           // the error that halted the session
 	haltedCh chan struct{}
 }
 

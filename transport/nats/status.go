@@ -7,9 +7,12 @@ import (
 	"time"
 )
 
-// Status says how a Consumer fares, from the answers to its own requests: none is
-// sent for it.
+// Status says how a Consumer fares. None of its fields needs a request: they come
+// from the answers to those that the Consumer makes anyway.
 type Status struct {
+	Stream   string
+	Consumer string // the durable consumer's name
+
 	// Assigned is 1 while this member is bound to the durable consumer.
 	Assigned int
 	// Halted is 1 if it has halted: an operator must look.
@@ -22,15 +25,38 @@ type Status struct {
 	// Progress is when something last moved: a message or a heartbeat came, or a
 	// request failed. Zero outside Run.
 	Progress time.Time
+
+	// InHand is how many messages were delivered to this member and are not answered.
+	InHand int
+
+	// What the server said of the durable consumer, of all members together, at most
+	// some ten seconds ago; zero outside Run.
+	Pending       uint64 // messages not delivered yet
+	AckPending    int    // delivered and not acknowledged
+	MaxAckPending int    // its bound; -1: none
+
+	// Counts, of all Runs of this Consumer.
+	Redelivered     int64 // deliveries of messages that were delivered before
+	StaleDeliveries int64 // deliveries refused, because the server may have given the message to another by then
+	AckFailures     int64 // answers that were not sent, or not confirmed: their messages come again
+	MaxDeliveries   int64 // messages that the server gave up on, to any member
+	Binds           int64 // times that this member was bound: more than one for each Run if the durable consumer was deleted
 }
 
 // Status returns how the Consumer fares now. It does not wait.
 func (c *Consumer) Status() Status {
+	st := Status{
+		Stream: c.stream, Consumer: c.durable,
+		Redelivered:     c.counts.redelivered.Load(),
+		StaleDeliveries: c.counts.stale.Load(),
+		AckFailures:     c.counts.ackFailures.Load(),
+		MaxDeliveries:   c.counts.maxDeliveries.Load(),
+		Binds:           c.counts.binds.Load(),
+	}
 	s := c.session.Load()
 	if s == nil {
-		return Status{}
+		return st
 	}
-	var st Status
 	st.Failing, st.Since, st.Progress = s.status.now()
 	if !s.conn.IsConnected() && len(st.Failing) == 0 {
 		st.Failing, st.Since = []string{"connection"}, st.Progress
@@ -40,6 +66,10 @@ func (c *Consumer) Status() Status {
 	}
 	if s.halt.Load() != nil {
 		st.Halted = 1
+	}
+	st.InHand = s.hand.count()
+	if info := s.info.Load(); info != nil {
+		st.Pending, st.AckPending, st.MaxAckPending = info.NumPending, info.NumAckPending, info.Config.MaxAckPending
 	}
 	return st
 }

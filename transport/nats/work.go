@@ -81,18 +81,19 @@ type worker struct {
 	handler context.Context // of the handler that runs; nil: none does
 }
 
-// begin notes that a handler runs under ctx; nil: that it has ended.
+// begin notes that a handler runs under ctx, until end.
 func (w *worker) begin(ctx context.Context) {
+	w.active.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if (w.handler == nil) != (ctx == nil) {
-		if ctx != nil {
-			w.active.Add(1)
-		} else {
-			w.active.Add(-1)
-		}
-	}
 	w.handler = ctx
+}
+
+func (w *worker) end() {
+	w.active.Add(-1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.handler = nil
 }
 
 // lost says that the handler that runs has lost its claim, or the right to go on.
@@ -118,7 +119,7 @@ func (w singly) start(s *session) {
 					return nil, errDraining
 				}
 				me.begin(ctx)
-				defer me.begin(nil)
+				defer me.end()
 				return w.h(ctx, m)
 			}
 			for d := s.next(); d != nil; d = s.next() {
@@ -182,7 +183,7 @@ func (w batches) start(s *session) {
 					return answers
 				}
 				me.begin(ctx)
-				defer me.begin(nil)
+				defer me.end()
 				return w.h(ctx, ms)
 			}
 			ds := make([]*delivery, 0, w.size)
