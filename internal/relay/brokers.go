@@ -12,11 +12,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
+	natsmetrics "github.com/oncequeue/oncequeue/transport/nats/metrics"
 )
 
 // source and sink are what a Relay needs of a broker.
@@ -50,7 +52,12 @@ type natsSource struct {
 	endpoint Endpoint
 }
 
-func (s natsSource) Status() sourceStatus { return sourceStatus(s.Consumer.Status()) }
+func (s natsSource) Status() sourceStatus {
+	st := s.Consumer.Status()
+	return sourceStatus{Assigned: st.Assigned, Halted: st.Halted, Failing: st.Failing, Since: st.Since, Progress: st.Progress}
+}
+
+func (s natsSource) metrics() prometheus.Collector { return natsmetrics.New(s.Consumer) }
 
 func (s natsSource) Close() error {
 	s.conn.Close()

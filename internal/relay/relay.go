@@ -86,6 +86,11 @@ func (r *Relay) open(ctx context.Context) error {
 	if r.sink, err = newSink(c.To, c.From.Topic, c.Scope, false, c.Logger); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
+	if m, ok := r.source.(interface{ metrics() prometheus.Collector }); ok {
+		if err := r.registry.Register(m.metrics()); err != nil {
+			return err
+		}
+	}
 	measured, err := metrics.New(r.registry, c.Scope, &metrics.Options{TTL: c.TTL})
 	if err != nil {
 		return err

@@ -234,3 +234,8 @@ func (o *outcomes) count(outcome dedup.Outcome) int {
 	defer o.mu.Unlock()
 	return o.n[outcome]
 }
+
+// jetstreamMessage has the value as its idempotency key.
+func jetstreamMessage(subject, value string) *nats.Msg {
+	return &nats.Msg{Subject: subject, Data: []byte(value), Header: nats.Header{dedup.HeaderIdempotencyKey: {value}}}
+}

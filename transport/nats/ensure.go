@@ -1,0 +1,45 @@
+package natstransport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Ensure creates the stream and the durable consumer if they do not exist, and then
+// does what Check does. It never changes what exists. The names are filled in, and a
+// MaxDeliver of zero becomes -1. A StreamConfig without Subjects, Sources and Mirror
+// creates no stream: then it has to exist.
+//
+// Call it before Run where nobody else sets up the server. Run itself waits for what
+// does not exist.
+func (c *Consumer) Ensure(ctx context.Context, stream jetstream.StreamConfig, consumer jetstream.ConsumerConfig) error {
+	stream.Name = c.stream
+	consumer.Durable = c.durable
+	consumer.MaxDeliver = orDefault(consumer.MaxDeliver, -1)
+	if err := c.verify(&jetstream.ConsumerInfo{Config: consumer}); err != nil {
+		return err
+	}
+	_, err := c.js.Stream(ctx, c.stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && (len(stream.Subjects) > 0 || len(stream.Sources) > 0 || stream.Mirror != nil) {
+		_, err = c.js.CreateStream(ctx, stream)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another member was first
+			err = nil
+		}
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("natstransport: %w: %s; give its Subjects, or create it: nats stream add %s", err, c.stream, c.stream)
+	case err != nil:
+		return fmt.Errorf("natstransport: create stream %s: %w", c.stream, err)
+	}
+	if _, err := c.js.Consumer(ctx, c.stream, c.durable); gone(err) {
+		_, err := c.js.CreateConsumer(ctx, c.stream, consumer)
+		if err != nil && !errors.Is(err, jetstream.ErrConsumerExists) { // of another member
+			return fmt.Errorf("natstransport: create consumer %s of stream %s: %w", c.durable, c.stream, err)
+		}
+	}
+	return c.Check(ctx)
+}
