@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# nats-server with JetStream on loopback, for the tests against real servers.
+# nats-server with JetStream on loopback, for the tests against real servers. It syncs each message to disk
+# before it confirms it.
 #
 #   scripts/nats.sh start VERSION   the last line of output is its URL, once it takes connections
 #   scripts/nats.sh crash           kills it with SIGKILL and starts it again, with its port and its files
@@ -45,7 +46,7 @@ choose_port() {
 
 # running tells whether the server lives. A pid alone could be another process by now.
 running() {
-  [[ -f $run/pid ]] && ps -ww -o args= -p "$(cat "$run/pid")" 2>/dev/null | grep -qF "$run/data"
+  [[ -f $run/pid ]] && ps -ww -o args= -p "$(cat "$run/pid")" 2>/dev/null | grep -qF "$run/nats.conf"
 }
 
 launch() { # starts what the file command says, and waits until it takes connections
@@ -70,7 +71,11 @@ start() { # start VERSION
   mkdir -p "$run"
   choose_port
   echo "$port" >"$run/port"
-  printf '%s\n' "$binary" --addr 127.0.0.1 --port "$port" --jetstream --store_dir "$run/data" >"$run/command"
+  cat >"$run/nats.conf" <<END
+listen: "127.0.0.1:$port"
+jetstream { store_dir: "$run/data", sync_interval: always }
+END
+  printf '%s\n' "$binary" --config "$run/nats.conf" >"$run/command"
   launch
   echo "nats://127.0.0.1:$port"
 }
@@ -94,7 +99,7 @@ crash() {
 
 stop() {
   end TERM
-  rm -rf "$run/data" "$run/pid" "$run/port" "$run/command"
+  rm -rf "$run/data" "$run/pid" "$run/port" "$run/command" "$run/nats.conf"
 }
 
 case "$#-${1:-}" in

@@ -96,7 +96,11 @@ func (n *NATS) Server() *server.Server { return n.server }
 // Connect opens a connection that never gives up reconnecting. The caller closes
 // its Conn.
 func (n *NATS) Connect(opts ...nats.Option) (jetstream.JetStream, error) {
-	conn, err := nats.Connect(n.URL(), append([]nats.Option{
+	return connect(n.URL(), opts...)
+}
+
+func connect(url string, opts ...nats.Option) (jetstream.JetStream, error) {
+	conn, err := nats.Connect(url, append([]nats.Option{
 		nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.ReconnectJitter(0, 0),
 	}, opts...)...)
 	if err != nil {

@@ -85,15 +85,34 @@ func newConsumer(t *testing.T, js jetstream.JetStream, c *Config) *Consumer {
 	return consumer
 }
 
-// publish stores n messages with the numbers from first on, each the value and
+// publish stores n messages in S with the numbers from first on, each the value and
 // the idempotency key.
 func publish(t *testing.T, js jetstream.JetStream, first, n int) {
+	t.Helper()
+	publishAs(t, js, "s", first, n)
+}
+
+func publishTo(t *testing.T, js jetstream.JetStream, stream string, first, n int) {
+	t.Helper()
+	publishAs(t, js, prefixOf(t, js, stream), first, n)
+}
+
+// prefixOf returns what the subjects of the stream begin with.
+func prefixOf(t *testing.T, js jetstream.JetStream, stream string) string {
+	t.Helper()
+	s, err := js.Stream(deadline(t), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(s.CachedInfo().Config.Subjects[0], ".>")
+}
+
+func publishAs(t *testing.T, js jetstream.JetStream, prefix string, first, n int) {
 	t.Helper()
 	ctx := deadline(t)
 	for i := range n {
 		id := fmt.Sprint(first + i)
-		m := &nats.Msg{Subject: "s." + id, Data: []byte(id), Header: nats.Header{dedup.HeaderIdempotencyKey: {id}}}
-		if _, err := js.PublishMsg(ctx, m); err != nil {
+		if _, err := js.PublishMsg(ctx, jetstreamMessage(prefix+"."+id, id)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,7 +120,12 @@ func publish(t *testing.T, js jetstream.JetStream, first, n int) {
 
 func info(t *testing.T, js jetstream.JetStream) *jetstream.ConsumerInfo {
 	t.Helper()
-	c, err := js.Consumer(deadline(t), "S", "c")
+	return infoOf(t, js, "S")
+}
+
+func infoOf(t *testing.T, js jetstream.JetStream, stream string) *jetstream.ConsumerInfo {
+	t.Helper()
+	c, err := js.Consumer(deadline(t), stream, "c")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,13 +136,18 @@ func info(t *testing.T, js jetstream.JetStream) *jetstream.ConsumerInfo {
 // answer.
 func answered(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
-	s, err := js.Stream(deadline(t), "S")
+	answeredIn(t, js, "S")
+}
+
+func answeredIn(t *testing.T, js jetstream.JetStream, stream string) {
+	t.Helper()
+	s, err := js.Stream(deadline(t), stream)
 	if err != nil {
 		t.Fatal(err)
 	}
 	last := s.CachedInfo().State.LastSeq // the consumer hears of it a moment later
 	eventually(t, "everything delivered and answered", func() bool {
-		i := info(t, js)
+		i := infoOf(t, js, stream)
 		return i.NumPending == 0 && i.NumAckPending == 0 && i.AckFloor.Stream >= last
 	})
 }

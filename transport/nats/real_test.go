@@ -83,14 +83,14 @@ func testCrash(t *testing.T, consume func(context.Context, *Consumer, *dedup.Ded
 		return start(t, func(ctx context.Context) error { return consume(ctx, c, d, handle) })
 	}
 
-	orders := newOrders()
+	all := realOrders()
 	first := member()
 	lost := make(chan struct{})
 	second := member(nats.DisconnectErrHandler(func() func(*nats.Conn, error) {
 		once := sync.OnceFunc(func() { close(lost) })
 		return func(*nats.Conn, error) { once() }
 	}()))
-	if _, err := publishAll(t.Context(), sink, orders[:realMessages/2]); err != nil {
+	if _, err := publishAll(t.Context(), sink, all[:realMessages/2]); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "some handled", func() bool { return j.seen() > realUnique/4 })
@@ -100,7 +100,7 @@ func testCrash(t *testing.T, consume func(context.Context, *Consumer, *dedup.Ded
 
 	published := make(chan error, 1)
 	go func() {
-		again, err := publishAll(t.Context(), sink, orders[realMessages/2:])
+		again, err := publishAll(t.Context(), sink, all[realMessages/2:])
 		t.Logf("%d messages were not confirmed and published again", again)
 		published <- err
 	}()
@@ -141,9 +141,34 @@ func testCrash(t *testing.T, consume func(context.Context, *Consumer, *dedup.Ded
 	}
 }
 
-// newOrders returns the messages to publish: one in five is a copy of an earlier
+func memberWaits(_ *jetstream.StreamConfig, c *jetstream.ConsumerConfig) { c.AckWait = memberAckWait }
+
+func TestRealProcessKilledInItsHandlers(t *testing.T) {
+	s := newRealServer(t, memberWaits)
+	testKilled(t, s.js, s.url, s.stream, 5000)
+}
+
+func TestRealProcessStoppedInItsHandler(t *testing.T) {
+	s := newRealServer(t, memberWaits)
+	testStopped(t, s.js, s.url, s.stream)
+}
+
+func TestRealMemberCutOff(t *testing.T) {
+	s := newRealServer(t, memberWaits)
+	testCutOff(t, s.js, func(opts ...nats.Option) jetstream.JetStream { return s.connect(t, opts...) }, s.stream, 30*time.Second)
+}
+
+func TestRealBacklog(t *testing.T) {
+	s := newRealServer(t, func(stream *jetstream.StreamConfig, c *jetstream.ConsumerConfig) {
+		stream.PersistMode = jetstream.AsyncPersistMode // else most of the test is the wait for the disk to take the backlog
+		c.AckWait = 2 * time.Second
+	})
+	testBacklog(t, s.js, func() jetstream.JetStream { return s.connect(t) }, s.stream, 200_000)
+}
+
+// realOrders returns the messages to publish: one in five is a copy of an earlier
 // one, as often near as far away.
-func newOrders() []*dedup.Message {
+func realOrders() []*dedup.Message {
 	random := mathrand.New(mathrand.NewPCG(1, 2))
 	var unique, all []*dedup.Message
 	for len(all) < realMessages {
@@ -164,36 +189,6 @@ func newOrders() []*dedup.Message {
 	return all
 }
 
-// publishAll publishes as a producer does: what is not confirmed, again, until it is.
-// It returns how many times it did that for a message.
-func publishAll(ctx context.Context, sink *Sink, ms []*dedup.Message) (again int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for len(ms) > 0 {
-		n := min(len(ms), 100)
-		var left []*dedup.Message
-		for i, err := range sink.Publish(ctx, ms[:n]) {
-			if dedup.IsPermanent(err) {
-				return again, err
-			}
-			if err != nil {
-				left = append(left, ms[i])
-			}
-		}
-		again += len(left)
-		ms = append(left, ms[n:]...)
-		if len(left) == 0 {
-			continue
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return again, fmt.Errorf("%d messages are not confirmed: %w", len(ms), ctx.Err())
-		}
-	}
-	return again, nil
-}
-
 // realServer is the server that the environment names, with a stream of its own
 // that has the consumer c.
 type realServer struct {
@@ -203,7 +198,7 @@ type realServer struct {
 	js     jetstream.JetStream
 }
 
-func newRealServer(t *testing.T) *realServer {
+func newRealServer(t *testing.T, change ...func(*jetstream.StreamConfig, *jetstream.ConsumerConfig)) *realServer {
 	t.Helper()
 	s := &realServer{url: os.Getenv("NATS_URL"), crash: strings.Fields(os.Getenv("NATS_CRASH")), stream: "orders-" + rand.Text()}
 	if s.url == "" {
@@ -214,7 +209,12 @@ func newRealServer(t *testing.T) *realServer {
 		t.Skip(missing)
 	}
 	s.js = s.connect(t)
-	if _, err := s.js.CreateStream(deadline(t), jetstream.StreamConfig{Name: s.stream, Subjects: []string{s.stream + ".>"}, Storage: jetstream.FileStorage}); err != nil {
+	stream := jetstream.StreamConfig{Name: s.stream, Subjects: []string{s.stream + ".>"}, Storage: jetstream.FileStorage}
+	consumer := jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second, MaxDeliver: -1}
+	for _, f := range change {
+		f(&stream, &consumer)
+	}
+	if _, err := s.js.CreateStream(deadline(t), stream); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -224,9 +224,7 @@ func newRealServer(t *testing.T) *realServer {
 			t.Errorf("delete stream %s: %v", s.stream, err)
 		}
 	})
-	if _, err := s.js.CreateConsumer(deadline(t), s.stream, jetstream.ConsumerConfig{
-		Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second, MaxDeliver: -1,
-	}); err != nil {
+	if _, err := s.js.CreateConsumer(deadline(t), s.stream, consumer); err != nil {
 		t.Fatal(err)
 	}
 	return s
