@@ -5,8 +5,15 @@
 #                                            broker list, once every node takes requests
 #   scripts/kafka.sh stop  VERSION           ends what start began and removes its data; logs stay
 #
+# Beside those plaintext listeners the first node has three that are secured. .cache/kafka/run/VERSION/security
+# has their addresses in the file listeners, and what a client needs, in PEM:
+#
+#   SASL_SSL   TLS, and the user billing by SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN; file password
+#   MTLS       TLS that wants a client's certificate
+#   EXPIRED    TLS with a certificate that was valid until yesterday
+#
 # The jars come from Maven Central once per version into .cache/kafka/VERSION; state and logs live in
-# .cache/kafka/run/VERSION. Needs Java 17, and Maven for a version not fetched before.
+# .cache/kafka/run/VERSION. Needs Go, Java 17, and Maven for a version not fetched before.
 # Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks what a broker needs.
 set -euo pipefail
 
@@ -47,30 +54,47 @@ listening() { # listening PORT
   (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# choose_ports sets ports to two per node, broker then controller: free ones from 19092 upward, which is
-# below the range that the kernel gives to outgoing connections.
+# choose_ports sets ports to two per node, broker then controller, and those of the secured listeners: free
+# ones from 19092 upward, which is below the range that the kernel gives to outgoing connections.
 choose_ports() {
   local port=19092
   ports=()
-  while [[ ${#ports[@]} -lt $((2 * nodes)) ]]; do
+  while [[ ${#ports[@]} -lt $((2 * nodes + ${#secured[@]})) ]]; do
     listening $port || ports+=("$port")
     port=$((port + 1))
     [[ $port -lt 20000 ]] || die 1 "no free port between 19092 and 19999"
   done
 }
 
+# secure makes the certificates, and lists the secured listeners.
+secure() {
+  local i
+  command -v go >/dev/null || die $unavailable "go not found: install Go to make certificates"
+  mkdir -p "$security"
+  (cd "$root" && go run ./scripts/kafka/certificates "$security")
+  echo s3cret >"$security/password"
+  for ((i = 0; i < ${#secured[@]}; i++)); do
+    echo "${secured[i]} 127.0.0.1:${ports[2 * nodes + i]}"
+  done >"$security/listeners"
+}
+
 configure() { # configure NODE: writes its server.properties
-  local node=$1 voters="" i copies=$nodes
+  local node=$1 voters="" i copies=$nodes listeners="" name address
   for ((i = 1; i <= nodes; i++)); do
     voters+="${voters:+,}$i@127.0.0.1:${ports[2 * i - 1]}"
   done
+  if [[ $node == 1 ]]; then
+    while read -r name address; do listeners+=",$name://$address"; done <"$security/listeners"
+  fi
   mkdir -p "$run/node$node"
   cat >"$run/node$node/server.properties" <<EOF
 process.roles=broker,controller
 node.id=$node
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:${ports[2 * node - 2]},CONTROLLER://127.0.0.1:${ports[2 * node - 1]}
+listeners=PLAINTEXT://127.0.0.1:${ports[2 * node - 2]},CONTROLLER://127.0.0.1:${ports[2 * node - 1]}$listeners
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,MTLS:SSL,EXPIRED:SSL
+inter.broker.listener.name=PLAINTEXT
 log.dirs=$run/node$node/data
 default.replication.factor=$copies
 min.insync.replicas=$(((copies + 1) / 2))
@@ -84,13 +108,27 @@ log.cleaner.dedupe.buffer.size=8388608
 # A misspelt topic is an error in a test, and a group's first member does not wait for a second.
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
+ssl.keystore.type=PEM
+ssl.keystore.location=$security/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$security/ca.pem
+listener.name.mtls.ssl.client.auth=required
+listener.name.expired.ssl.keystore.type=PEM
+listener.name.expired.ssl.keystore.location=$security/expired.pem
+sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512,PLAIN
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_billing="$(cat "$security/password")";
 EOF
 }
 
 launch() { # launch NODE: formats its storage and starts it
-  local dir=$run/node$1
+  local dir=$run/node$1 mechanism users=()
+  for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+    users+=(--add-scram "$mechanism=[name=billing,password=$(cat "$security/password")]")
+  done
   java -Xmx64m -cp "$jars/*" kafka.tools.StorageTool format \
-    --cluster-id "$cluster_id" --config "$dir/server.properties" >"$dir/format.log" 2>&1 ||
+    --cluster-id "$cluster_id" --config "$dir/server.properties" "${users[@]}" >"$dir/format.log" 2>&1 ||
     fail "$dir/format.log" "node $1 could not format its storage"
   nohup java -Xms128m -Xmx384m \
     -Dorg.slf4j.simpleLogger.showDateTime=true -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS \
@@ -129,6 +167,7 @@ start() {
   fetch_jars
   rm -rf "$run"
   choose_ports
+  secure
   for ((i = 1; i <= nodes; i++)); do configure $i; done
   for ((i = 1; i <= nodes; i++)); do launch $i; done
   for ((i = 1; i <= nodes; i++)); do await $i; done
@@ -162,6 +201,8 @@ nodes=${3:-1}
 [[ $nodes == 1 || $nodes == 3 ]] || die 2 "$nodes nodes: start 1 or 3"
 jars=$root/.cache/kafka/$version
 run=$root/.cache/kafka/run/$version
+security=$run/security
+secured=(SASL_SSL MTLS EXPIRED)
 shopt -s nullglob
 mkdir -p "$root/.cache/kafka"
 

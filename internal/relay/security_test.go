@@ -12,6 +12,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/testcert"
 )
 
 // write returns the name of a new file.
@@ -32,7 +33,7 @@ func write(t *testing.T, content string) string {
 
 // The relay reads and writes a broker that wants certificates and a password.
 func TestRelayWithTLSAndSASL(t *testing.T) {
-	authority, err := brokertest.NewAuthority()
+	authority, err := testcert.New()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/testcert"
 )
 
 const (
@@ -37,16 +38,16 @@ func scramMechanism(t *testing.T, algo scram.Algorithm, password string) sasl.Me
 	return m
 }
 
-func newAuthority(t *testing.T) *brokertest.Authority {
+func newAuthority(t *testing.T) *testcert.Authority {
 	t.Helper()
-	a, err := brokertest.NewAuthority()
+	a, err := testcert.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
 
-func issue(t *testing.T, a *brokertest.Authority, until time.Time) tls.Certificate {
+func issue(t *testing.T, a *testcert.Authority, until time.Time) tls.Certificate {
 	t.Helper()
 	c, err := a.IssueTLS(user, until)
 	if err != nil {

@@ -1,4 +1,6 @@
-package brokertest
+// Package testcert issues the certificates of tests: for brokers on loopback, and for
+// their clients.
+package testcert
 
 import (
 	"crypto/ecdsa"
@@ -14,14 +16,14 @@ import (
 	"time"
 )
 
-// Authority issues certificates for brokers on loopback and for their clients.
+// Authority issues certificates.
 type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-// NewAuthority makes an authority that nobody trusts yet: see Pool and PEM.
-func NewAuthority() (*Authority, error) {
+// New makes an authority that nobody trusts yet: see Pool and PEM.
+func New() (*Authority, error) {
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "authority for tests"},
@@ -34,7 +36,7 @@ func NewAuthority() (*Authority, error) {
 	a := &Authority{cert: template}
 	var err error
 	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return nil, fmt.Errorf("brokertest: %w", err)
+		return nil, fmt.Errorf("testcert: %w", err)
 	}
 	a.cert, err = a.sign(template, &a.key.PublicKey)
 	return a, err
@@ -43,7 +45,7 @@ func NewAuthority() (*Authority, error) {
 func (a *Authority) sign(template *x509.Certificate, key *ecdsa.PublicKey) (*x509.Certificate, error) {
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
 	if err != nil {
-		return nil, fmt.Errorf("brokertest: %w", err)
+		return nil, fmt.Errorf("testcert: %w", err)
 	}
 	return x509.ParseCertificate(der)
 }
@@ -63,7 +65,7 @@ func (a *Authority) PEM() []byte { return encode("CERTIFICATE", a.cert.Raw) }
 func (a *Authority) Issue(name string, until time.Time) (key, cert []byte, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("brokertest: %w", err)
+		return nil, nil, fmt.Errorf("testcert: %w", err)
 	}
 	c, err := a.sign(&x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
@@ -80,7 +82,7 @@ func (a *Authority) Issue(name string, until time.Time) (key, cert []byte, err e
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(k)
 	if err != nil {
-		return nil, nil, fmt.Errorf("brokertest: %w", err)
+		return nil, nil, fmt.Errorf("testcert: %w", err)
 	}
 	return encode("PRIVATE KEY", der), encode("CERTIFICATE", c.Raw), nil
 }
