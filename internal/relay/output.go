@@ -1,29 +1,26 @@
 package relay
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Headers that the relay writes. The prefix is reserved: what a message brings
+// Headers that the relay writes, beside dedup.HeaderSource and, in dead letters,
+// those of dedup.DeadLetters. The prefix is reserved: what a message brings
 // under it is dropped, so that these are the relay's word and nobody else's.
 const (
 	headerPrefix    = "Dedup-"
 	HeaderID        = headerPrefix + "Id"        // dedup.ID of the key, in hexadecimal
-	HeaderSource    = headerPrefix + "Source"    // where the message came from: topic/partition@offset
 	HeaderAmbiguous = headerPrefix + "Ambiguous" // "true": an earlier run may have published it
 	HeaderStale     = headerPrefix + "Stale"     // "true": older than the store's memory
-	HeaderError     = headerPrefix + "Error"     // dead letters: why
-	HeaderAttempts  = headerPrefix + "Attempts"  // dead letters: how often it was tried
 )
 
 // output returns m as it goes to the topic: payload, key, timestamp and
 // headers unchanged, and the relay's own headers added. It shares m's bytes.
-func output(m *dedup.Message, topic string, more ...dedup.Header) *dedup.Message {
+func output(m *dedup.Message, topic string) *dedup.Message {
 	out := &dedup.Message{Topic: topic, Key: m.Key, Value: m.Value, Position: m.Position, Published: m.Published, Claim: m.Claim}
-	out.Headers = make(dedup.Headers, 0, len(m.Headers)+4+len(more))
+	out.Headers = make(dedup.Headers, 0, len(m.Headers)+4)
 	for _, h := range m.Headers {
 		if !hasPrefix(h.Key, headerPrefix) {
 			out.Headers = append(out.Headers, h)
@@ -35,36 +32,27 @@ func output(m *dedup.Message, topic string, more ...dedup.Header) *dedup.Message
 	if m.Claim.ID != (dedup.ID{}) { // a message without a key has none
 		add(HeaderID, m.Claim.ID.String())
 	}
-	add(HeaderSource, m.Position.String())
+	add(dedup.HeaderSource, m.Position.String())
 	if m.Claim.Ambiguous {
 		add(HeaderAmbiguous, "true")
 	}
 	if m.Claim.Stale {
 		add(HeaderStale, "true")
 	}
-	out.Headers = append(out.Headers, more...)
 	return out
 }
 
 // carry returns m as it goes to the target to.
-func (c *Config) carry(to Endpoint, m *dedup.Message, more ...dedup.Header) *dedup.Message {
+func (c *Config) carry(to Endpoint, m *dedup.Message) *dedup.Message {
 	topic := to.For(m.Topic)
 	if c.From.Kind == NATS {
 		m = fromNATS(m)
 	}
-	out := output(m, topic, more...)
+	out := output(m, topic)
 	if to.Kind == NATS {
 		toNATS(out)
 	}
 	return out
-}
-
-// why are the headers of a dead letter that say what for.
-func why(reason error, m *dedup.Message) []dedup.Header {
-	return []dedup.Header{
-		{Key: HeaderError, Value: []byte(line(reason.Error()))},
-		{Key: HeaderAttempts, Value: strconv.AppendInt(nil, int64(m.Claim.Attempt), 10)},
-	}
 }
 
 // line makes s one line of printable text, of a bounded length.

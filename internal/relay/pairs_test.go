@@ -175,7 +175,7 @@ func TestPairs(t *testing.T) {
 				seen := map[string]int{}
 				for _, m := range out {
 					seen[m.value]++
-					if m.key != "partitioned" || m.headers["Idempotency-Key"] != m.value || m.headers[HeaderID] == "" || !strings.HasPrefix(m.headers[HeaderSource], "orders/") {
+					if m.key != "partitioned" || m.headers["Idempotency-Key"] != m.value || m.headers[HeaderID] == "" || !strings.HasPrefix(m.headers[dedup.HeaderSource], "orders/") {
 						t.Errorf("got key %q, headers %v", m.key, m.headers)
 					}
 				}
@@ -189,7 +189,7 @@ func TestPairs(t *testing.T) {
 					t.Fatalf("got %d dead letters", len(dead))
 				}
 				for _, m := range dead {
-					if m.headers[HeaderError] == "" {
+					if m.headers[dedup.HeaderError] == "" {
 						t.Errorf("got headers %v", m.headers)
 					}
 				}

@@ -182,10 +182,12 @@ func (r *Relay) publish(ctx context.Context, ms []*dedup.Message) []dedup.Answer
 }
 
 // bury is the Deduplicator's DeadLetter.
-func (r *Relay) bury(ctx context.Context, m *dedup.Message, reason error) error {
-	errs := r.letters.Publish(ctx, []*dedup.Message{r.config.carry(r.config.DeadLetter, m, why(reason, m)...)})
-	r.grave.seen(errs)
-	return errs[0]
+func (r *Relay) bury(ctx context.Context, m *dedup.Message, why error) error {
+	return dedup.DeadLetters(func(ctx context.Context, ms []*dedup.Message) []error {
+		errs := r.letters.Publish(ctx, ms)
+		r.grave.seen(errs)
+		return errs
+	})(ctx, r.config.carry(r.config.DeadLetter, m), why)
 }
 
 // hooks follow each delivery.

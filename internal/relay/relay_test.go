@@ -110,13 +110,14 @@ func TestRelay(t *testing.T) {
 		}
 		return r
 	}
+	trace := kgo.RecordHeader{Key: "traceparent", Value: []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")}
 	huge := order("too large", strings.Repeat("x", 900_000))
 	if err := k.Produce(t.Context(), false,
-		order("a", "1", kgo.RecordHeader{Key: "x", Value: []byte("1")}, kgo.RecordHeader{Key: "x"}, kgo.RecordHeader{Key: "dedup-ambiguous", Value: []byte("true")}),
+		order("a", "1", trace, kgo.RecordHeader{Key: "x", Value: []byte("1")}, kgo.RecordHeader{Key: "x"}, kgo.RecordHeader{Key: "dedup-ambiguous", Value: []byte("true")}),
 		order("a", "1"),
 		order("", `{"order":{"id":17}}`),
 		order("", `{"order":{"id":17}}`),
-		order("", `{"no":"key"}`),
+		order("", `{"no":"key"}`, trace),
 		order("a", "another payload"),
 		huge,
 		order("b", "2"),
@@ -140,7 +141,7 @@ func TestRelay(t *testing.T) {
 	for _, h := range first.Headers {
 		names = append(names, h.Key)
 	}
-	if got, want := fmt.Sprint(names), "[x x Idempotency-Key Dedup-Id Dedup-Source]"; got != want {
+	if got, want := fmt.Sprint(names), "[traceparent x x Idempotency-Key Dedup-Id Dedup-Source]"; got != want {
 		t.Errorf("got headers %v, want %v", got, want)
 	}
 	if id := header(first, "Dedup-Id"); id != dedup.NewID("g > kafka:{topic}.once", "a").String() {
@@ -152,6 +153,14 @@ func TestRelay(t *testing.T) {
 	dead := read(t, k, "orders.dead")
 	if len(dead) != 2 || string(dead[0].Value) != `{"no":"key"}` || string(dead[1].Value) != "another payload" {
 		t.Fatalf("got %d dead letters", len(dead))
+	}
+	for _, r := range []*kgo.Record{first, dead[0]} {
+		if got := header(r, trace.Key); got != string(trace.Value) {
+			t.Errorf("got traceparent %q, want %q", got, trace.Value)
+		}
+	}
+	if attempts, source := header(dead[0], "Dedup-Attempts"), header(dead[0], "Dedup-Source"); attempts != "0" || !strings.HasPrefix(source, "orders/") {
+		t.Errorf("got Dedup-Attempts %q, Dedup-Source %q", attempts, source)
 	}
 	if why := header(dead[0], "Dedup-Error"); !strings.Contains(why, "no idempotency key") {
 		t.Errorf("got Dedup-Error %q", why)
