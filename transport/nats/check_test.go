@@ -160,6 +160,7 @@ func TestConfigRefused(t *testing.T) {
 		{js, "s x", nil, "spaces"},
 		{js, "s", &SinkConfig{Stream: "a.b"}, "no name of a stream"},
 		{js, "s", &SinkConfig{Window: -1}, "Window -1 is negative"},
+		{js, "s", &SinkConfig{Redelivery: -1}, "Redelivery -1ns is negative"},
 		{js, "s", &SinkConfig{Timeout: -1}, "is negative"},
 	} {
 		_, err := NewSink(test.js, test.subject, test.config)

@@ -1,7 +1,6 @@
 package natstransport
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,7 +39,13 @@ type SinkConfig struct {
 	// Timeout is how long a confirmation may take; then it is unknown whether the
 	// message is stored. Default 10s.
 	Timeout time.Duration
-	// Logger receives what Check finds odd and does not refuse. Default: discards.
+	// Redelivery is how long it may take until a message whose handler died is
+	// handled again: the AckWait of the consumer that it comes from, or
+	// dedup.Options.Lease, whichever is longer. Check wants the stream's duplicate
+	// window to be three times that, and two minutes. Default 30s.
+	Redelivery time.Duration
+	// Logger receives what Check finds odd and does not refuse, once each. Default:
+	// discards.
 	Logger *slog.Logger
 }
 
@@ -53,13 +58,11 @@ type Sink struct {
 	config  SinkConfig
 	window  chan struct{}
 
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool
+	calls   sync.WaitGroup
+	remarks map[string]bool // made by Check
 }
-
-// shortWindow is JetStream's default duplicate window.
-const shortWindow = 2 * time.Minute
 
 // ErrDuplicate says that the stream took a dead letter for a duplicate and did
 // not store it.
@@ -93,10 +96,13 @@ func NewSink(js jetstream.JetStream, subject string, c *SinkConfig) (*Sink, erro
 		return nil, fmt.Errorf("natstransport: Window %d is negative; leave it zero for the default", s.config.Window)
 	case s.config.Timeout < 0:
 		return nil, fmt.Errorf("natstransport: Timeout %v is negative; leave it zero for the default", s.config.Timeout)
+	case s.config.Redelivery < 0:
+		return nil, fmt.Errorf("natstransport: Redelivery %v is negative; leave it zero for the default", s.config.Redelivery)
 	}
 	s.config.Route = orDefault(s.config.Route, subject)
 	s.config.Window = orDefault(s.config.Window, 1024)
 	s.config.Timeout = orDefault(s.config.Timeout, 10*time.Second)
+	s.config.Redelivery = orDefault(s.config.Redelivery, 30*time.Second)
 	if s.config.MsgID == nil {
 		s.config.MsgID = s.msgID
 	}
@@ -142,47 +148,6 @@ func (s *Sink) target(m *dedup.Message) string {
 		return s.subject
 	}
 	return m.Topic
-}
-
-// Check returns an error if the server does not answer or no stream stores what is
-// published to the subject.
-func (s *Sink) Check(ctx context.Context) error {
-	if s.conn.IsClosed() {
-		return errClosed
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
-	defer cancel()
-	if s.subject == "" {
-		if _, err := s.js.AccountInfo(ctx); err != nil {
-			return fmt.Errorf("natstransport: %w; check the address, and that JetStream is enabled there", err)
-		}
-		return nil
-	}
-	name, err := s.js.StreamNameBySubject(ctx, s.subject)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		stream := orDefault(s.config.Stream, "NAME")
-		return fmt.Errorf("natstransport: no stream stores the subject %s; correct it, or create one: nats stream add %s --subjects=%s --defaults", s.subject, stream, s.subject)
-	case err != nil:
-		return fmt.Errorf("natstransport: stream of subject %s: %w; check the address, and that JetStream is enabled there", s.subject, err)
-	case s.config.Stream != "" && name != s.config.Stream:
-		return fmt.Errorf("natstransport: subject %s is stored by stream %s, not by %s; correct either", s.subject, name, s.config.Stream)
-	}
-	stream, err := s.js.Stream(ctx, name)
-	if err != nil {
-		return fmt.Errorf("natstransport: stream %s: %w", name, err)
-	}
-	o := stream.CachedInfo().Config
-	switch {
-	case o.NoAck:
-		return fmt.Errorf("natstransport: stream %s confirms nothing (no_ack), so that no message could be recorded: nats stream edit %s --ack", name, name)
-	case o.Sealed:
-		return fmt.Errorf("natstransport: stream %s is sealed and stores nothing more; choose another subject", name)
-	}
-	if o.Duplicates < shortWindow && !s.config.DeadLetters {
-		s.config.Logger.Warn("the duplicate window of the stream is short: what is published again after a crash is stored twice", "stream", name, "window", o.Duplicates, "fix", fmt.Sprintf("nats stream edit %s --dupe-window=2m", name))
-	}
-	return nil
 }
 
 // Close waits for the calls of Publish under way. Later calls of Publish fail. It

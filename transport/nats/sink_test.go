@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -317,35 +316,6 @@ func TestSinkWithoutServer(t *testing.T) {
 	if got := stored(t, out); got != 3 {
 		t.Errorf("stored: got %d, want 3: nothing was sent while the server was away", got)
 	}
-}
-
-func TestSinkCheck(t *testing.T) {
-	n := brokertest.NewNATS(t, nil)
-	js := connect(t, n)
-	target(t, js, jetstream.StreamConfig{Duplicates: time.Second})
-	if _, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "SILENT", Subjects: []string{"silent"}, NoAck: true}); err != nil {
-		t.Fatal(err)
-	}
-	counted := &countingHandler{}
-	for _, test := range []struct {
-		subject string
-		config  SinkConfig
-		want    []string
-	}{
-		{"out.x", SinkConfig{Logger: slog.New(counted)}, nil},
-		{"", SinkConfig{}, nil},
-		{"out.x", SinkConfig{Stream: "S"}, []string{"stored by stream OUT, not by S"}},
-		{"nowhere", SinkConfig{}, []string{"no stream stores the subject nowhere", "nats stream add NAME --subjects=nowhere"}},
-		{"silent", SinkConfig{}, []string{"nats stream edit SILENT --ack"}},
-	} {
-		want(t, newSink(t, js, test.subject, &test.config).Check(t.Context()), test.want...)
-	}
-	if got := counted.count("the duplicate window of the stream is short"); got != 1 {
-		t.Errorf("remarks on the window of one second: got %d, want 1", got)
-	}
-	n.Stop()
-	s := newSink(t, js, "out.x", &SinkConfig{Timeout: 50 * time.Millisecond})
-	want(t, s.Check(t.Context()), "check the address")
 }
 
 func TestClassify(t *testing.T) {
