@@ -14,6 +14,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/bench/bolt"
 	"github.com/oncequeue/oncequeue/bench/harness"
+	natsbench "github.com/oncequeue/oncequeue/bench/nats"
 )
 
 // suites in the order in which they run. All but those on demand end in ten
@@ -21,6 +22,7 @@ import (
 var suites = []harness.Suite{
 	boltbench.Suite,
 	boltbench.Growth,
+	natsbench.Suite,
 }
 
 func main() {

@@ -130,7 +130,7 @@ func (s *session) tryBind(ctx context.Context) (*binding, error) {
 		return nil, err
 	}
 	if most := info.Config.MaxAckPending; s.config.Prefetch == 0 && most > 0 {
-		s.hand.bound(max(most/2, 1)) // the rest is for others
+		s.hand.bound(most) // more would never come
 	}
 	b, err := s.newBinding(info)
 	if err != nil {

@@ -105,7 +105,7 @@ func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handl
 }
 
 func (c *Consumer) runSingly(ctx context.Context, d deduplicator, h dedup.Handler) error {
-	return c.run(ctx, orDefault(c.config.Prefetch, 4*c.config.Workers), singly{n: c.config.Workers, d: d, h: h})
+	return c.run(ctx, orDefault(c.config.Prefetch, 16*c.config.Workers), singly{n: c.config.Workers, d: d, h: h})
 }
 
 // RunBatch is Run with d.DoBatch, in batches of what is at hand, at most BatchSize
@@ -121,7 +121,7 @@ func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.Batch
 	if c.config.OrderBy != nil {
 		return errors.New("natstransport: OrderBy is for Run: a batch holds several messages of a key; leave it nil, or call Run")
 	}
-	return c.run(ctx, orDefault(c.config.Prefetch, 4*c.config.BatchSize), batches{size: c.config.BatchSize, d: d, h: h})
+	return c.run(ctx, orDefault(c.config.Prefetch, 16*c.config.BatchSize), batches{size: c.config.BatchSize, d: d, h: h})
 }
 
 func (c *Consumer) run(ctx context.Context, prefetch int, w workers) error {
