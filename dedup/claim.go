@@ -9,32 +9,33 @@ import (
 )
 
 // claim asks the store for the keys of xs, and decides what can be decided
-// without the handler.
-func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) {
+// without the handler. It returns when it first asked.
+func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
 	asked := make([]*delivery, 0, len(xs))
-	ops := make([]Op, 0, len(xs))
-	now := time.Now()
+	buffer := d.opBuffers.Get().(*[]Op)
+	ops := (*buffer)[:0]
+	sent = time.Now()
 	for _, x := range xs {
 		if !x.flying {
 			continue // without a key
 		}
 		asked = append(asked, x)
-		x.sent = now
 		ops = append(ops, Op{
 			Kind: OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.floor.Load()),
 			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Position: x.m.Position,
 		})
 	}
 	if len(ops) == 0 {
-		return
+		return sent
 	}
 	replies, err := d.ask(ctx, ops)
 	if err != nil {
 		for _, x := range asked {
 			x.giveUp(err)
 		}
-		return
+		return sent // and leaves ops to who may be sending them still
 	}
+	d.giveBack(buffer, ops)
 	var since time.Time
 	var vouchErr error
 	for i := range replies {
@@ -50,7 +51,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) {
 			d.unavailable(x, replies[i].Err)
 			continue
 		}
-		d.admit(x, replies[i], since)
+		d.admit(x, &replies[i], since)
 		switch {
 		case !x.claimed:
 		case ctx.Err() != nil: // nothing new is started
@@ -62,6 +63,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) {
 			x.m.Claim.Stale = true // nobody knows what is forgotten
 		}
 	}
+	return sent
 }
 
 func (d *Deduplicator) unavailable(x *delivery, err error) {
@@ -104,18 +106,17 @@ func unanswered(replies []Reply) (at []int) {
 }
 
 // admit turns the store's answer to a claim into what happens next.
-func (d *Deduplicator) admit(x *delivery, reply Reply, since time.Time) {
-	rec := reply.Record
-	x.rec = rec
-	x.res.First = rec.First
+func (d *Deduplicator) admit(x *delivery, reply *Reply, since time.Time) {
+	rec := &reply.Record
+	x.firstSeen, x.res.First = rec.FirstSeen, rec.First
 	switch reply.Status {
 	case StatusGranted:
 		x.claimed = true
 		x.lease.id, x.lease.token = x.id, rec.Token
-		x.op = Op{Kind: OpRelease, ID: x.id, Token: rec.Token, TTL: d.o.TTL, Uncounted: true}
+		x.ending = ending{kind: OpRelease, uncounted: true}
 		c := &x.m.Claim
 		c.Token, c.Attempt, c.Ambiguous = rec.Token, rec.Attempt+1, rec.Ambiguous
-		c.Stale = d.stale(x.m, rec, since)
+		c.Stale = d.stale(x.m, rec.FirstSeen, since)
 		switch {
 		case d.o.MaxAttempts > 0 && rec.Attempt >= d.o.MaxAttempts:
 			c.Attempt = rec.Attempt // there will be no other
@@ -172,11 +173,11 @@ func (d *Deduplicator) Vouch() (v Vouch, err error) {
 // stale reports whether a record of m, made before rec was, could have been
 // forgotten. It counts from when rec was first made, so that the answer for a
 // message is the same in every attempt.
-func (d *Deduplicator) stale(m *Message, rec Record, since time.Time) bool {
+func (d *Deduplicator) stale(m *Message, firstSeen, since time.Time) bool {
 	if m.Published.IsZero() {
 		return false
 	}
-	horizon := rec.FirstSeen.Add(-d.o.TTL)
+	horizon := firstSeen.Add(-d.o.TTL)
 	for _, t := range []time.Time{since, m.Since} {
 		if t.After(horizon) {
 			horizon = t

@@ -62,8 +62,7 @@ func (d *Deduplicator) buryOne(ctx context.Context, x *delivery) {
 		x.res.settled = true
 		return
 	}
-	x.op = d.settling(x, OpPark)
-	x.op.Result = why
+	x.ending = ending{kind: OpPark, result: why}
 }
 
 // deadLetter sends one, if the claim is still ours: else another run may be
@@ -88,13 +87,16 @@ func (d *Deduplicator) deadLetter(ctx context.Context, x *delivery) (why []byte,
 // finished handler is not run again for want of a record.
 func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 	ended := make([]*delivery, 0, len(xs))
-	ops := make([]Op, 0, len(xs))
+	buffer := d.opBuffers.Get().(*[]Op)
+	ops := (*buffer)[:0]
 	for _, x := range xs {
 		if x.claimed && which(x) {
 			ended = append(ended, x)
-			ops = append(ops, x.op)
+			ops = append(ops, d.settlement(x))
 		}
 	}
+	all := ops
+	judged := make([]*lease, 0, len(ended))
 	for attempt := 1; len(ended) > 0; attempt++ {
 		replies := d.send(ops)
 		var unknown []int
@@ -103,19 +105,23 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 				unknown = append(unknown, i)
 				continue
 			}
-			_ = d.renewer.drop(&x.lease) // the store has judged: what a late extend says does not count
-			x.recorded(replies[i])
+			judged = append(judged, &x.lease)
+			x.recorded(&replies[i])
 		}
+		d.renewer.drop(judged...) // what a late extend says does not count
+		judged = judged[:0]
 		ended, ops = pick(ended, unknown), pick(ops, unknown)
 		if len(ended) > 0 {
 			_ = sleep(d.ctx, min(10*time.Millisecond<<min(attempt, 7), time.Second)) // the next send tells
 		}
 	}
+	if d.ctx.Err() == nil { // else somebody may be sending them still
+		d.giveBack(buffer, all)
+	}
 }
 
 // send carries out ops in groups no larger than a batch may be.
-func (d *Deduplicator) send(ops []Op) []Reply {
-	all := make([]Reply, 0, len(ops))
+func (d *Deduplicator) send(ops []Op) (all []Reply) {
 	for len(ops) > 0 {
 		n := 1
 		for bytes := len(ops[0].Result); n < len(ops); n++ {
@@ -130,15 +136,19 @@ func (d *Deduplicator) send(ops []Op) []Reply {
 				replies[i].Err = err
 			}
 		}
-		all, ops = append(all, replies...), ops[n:]
+		if ops = ops[n:]; all == nil {
+			all = replies // which is everything, as a rule
+		} else {
+			all = append(all, replies...)
+		}
 	}
 	return all
 }
 
 // recorded turns the store's answer to the end of a claim into the result.
-func (x *delivery) recorded(reply Reply) {
+func (x *delivery) recorded(reply *Reply) {
 	switch {
-	case x.op.Kind == OpRelease: // not settled; a release that is refused or unknown changes nothing
+	case x.ending.kind == OpRelease: // not settled; a release that is refused or unknown changes nothing
 	case reply.Err != nil:
 		x.end(Uncertain, fmt.Errorf("the handler has finished and its record is unknown: %w", reply.Err))
 		x.res.RetryAfter = pause(time.Second)
@@ -148,7 +158,7 @@ func (x *delivery) recorded(reply Reply) {
 		x.res.RetryAfter = pause(time.Second)
 	default:
 		x.res.settled = true
-		if x.op.Kind == OpComplete {
+		if x.ending.kind == OpComplete {
 			x.res.Value, x.res.Omitted = reply.Record.Result, reply.Record.Omitted
 		}
 	}

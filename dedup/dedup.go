@@ -47,6 +47,8 @@ type Deduplicator struct {
 	renewer  renewer
 	flights  flights
 
+	opBuffers sync.Pool // of *[]Op
+
 	closing chan struct{} // closed by Shutdown
 	mu      sync.Mutex
 	closed  bool
@@ -83,6 +85,7 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 		idle:    make(chan struct{}),
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
+	d.opBuffers.New = func() any { return new([]Op) }
 	d.flights.running = make(map[ID]*delivery)
 	d.gate.slots = filled.Concurrency
 	d.combiner.init(d.ctx, d.apply, store)
@@ -141,6 +144,14 @@ func (d *Deduplicator) exit() {
 	if d.closed && d.running == 0 {
 		close(d.idle)
 	}
+}
+
+// giveBack gives a buffer back, which ops has outgrown, perhaps. Nobody may use it
+// any more.
+func (d *Deduplicator) giveBack(buffer *[]Op, ops []Op) {
+	clear(ops) // results are the callers'
+	*buffer = ops[:0]
+	d.opBuffers.Put(buffer)
 }
 
 // apply is the one place where the store is asked. What it returns has a Reply

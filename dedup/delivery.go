@@ -10,28 +10,47 @@ import (
 // delivery is one message on its way through: key, claim, handler, record.
 type delivery struct {
 	m           *Message
+	call        *call
+	res         *Result
 	id          ID
 	fingerprint Fingerprint
-	received    time.Time
-	sent        time.Time // when its claim was first sent
 
-	flying bool          // in flights
 	ended  chan struct{} // closed when it leaves flights; nil: nobody waits
-	batch  *delivery     // the first of the DoBatch call it belongs to; nil in Do
-	leader *delivery     // earlier in the batch, with the same key and payload
+	leader *delivery     // earlier in the call, with the same key and payload
+	flying bool          // in flights
 
-	rec     Record // as the claim found it
-	claimed bool   // the claim is ours
-	lease   lease
-	run     bool // the handler is to run
-	took    time.Duration
+	claimed   bool // the claim is ours
+	run       bool // the handler is to run
+	lease     lease
+	firstSeen time.Time // as the claim found it
+	took      time.Duration
 
 	// How the claim ends, once known.
-	park     error   // not nil: by a dead letter, for this reason
 	parkedAs Outcome // what a confirmed dead letter makes of it
-	op       Op      // with what it ends
+	park     error   // not nil: by a dead letter, for this reason
+	ending   ending
+}
 
-	res Result
+// call is one call of Do or DoBatch.
+type call struct{ received time.Time }
+
+// ending is the operation that ends a claim.
+type ending struct {
+	kind                          OpKind
+	omitted, ambiguous, uncounted bool
+	result                        []byte
+}
+
+// settlement returns the operation that ends the claim of x.
+func (d *Deduplicator) settlement(x *delivery) Op {
+	op := Op{
+		Kind: x.ending.kind, ID: x.id, Token: x.lease.token, TTL: d.o.TTL, Result: x.ending.result,
+		Omitted: x.ending.omitted, Ambiguous: x.ending.ambiguous, Uncounted: x.ending.uncounted,
+	}
+	if op.Kind != OpRelease {
+		op.Fingerprint, op.Position = x.fingerprint, x.m.Position
+	}
+	return op
 }
 
 // end decides x.
@@ -111,7 +130,7 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 		}
 	}
 	defer leave()
-	d.claim(ctx, xs)
+	sent := d.claim(ctx, xs)
 	open := false // something is left to do
 	for _, x := range xs {
 		open = open || x.claimed || x.run || x.park != nil
@@ -121,17 +140,19 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 	}
 	run, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer d.drop(xs) // deferred: a handler may end the goroutine
-	alone := false   // without a claim, which Shutdown ends at its deadline
+	held := make([]*lease, 0, len(xs))
+	free := false // to run without a claim, the loss of which would end it
 	for _, x := range xs {
 		if x.claimed {
 			x.lease.lost = cancel
-			d.renewer.hold(&x.lease, x.sent)
+			held = append(held, &x.lease)
 		} else if x.run || x.park != nil {
-			alone = true
+			free = true
 		}
 	}
-	if alone {
+	defer d.drop(xs, held) // deferred: a handler may end the goroutine
+	d.renewer.hold(sent, held...)
+	if free {
 		defer context.AfterFunc(d.ctx, func() { cancel(ErrClosed) })()
 	}
 	d.handle(ctx, run, leave, xs, h)
@@ -144,9 +165,10 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 }
 
 // drop lets the claims of xs lapse that are held still, and reports the lost.
-func (d *Deduplicator) drop(xs []*delivery) {
+func (d *Deduplicator) drop(xs []*delivery, held []*lease) {
+	d.renewer.drop(held...)
 	for _, x := range xs {
-		if x.claimed && errors.Is(d.renewer.drop(&x.lease), ErrLeaseLost) {
+		if x.claimed && errors.Is(x.lease.fate, ErrLeaseLost) {
 			d.observe(d.o.Hooks.LeaseLost, x)
 		}
 	}
@@ -158,7 +180,7 @@ func (d *Deduplicator) observe(hook func(Event), x *delivery) {
 		return
 	}
 	defer d.survive("a hook")
-	hook(Event{Scope: d.scope, Message: x.m, Result: x.res, FirstSeen: x.rec.FirstSeen, Took: x.took, Started: x.received})
+	hook(Event{Scope: d.scope, Message: x.m, Result: *x.res, FirstSeen: x.firstSeen, Took: x.took, Started: x.call.received})
 }
 
 // survive is deferred around the callbacks that have no say in what becomes of a

@@ -21,7 +21,13 @@ import (
 // A delivery of a key that is being processed in this process waits for that,
 // at most the shorter of Lease and one second, before it is Busy.
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
-	x := &delivery{m: m, received: time.Now()}
+	one := &struct {
+		delivery
+		call   call
+		result Result
+	}{call: call{received: time.Now()}}
+	x := &one.delivery
+	x.m, x.call, x.res = m, &one.call, &one.result
 	open := d.enter()
 	if open {
 		defer d.exit()
@@ -30,12 +36,12 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 	defer d.decided(x)
 	if !open {
 		x.giveUp(ErrClosed)
-		return x.res
+		return *x.res
 	}
 	if d.identify(x) {
 		if err := d.flights.startBy(ctx, d.closing, x, time.Now().Add(d.patience())); err != nil {
 			x.giveUp(err)
-			return x.res
+			return *x.res
 		}
 		defer d.flights.end(x)
 	}
@@ -43,7 +49,7 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 		result, err := h(ctx, ms[0])
 		return []Answer{{result, err}}
 	})
-	return x.res
+	return *x.res
 }
 
 // DoBatch is Do for several messages at once: one claim of all their keys, one
@@ -55,28 +61,24 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 // batch with another payload, waits until the others are settled, and may then
 // take further calls of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
-	results := make([]Result, 0, len(ms))
-	for len(ms) > MaxBatch {
-		results = append(results, d.doBatch(ctx, ms[:MaxBatch], h)...)
-		ms = ms[MaxBatch:]
+	results := make([]Result, len(ms))
+	for at := 0; at < len(ms); at += MaxBatch {
+		end := min(at+MaxBatch, len(ms))
+		d.doBatch(ctx, ms[at:end], results[at:end], h)
 	}
-	return append(results, d.doBatch(ctx, ms, h)...)
+	return results
 }
 
-func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
-	if len(ms) == 0 {
-		return nil
-	}
+func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, h BatchHandler) {
 	slab := make([]delivery, len(ms))
-	results := make([]Result, len(ms))
+	this := &call{received: time.Now()}
 	open := d.enter()
 	if open {
 		defer d.exit()
 	}
-	now := time.Now()
 	for i, m := range ms {
 		x := &slab[i]
-		x.m, x.received, x.batch = m, now, &slab[0]
+		x.m, x.call, x.res = m, this, &results[i]
 		d.observe(d.o.Hooks.Started, x)
 	}
 	defer func() {
@@ -107,21 +109,19 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, h BatchHandle
 	for i := range slab {
 		x := &slab[i]
 		if x.leader != nil {
-			x.res, x.rec = x.leader.res, x.leader.rec
+			*x.res, x.firstSeen = *x.leader.res, x.leader.firstSeen
 			if x.res.Outcome == Processed {
 				x.res.Outcome = Duplicate
 			}
 		}
-		results[i] = x.res
 	}
-	return results
 }
 
 // takeOff puts x in flight, or finds the delivery of its own batch whose fate it
 // shares.
 func (d *Deduplicator) takeOff(x *delivery) bool {
 	other, _ := d.flights.start(x)
-	if other != nil && other.batch == x.batch && other.fingerprint == x.fingerprint {
+	if other != nil && other.call == x.call && other.fingerprint == x.fingerprint {
 		x.leader = other
 	}
 	return other == nil

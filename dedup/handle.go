@@ -20,7 +20,13 @@ func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*d
 	if len(ms) == 0 {
 		return
 	}
-	if err := d.slot(run, xs); err != nil {
+	running := make([]*lease, 0, len(ms))
+	for _, x := range xs {
+		if x.claimed && x.run {
+			running = append(running, &x.lease)
+		}
+	}
+	if err := d.slot(run, running); err != nil {
 		for _, x := range xs {
 			if x.run {
 				x.giveUp(err)
@@ -35,12 +41,14 @@ func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*d
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(run, d.o.HandlerTimeout, ErrTimeout)
 		defer stop()
-		d.limit(xs, start.Add(d.o.HandlerTimeout))
+		d.renewer.limit(start.Add(d.o.HandlerTimeout), running...)
 	}
 	answers := d.call(ctx, h, ms)
 	took := max(time.Since(start), 1)
 	d.gate.ran(took)
-	d.limit(xs, time.Time{})
+	if d.o.HandlerTimeout > 0 {
+		d.renewer.limit(time.Time{}, running...)
+	}
 	cause := context.Cause(ctx)
 	for _, x := range xs {
 		if x.run {
@@ -51,21 +59,9 @@ func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*d
 	}
 }
 
-// limit bounds how long the claims of those that run are renewed.
-func (d *Deduplicator) limit(xs []*delivery, until time.Time) {
-	if d.o.HandlerTimeout <= 0 {
-		return
-	}
-	for _, x := range xs {
-		if x.claimed && x.run {
-			d.renewer.limit(&x.lease, until)
-		}
-	}
-}
-
 // slot waits for the right to run the handler, under claims that still stand
 // when it has it.
-func (d *Deduplicator) slot(ctx context.Context, xs []*delivery) error {
+func (d *Deduplicator) slot(ctx context.Context, claims []*lease) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -80,11 +76,9 @@ func (d *Deduplicator) slot(ctx context.Context, xs []*delivery) error {
 		<-d.slots
 		return ErrClosed
 	}
-	for _, x := range xs {
-		if x.claimed && x.run && !d.renewer.alive(&x.lease) {
-			<-d.slots
-			return ErrLeaseLost
-		}
+	if !d.renewer.alive(claims...) {
+		<-d.slots
+		return ErrLeaseLost
 	}
 	return nil
 }
@@ -119,7 +113,7 @@ func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, c
 		if r := recover(); r != nil { // a method of the user's error, or Backoff
 			x.park = nil
 			x.end(Failed, panicError(r))
-			x.op.Ambiguous, x.op.Uncounted = true, false
+			x.ending.ambiguous, x.ending.uncounted = true, false
 			x.res.RetryAfter = pause(time.Second)
 		}
 	}()
@@ -129,11 +123,9 @@ func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, c
 			return
 		}
 		x.end(Processed, nil)
-		x.op = d.settling(x, OpComplete)
+		x.ending = ending{kind: OpComplete, result: a.Result}
 		if len(a.Result) > d.o.MaxResult {
-			x.op.Omitted = true
-		} else {
-			x.op.Result = a.Result
+			x.ending = ending{kind: OpComplete, omitted: true}
 		}
 		return
 	}
@@ -148,14 +140,14 @@ func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, c
 	if !s.hasAfter {
 		x.res.RetryAfter = d.o.Backoff(attempt)
 	}
-	x.op.Ambiguous = s.maybeDone || cause != nil
-	x.op.Uncounted = s.transient || d.cutShort(caller) && !errors.Is(err, ErrPanic)
+	x.ending.ambiguous = s.maybeDone || cause != nil
+	x.ending.uncounted = s.transient || d.cutShort(caller) && !errors.Is(err, ErrPanic)
 	switch {
 	case s.permanent && d.o.DeadLetter == nil:
 		x.res.Halt = true
 	case s.permanent:
 		x.park, x.parkedAs = err, Parked
-	case x.claimed && !x.op.Uncounted && d.o.MaxAttempts > 0 && attempt >= d.o.MaxAttempts:
+	case x.claimed && !x.ending.uncounted && d.o.MaxAttempts > 0 && attempt >= d.o.MaxAttempts:
 		x.park, x.parkedAs = fmt.Errorf("%w: run %d of %d: %w", ErrAttempts, attempt, d.o.MaxAttempts, err), Parked
 	}
 }
@@ -164,11 +156,4 @@ func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, c
 // died. A deadline of the caller is a handler that took too long.
 func (d *Deduplicator) cutShort(caller context.Context) bool {
 	return d.ctx.Err() != nil || errors.Is(caller.Err(), context.Canceled)
-}
-
-func (d *Deduplicator) settling(x *delivery, kind OpKind) Op {
-	return Op{
-		Kind: kind, ID: x.id, Token: x.rec.Token, TTL: d.o.TTL,
-		Fingerprint: x.fingerprint, Position: x.m.Position,
-	}
 }

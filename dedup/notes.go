@@ -23,7 +23,7 @@ type notes struct {
 
 // text says what an outcome means; "" if nobody need know.
 func (x *delivery) text() string {
-	switch r := &x.res; r.Outcome {
+	switch r := x.res; r.Outcome {
 	case Processed:
 		switch {
 		case x.m.Claim.Ambiguous:
@@ -32,7 +32,7 @@ func (x *delivery) text() string {
 			return "processed a message older than the store's memory"
 		}
 	case Failed:
-		if x.op.Uncounted && !r.Halt {
+		if x.ending.uncounted && !r.Halt {
 			return "" // a dependency is down, or the run was cut short: its owner tells
 		}
 		return "the handler failed"
@@ -60,7 +60,7 @@ func (x *delivery) text() string {
 }
 
 func (n *notes) decided(x *delivery) {
-	r := &x.res
+	r := x.res
 	if x.park != nil && !r.settled && !r.Halt && r.Outcome != Uncertain {
 		return // the dead letter is not confirmed: who sends it tells
 	}

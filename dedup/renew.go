@@ -39,7 +39,7 @@ type lease struct {
 	due     time.Time // when to renew it
 	until   time.Time // not renewed after that; zero: for ever
 	lapsing bool      // until has passed: only fenced from now on
-	fate    error     // why it was lost; nil: it was not
+	fate    error     // why it was lost; nil: it was not. Read it after drop
 	held    bool      // in the list
 	prev    *lease
 	next    *lease
@@ -51,56 +51,75 @@ func (r *renewer) init(apply func([]Op) []Reply, length, ttl time.Duration) {
 	r.done = make(chan struct{})
 }
 
-// hold keeps l alive from now on. sent is when its claim was first sent.
-func (r *renewer) hold(l *lease, sent time.Time) {
+// hold keeps ls alive from now on. sent is when their claims were first sent.
+func (r *renewer) hold(sent time.Time, ls ...*lease) {
+	if len(ls) == 0 {
+		return
+	}
+	end, due := sent.Add(r.lease), sent.Add(r.lease/3)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.end, l.due = sent.Add(r.lease), sent.Add(r.lease/3)
+	var why error
 	switch {
 	case r.stopped:
-		l.lose(ErrClosed)
-		return
-	case !l.end.After(time.Now()):
-		l.lose(ErrLeaseLost) // the answer came too late
-		return
+		why = ErrClosed
+	case !end.After(time.Now()):
+		why = ErrLeaseLost // the answer came too late
 	case !r.started:
 		r.started = true
 		go r.run()
-	case l.due.Before(r.wake):
+	case due.Before(r.wake):
 		r.nudge()
 	}
 	before := r.last
-	for before != nil && before.end.After(l.end) {
+	for before != nil && before.end.After(end) {
 		before = before.prev
 	}
-	r.insert(l, before)
-}
-
-// limit has l lapse if it is still held at the time; the zero time lifts that.
-func (r *renewer) limit(l *lease, until time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l.until = until
-	if until.IsZero() && l.lapsing {
-		l.lapsing = false
-		r.nudge()
+	for _, l := range ls {
+		if why != nil {
+			l.lose(why)
+			continue
+		}
+		l.end, l.due = end, due
+		r.insert(l, before)
+		before = l
 	}
 }
 
-// drop lets l lapse. It returns why the claim was lost before, if it was; lost
-// is not called any more.
-func (r *renewer) drop(l *lease) (fate error) {
+// limit has ls lapse if they are still held at the time; the zero time lifts that.
+func (r *renewer) limit(until time.Time, ls ...*lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.remove(l)
-	return l.fate
+	for _, l := range ls {
+		l.until = until
+		if until.IsZero() && l.lapsing {
+			l.lapsing = false
+			r.nudge()
+		}
+	}
 }
 
-// alive reports whether the claim is ours for sure.
-func (r *renewer) alive(l *lease) bool {
+// drop lets ls lapse. lost is not called any more for any of them, and fate stays
+// as it is.
+func (r *renewer) drop(ls ...*lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return l.held && l.end.After(time.Now())
+	for _, l := range ls {
+		r.remove(l)
+	}
+}
+
+// alive reports whether all the claims are ours for sure.
+func (r *renewer) alive(ls ...*lease) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for _, l := range ls {
+		if !l.held || !l.end.After(now) {
+			return false
+		}
+	}
+	return true
 }
 
 // stop ends the goroutine and waits for it, until ctx ends: a store may hang in

@@ -1,0 +1,99 @@
+package dedup_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+// slowly makes each Apply take 10 ms.
+func slowly([]dedup.Op, []dedup.Reply) { time.Sleep(10 * time.Millisecond) }
+
+// rounds has callers process so many batches each, with a handler that takes a
+// while, and returns how many Applies that took and how long.
+func rounds(t *testing.T, callers, batches int, handler time.Duration) (applies int, took time.Duration) {
+	s := newStore()
+	s.after = slowly
+	d := newDedup(t, s, nil)
+	start := time.Now()
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			for i := range batches {
+				ms := []*dedup.Message{message(fmt.Sprint(caller, "a", i), "v"), message(fmt.Sprint(caller, "b", i), "v")}
+				for _, r := range d.DoBatch(t.Context(), ms, func(context.Context, []*dedup.Message) []dedup.Answer {
+					time.Sleep(handler)
+					return make([]dedup.Answer, len(ms))
+				}) {
+					if r.Outcome != dedup.Processed {
+						t.Errorf("got %v, %v, want processed", r.Outcome, r.Err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return len(s.calls), time.Since(start)
+}
+
+// The completes of one batch and the claims of the next travel together, though
+// there are but two callers, each of which is busy while the other one is answered.
+func TestTwoBatchesShareApplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const batches = 100
+		if got, _ := rounds(t, 2, batches, time.Millisecond); got > 2*batches+10 {
+			t.Errorf("got %d Applies for 2 x %d batches, want one for each, as a rule", got, batches)
+		}
+	})
+}
+
+// Who will not come for long is not waited for.
+func TestSlowHandlersAreNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const batches = 100
+		alone := batches * (2*10*time.Millisecond + time.Second)
+		if _, got := rounds(t, 1, batches, time.Second); got != alone {
+			t.Errorf("one caller: got %v, want %v", got, alone)
+		}
+		// The two meet in some rounds, and then one waits for the other's Apply.
+		if _, got := rounds(t, 2, batches, time.Second); got > alone+alone/50 {
+			t.Errorf("two callers: got %v, want about %v", got, alone)
+		}
+	})
+}
+
+// A batch waits for the keys of several others, one after the other, and keeps
+// none from them meanwhile.
+func TestBatchesWithCommonKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDedup(t, newStore(), nil)
+		batch := func(start, handler time.Duration, keys ...string) func() {
+			return func() {
+				time.Sleep(start)
+				var ms []*dedup.Message
+				for _, k := range keys {
+					ms = append(ms, message(k, "v"))
+				}
+				for i, r := range d.DoBatch(t.Context(), ms, func(_ context.Context, ms []*dedup.Message) []dedup.Answer {
+					time.Sleep(handler)
+					return make([]dedup.Answer, len(ms))
+				}) {
+					if !r.Settled() {
+						t.Errorf("batch %v, key %s: got %v, %v, want it settled", keys, keys[i], r.Outcome, r.Err)
+					}
+				}
+			}
+		}
+		var wg sync.WaitGroup
+		wg.Go(batch(0, 10*time.Millisecond, "a", "b"))
+		wg.Go(batch(0, 30*time.Millisecond, "c"))
+		wg.Go(batch(time.Millisecond, time.Millisecond, "x", "a", "b", "c"))
+		wg.Go(batch(2*time.Millisecond, 0, "c", "x", "y", "a"))
+		wg.Wait()
+	})
+}
