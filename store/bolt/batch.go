@@ -28,8 +28,17 @@ type batch struct {
 
 	// Scratch, kept from batch to batch.
 	slab   []change
+	ops    []*change
+	places []place
+	seqs   []uint64
 	arena  []byte
 	values [][]byte
+}
+
+// place is where the record of a key can be.
+type place struct {
+	c   *change
+	seq uint64
 }
 
 // change is what a batch does to one key, and how the key stands with that.
@@ -38,8 +47,10 @@ type change struct {
 	standing
 	prev    uint64 // sequence number of the record that is replaced; 0: none
 	err     error  // the record could not be read
-	changed bool   // in memory
-	append  bool   // in the log
+	hash    uint64
+	known   bool // the key may have a record
+	changed bool // in memory
+	append  bool // in the log
 }
 
 // rewrite has the record appended again, as it is.
@@ -65,8 +76,11 @@ func (b *batch) end() {
 	clear(b.keys)
 	clear(b.changes)
 	clear(b.slab)
+	clear(b.ops)
+	clear(b.places)
 	clear(b.values)
-	b.changes, b.slab, b.values = b.changes[:0], b.slab[:0], b.values[:0]
+	b.changes, b.slab, b.ops = b.changes[:0], b.slab[:0], b.ops[:0]
+	b.places, b.seqs, b.values = b.places[:0], b.seqs[:0], b.values[:0]
 	if b.arena = b.arena[:0]; cap(b.arena) > maxArena {
 		b.arena = nil
 	}
@@ -77,30 +91,73 @@ func (b *batch) add(id dedup.ID, at standing) *change {
 	if len(b.slab) == cap(b.slab) {
 		b.slab = make([]change, 0, max(64, 2*cap(b.slab))) // the old one lives on in b.changes
 	}
-	b.slab = append(b.slab, change{id: id, standing: at})
+	b.slab = append(b.slab, change{id: id, hash: b.s.hash(id), standing: at})
 	c := &b.slab[len(b.slab)-1]
 	b.keys[id] = c
 	b.changes = append(b.changes, c)
 	return c
 }
 
-// load returns the batch's own view of a key.
-func (b *batch) load(id dedup.ID) *change {
-	if c := b.keys[id]; c != nil {
-		return c
+// load returns the batch's own view of n keys, in the order of their IDs. It
+// stays valid until the batch ends, and the slice until the next load.
+func (b *batch) load(n int, id func(i int) dedup.ID) []*change {
+	b.ops = b.ops[:0]
+	known := len(b.changes)
+	for i := range n {
+		c := b.keys[id(i)]
+		if c == nil {
+			c = b.add(id(i), standing{})
+		}
+		b.ops = append(b.ops, c)
 	}
-	at, err := b.s.load(&b.view, id)
-	c := b.add(id, at)
-	c.err = err
-	return c
+	b.find(b.changes[known:])
+	for i, p := range b.places {
+		if p.c.err != nil || p.c.seq != 0 {
+			continue
+		}
+		e, err := b.view.get(p.seq)
+		switch {
+		case err != nil:
+			p.c.err = err
+		case e.id == p.c.id:
+			p.c.standing = standing{record: b.s.lapsed(e.record), seq: p.seq, stored: e.record.Expires}
+		}
+		b.places[i] = place{}
+	}
+	b.places = b.places[:0]
+	return b.ops
 }
 
-// step carries out one op.
-func (b *batch) step(op *dedup.Op) dedup.Reply {
+// find looks up keys that are new in the batch. It asks the index in two rounds:
+// the processor then has many of its far memory accesses under way at a time.
+func (b *batch) find(fresh []*change) {
+	s := b.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range fresh {
+		c.known = s.index.may(c.hash)
+	}
+	for _, c := range fresh {
+		if h := s.held[c.id]; h != nil {
+			c.standing = *h
+			continue
+		}
+		if !c.known {
+			continue
+		}
+		b.seqs = s.index.find(b.seqs[:0], c.hash)
+		for _, seq := range b.seqs {
+			b.view.pin(s.fileOf(seq))
+			b.places = append(b.places, place{c, seq})
+		}
+	}
+}
+
+// step carries out one op, on the key c.
+func (b *batch) step(op *dedup.Op, c *change) dedup.Reply {
 	if op.Kind != dedup.OpExtend {
 		b.memory.See(op.TTL, b.now)
 	}
-	c := b.load(op.ID)
 	if c.err != nil {
 		return dedup.Reply{Err: c.err}
 	}
@@ -198,12 +255,11 @@ func (b *batch) publish() {
 // reindex makes the index name the record that was appended for c. The caller
 // holds mu.
 func (s *Store) reindex(c *change) {
-	hash := s.hash(c.id)
 	replaced := false
 	if c.record.State == dedup.StateFree {
-		replaced = s.index.remove(hash, c.prev)
+		replaced = s.index.remove(c.hash, c.prev)
 	} else {
-		replaced = s.index.put(hash, c.prev, c.seq)
+		replaced = s.index.put(c.hash, c.prev, c.seq)
 		x := &s.fileOf(c.seq).expiries
 		x.add(x.stepOf(c.record.Expires))
 	}
@@ -217,14 +273,20 @@ func (s *Store) reindex(c *change) {
 // hold keeps the claims of this process in memory, where they are renewed. The
 // caller holds mu.
 func (s *Store) hold(c *change) {
+	h := s.held[c.id]
 	if c.record.State != dedup.StateClaimed || c.record.Token <= s.boot {
-		delete(s.held, c.id)
+		if h != nil {
+			delete(s.held, c.id)
+			s.spare = append(s.spare, h)
+		}
 		return
 	}
-	h := s.held[c.id]
 	if h == nil || h.record.Token != c.record.Token {
-		h = &standing{record: c.record, beside: c.beside}
-		s.held[c.id] = h
+		if h == nil {
+			h = s.newStanding()
+			s.held[c.id] = h
+		}
+		*h = standing{record: c.record, beside: c.beside}
 	}
 	// What renewed it since the batch read it comes after the batch.
 	overtaken := h.beside != c.beside
@@ -233,6 +295,17 @@ func (s *Store) hold(c *change) {
 	}
 	h.seq, h.stored = c.seq, c.stored
 	h.renewed = overtaken || !c.append
+}
+
+// newStanding returns one that is not in use: one is taken for each message, and
+// few are held at a time. The caller holds mu.
+func (s *Store) newStanding() *standing {
+	if len(s.spare) == 0 {
+		return new(standing)
+	}
+	h := s.spare[len(s.spare)-1]
+	s.spare = s.spare[:len(s.spare)-1]
+	return h
 }
 
 // closeView ends the reading, which would keep the writer waiting.

@@ -40,6 +40,12 @@ func hashID(id dedup.ID) uint64 { return binary.LittleEndian.Uint64(id[:]) }
 // slot within.
 func (x *index) of(hash uint64) *shard { return &x.shards[hash>>(64-shardBits)] }
 
+// may tells with one look whether there can be an entry under hash.
+func (x *index) may(hash uint64) bool {
+	t := x.of(hash)
+	return len(t.slots) > 0 && t.slots[int(hash)&(len(t.slots)-1)].seq != 0
+}
+
 // find appends to dst the sequence numbers under hash, the greatest first.
 func (x *index) find(dst []uint64, hash uint64) []uint64 {
 	t := x.of(hash)

@@ -158,15 +158,14 @@ func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 	}
 	defer s.endWrite()
 	b := s.newBatch()
-	for _, id := range ids {
-		c := b.load(id)
+	for i, c := range b.load(len(ids), func(i int) dedup.ID { return ids[i] }) {
 		switch {
 		case c.err != nil:
 			return c.err
 		case c.changed || !c.record.Expires.After(b.now):
 			// Twice in ids, or nothing to forget.
 		case c.record.State == dedup.StateClaimed && c.record.LeaseEnd.After(b.now):
-			return fmt.Errorf("boltstore: forget %v: %w until %v: wait for that, or stop its holder", id, dedup.ErrBusy, c.record.LeaseEnd)
+			return fmt.Errorf("boltstore: forget %v: %w until %v: wait for that, or stop its holder", ids[i], dedup.ErrBusy, c.record.LeaseEnd)
 		default:
 			c.record, c.changed, c.append = dedup.Record{}, true, true
 		}

@@ -44,6 +44,7 @@ type Store struct {
 	last   uint64  // sequence number
 	index  index
 	held   map[dedup.ID]*standing // claims that this Store granted, as long as their lease lives
+	spare  []*standing            // for the next ones
 	high   dedup.Token
 	memory horizon.Horizon
 	err    error // why nothing works any more
@@ -88,8 +89,8 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	replies := make([]dedup.Reply, len(ops))
 	b := s.newBatch()
 	b.full = s.refusal(ops)
-	for i := range ops {
-		replies[i] = b.step(&ops[i])
+	for i, c := range b.load(len(ops), func(i int) dedup.ID { return ops[i].ID }) {
+		replies[i] = b.step(&ops[i], c)
 	}
 	if err := b.write(); errors.Is(err, ErrPoisoned) {
 		for i := range replies {
