@@ -277,7 +277,7 @@ func (s *Store) hold(c *change) {
 	if c.record.State != dedup.StateClaimed || c.record.Token <= s.boot {
 		if h != nil {
 			delete(s.held, c.id)
-			s.spare = append(s.spare, h)
+			s.unused = append(s.unused, h)
 		}
 		return
 	}
@@ -300,11 +300,11 @@ func (s *Store) hold(c *change) {
 // newStanding returns one that is not in use: one is taken for each message, and
 // few are held at a time. The caller holds mu.
 func (s *Store) newStanding() *standing {
-	if len(s.spare) == 0 {
+	if len(s.unused) == 0 {
 		return new(standing)
 	}
-	h := s.spare[len(s.spare)-1]
-	s.spare = s.spare[:len(s.spare)-1]
+	h := s.unused[len(s.unused)-1]
+	s.unused = s.unused[:len(s.unused)-1]
 	return h
 }
 

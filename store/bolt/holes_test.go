@@ -126,7 +126,7 @@ func TestCarryForwardAgainstConcurrentComplete(t *testing.T) {
 	b.nextFile()
 
 	f := b.files[0]
-	found, next, err := b.remains(f, f.first)
+	found, next, err := b.remains(nil, f, f.first)
 	if err != nil || next != 0 || len(found) != 3 {
 		t.Fatalf("remains: got %d records, next %d, %v, want 3, all, and no error", len(found), next, err)
 	}

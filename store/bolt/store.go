@@ -44,7 +44,7 @@ type Store struct {
 	last   uint64  // sequence number
 	index  index
 	held   map[dedup.ID]*standing // claims that this Store granted, as long as their lease lives
-	spare  []*standing            // for the next ones
+	unused []*standing            // for the next ones
 	high   dedup.Token
 	memory horizon.Horizon
 	err    error // why nothing works any more

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -139,12 +140,8 @@ func (s *Store) expired() *file {
 
 // drop removes the oldest file. What still lives in it is written again first.
 func (s *Store) drop(f *file) error {
-	for seq := f.first; seq != 0; {
-		next, err := s.carry(f, seq)
-		if err != nil {
-			return err
-		}
-		seq = next
+	if err := s.carry(f); err != nil {
+		return err
 	}
 	// Nothing in memory names the file any more. It goes from the list when it is
 	// gone from the directory: there must be no gap between files.
@@ -170,14 +167,41 @@ type remains struct {
 	entry
 }
 
-// carry takes one step of dropping f, from the entry seq on. It returns where to
-// go on; 0: that was the last step.
-func (s *Store) carry(f *file, seq uint64) (next uint64, err error) {
-	found, next, err := s.remains(f, seq)
-	if err != nil || len(found) == 0 {
-		return next, err
+// carry takes everything out of f, in steps: what has expired costs no write, and
+// what lives is written again many at a time, however far apart it is in the file.
+func (s *Store) carry(f *file) error {
+	move := func(found []remains) error {
+		if len(found) == 0 {
+			return nil
+		}
+		return s.asWriter(func() error { return s.move(found) })
 	}
-	return next, s.asWriter(func() error { return s.move(found) })
+	var found, expired, living []remains
+	for seq := f.first; seq != 0; {
+		var err error
+		if found, seq, err = s.remains(found[:0], f, seq); err != nil {
+			return err
+		}
+		now := s.clock.now()
+		expired = expired[:0]
+		for _, r := range found {
+			if r.record.Expires.After(now) {
+				living = append(living, r)
+			} else {
+				expired = append(expired, r)
+			}
+		}
+		if err := move(expired); err != nil {
+			return err
+		}
+		if len(living) >= tendStep/2 {
+			if err := move(living); err != nil {
+				return err
+			}
+			living = living[:0]
+		}
+	}
+	return move(living)
 }
 
 // move takes records out of their file as far as the index has them there still:
@@ -215,8 +239,9 @@ func (s *Store) move(found []remains) error {
 }
 
 // remains reads one step of the entries of f from seq on, and returns those that
-// the index has.
-func (s *Store) remains(f *file, seq uint64) (found []remains, next uint64, err error) {
+// the index has, in the room of buffer, and where to go on; 0: nowhere.
+func (s *Store) remains(buffer []remains, f *file, seq uint64) (found []remains, next uint64, err error) {
+	found = buffer
 	err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
 		key := keyOf(seq)
 		c := b.Cursor()
@@ -225,7 +250,7 @@ func (s *Store) remains(f *file, seq uint64) (found []remains, next uint64, err 
 			seq := seqOf(key)
 			if n++; n > tendStep {
 				next = seq
-				return nil
+				break
 			}
 			k, e, err := f.decode(seq, value)
 			if err != nil {
@@ -234,13 +259,13 @@ func (s *Store) remains(f *file, seq uint64) (found []remains, next uint64, err 
 			if k.state() == dedup.StateFree {
 				continue
 			}
-			s.mu.Lock()
-			has := s.index.has(s.hash(e.id), seq)
-			s.mu.Unlock()
-			if has {
-				e.record.Result = bytes.Clone(e.record.Result)
-				found = append(found, remains{seq, e})
-			}
+			found = append(found, remains{seq, e})
+		}
+		s.mu.Lock()
+		found = slices.DeleteFunc(found, func(r remains) bool { return !s.index.has(s.hash(r.id), r.seq) })
+		s.mu.Unlock()
+		for i := range found {
+			found[i].record.Result = bytes.Clone(found[i].record.Result)
 		}
 		return nil
 	})

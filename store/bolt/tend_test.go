@@ -141,7 +141,7 @@ func TestReadersOutliveTheirFile(t *testing.T) {
 		}
 		if err := b.asWriter(func() error {
 			f := b.files[0]
-			found, _, err := b.remains(f, f.first)
+			found, _, err := b.remains(nil, f, f.first)
 			return errors.Join(err, b.move(found))
 		}); err != nil {
 			t.Fatal(err)
