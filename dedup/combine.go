@@ -23,6 +23,8 @@ type combiner struct {
 	queue   []*group
 	spare   [][]Op // buffers of finished batches
 	round   round
+
+	groups sync.Pool // of *group that nobody refers to
 }
 
 // round is what the combiner knows of the last Apply, to judge whether it is worth
@@ -47,7 +49,8 @@ type group struct {
 	bytes   int
 	replies []Reply
 	state   groupState
-	wake    chan struct{} // nil: nobody waits who could lead
+	waits   bool          // its caller does, and can lead
+	wake    chan struct{} // with room for one
 }
 
 type groupState uint8
@@ -63,6 +66,7 @@ const (
 
 func (c *combiner) init(ctx context.Context, apply func([]Op) []Reply, store Store) {
 	c.ctx, c.apply, c.limit = ctx, apply, 1
+	c.groups.New = func() any { return &group{wake: make(chan struct{}, 1)} }
 	if p, ok := store.(Pipelined); ok {
 		c.limit = max(p.Applies(), 1)
 	}
@@ -73,15 +77,16 @@ func (c *combiner) init(ctx context.Context, apply func([]Op) []Reply, store Sto
 // claim that is granted all the same is released, uncounted. A caller that leads
 // waits for its Apply, whatever ctx says.
 func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
-	g := &group{ops: ops, bytes: size(ops)}
+	g := c.groups.Get().(*group)
+	g.ops, g.bytes = ops, size(ops)
 	c.mu.Lock()
 	if c.leading < c.limit {
 		c.leading++
 		c.lead(g)
 		c.mu.Unlock()
-		return g.replies, nil
+		return c.result(g), nil
 	}
-	g.wake = make(chan struct{}, 1)
+	g.waits = true
 	c.queue = append(c.queue, g)
 	if c.round.all != nil && len(c.queue)+1 >= c.round.peers {
 		close(c.round.all)
@@ -97,15 +102,27 @@ func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
 	switch g.state {
 	case groupLeads:
 		c.lead(g)
-		return g.replies, nil
+		return c.result(g), nil
 	case groupAnswered:
-		return g.replies, nil
+		return c.result(g), nil
 	case groupQueued:
 		g.state = groupCancelled
 	case groupSent:
 		g.state = groupAbandoned
 	}
 	return nil, context.Cause(ctx)
+}
+
+// result returns the replies to g, which was answered, and gives g back.
+func (c *combiner) result(g *group) []Reply {
+	replies := g.replies
+	select {
+	case <-g.wake: // what came too late
+	default:
+	}
+	*g = group{wake: g.wake}
+	c.groups.Put(g)
+	return replies
 }
 
 // lead carries out g and what fits beside it, and then hands the lead to the
@@ -132,7 +149,7 @@ func (c *combiner) lead(g *group) {
 			c.leading--
 			return
 		}
-		if g.wake != nil {
+		if g.waits {
 			g.state = groupLeads
 			g.wake <- struct{}{}
 			return

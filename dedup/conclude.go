@@ -22,12 +22,18 @@ func (d *Deduplicator) bury(ctx context.Context, xs []*delivery) bool {
 			dead = append(dead, x)
 		}
 	}
-	if len(dead) <= 1 {
-		for _, x := range dead {
-			d.buryOne(ctx, x)
-		}
-		return len(dead) > 0
+	switch len(dead) {
+	case 0:
+		return false
+	case 1:
+		d.buryOne(ctx, dead[0])
+	default:
+		d.buryAll(ctx, dead)
 	}
+	return true
+}
+
+func (d *Deduplicator) buryAll(ctx context.Context, dead []*delivery) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(len(dead), buriers) {
@@ -38,7 +44,6 @@ func (d *Deduplicator) bury(ctx context.Context, xs []*delivery) bool {
 		})
 	}
 	wg.Wait()
-	return true
 }
 
 func (d *Deduplicator) buryOne(ctx context.Context, x *delivery) {

@@ -124,9 +124,13 @@ func seal(dst []byte, start int, seq uint64) []byte {
 	return binary.LittleEndian.AppendUint32(dst, checksum(dst[start:], seq))
 }
 
+// checksum takes the key by hand, since crc32 would have it in memory of its own.
 func checksum(b []byte, seq uint64) uint32 {
-	key := keyOf(seq)
-	return crc32.Update(crc32.Checksum(key[:], castagnoli), castagnoli, b)
+	sum := ^uint32(0)
+	for _, k := range keyOf(seq) {
+		sum = castagnoli[byte(sum)^k] ^ sum>>8
+	}
+	return crc32.Update(^sum, castagnoli, b)
 }
 
 func keyOf(seq uint64) (key [8]byte) {

@@ -407,8 +407,9 @@ func createFile(p *space, first uint64, st *state, o *Options) (*file, error) {
 // put appends values from the sequence number first on.
 func put(b *bolt.Bucket, first uint64, values [][]byte) error {
 	b.FillPercent = 1 // nothing will be put between
+	var key [8]byte   // which Put copies
 	for i, v := range values {
-		key := keyOf(first + uint64(i))
+		key = keyOf(first + uint64(i))
 		if err := b.Put(key[:], v); err != nil {
 			return err
 		}

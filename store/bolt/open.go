@@ -2,6 +2,7 @@ package boltstore
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -75,6 +76,7 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
+	s.name = hex.EncodeToString(s.id[:])
 	s.writer <- struct{}{}
 	s.tending.Add(1)
 	go s.run()

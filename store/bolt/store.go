@@ -3,7 +3,6 @@ package boltstore
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +28,7 @@ type Store struct {
 	opened  time.Time   // store time
 	boot    dedup.Token // highest token when the store was opened: a claim up to it is of a dead process
 	id      storeID
+	name    string // id in hexadecimal
 	hash    func(dedup.ID) uint64
 	commit  func(*bolt.Tx) error // tests make it fail
 
@@ -167,7 +167,7 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 
 // vouch is Vouch for who holds mu.
 func (s *Store) vouch() dedup.Vouch {
-	return dedup.Vouch{ID: hex.EncodeToString(s.id[:]), Since: s.memory.At(s.clock.now())}
+	return dedup.Vouch{ID: s.name, Since: s.memory.At(s.clock.now())}
 }
 
 // beginWrite waits for the right to write.
