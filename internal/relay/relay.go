@@ -11,6 +11,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/dedup/metrics"
+	kafkametrics "github.com/oncequeue/oncequeue/transport/kafka/metrics"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -82,6 +83,11 @@ func (r *Relay) open(ctx context.Context) error {
 	defer cancel()
 	if r.source, err = newSource(ctx, c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
+	}
+	if k, ok := r.source.(kafkaSource); ok {
+		if err := r.registry.Register(kafkametrics.NewCollector(k.Consumer)); err != nil {
+			return fmt.Errorf("source %v: %w", c.From, err)
+		}
 	}
 	if r.sink, err = newSink(c.To, c.From.Topic, c.Scope, false, c.Logger); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)

@@ -8,6 +8,8 @@ import (
 // Stats are the figures of a Consumer: counts since it was made, and the
 // partitions that it holds now.
 type Stats struct {
+	Group      string
+	ClientID   string
 	Rebalances int64 // assignments received, empty ones included
 	Drains     int64 // assignments given up, at a rebalance or a shutdown
 	Commits    int64 // commits that the group took
@@ -40,6 +42,7 @@ func (p PartitionStats) Lag() int64 {
 // Stats returns the figures of now. It does not wait, and asks no broker.
 func (c *Consumer) Stats() Stats {
 	st := c.counters.stats()
+	st.Group, st.ClientID = c.group, c.config.ClientID
 	s := c.session.Load()
 	if s == nil {
 		return st
