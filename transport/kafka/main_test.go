@@ -32,7 +32,7 @@ func quick(t *testing.T) *Config {
 	}
 }
 
-func newConsumer(t *testing.T, k *brokertest.Kafka, group string, c *Config, topics ...string) *Consumer {
+func newConsumer(t *testing.T, k interface{ Addrs() []string }, group string, c *Config, topics ...string) *Consumer {
 	t.Helper()
 	consumer, err := NewConsumer(k.Addrs(), group, topics, c)
 	if err != nil {

@@ -42,12 +42,12 @@ func TestProcessKilledInItsHandlers(t *testing.T) {
 	}
 	produce(t, k, records...)
 
-	victim, survivor := startMember(t, hub, k, "victim"), startMember(t, hub, k, "survivor")
+	victim, survivor := startMember(t, hub, k.Addrs(), "t", "victim", quick(t)), startMember(t, hub, k.Addrs(), "t", "survivor", quick(t))
 	eventually(t, "both members to run handlers", func() bool { return hub.running("victim") > 0 && hub.running("survivor") > 0 })
 	eventually(t, "a quarter to be done", func() bool { return hub.done() > messages/4 })
 	eventually(t, "the victim to run a handler", func() bool { return hub.running("victim") > 0 })
 	victim.kill()
-	eventually(t, "the rest to be committed", func() bool { return complete(k, "g", "t") })
+	eventually(t, "the rest to be committed", func() bool { return complete(k, "g-t", "t") })
 	survivor.stop()
 
 	ambiguous := hub.check(t, messages)
@@ -201,13 +201,13 @@ type member struct {
 	out *strings.Builder
 }
 
-const memberEnv = "ONCEQUEUE_TEST_MEMBER" // "name hub-address broker-address"
+const memberEnv = "ONCEQUEUE_TEST_MEMBER" // "name hub-address broker-addresses topic session-in-ms"
 
-func startMember(t *testing.T, h *hub, k *brokertest.Kafka, name string) *member {
+func startMember(t *testing.T, h *hub, brokers []string, topic, name string, c *Config) *member {
 	t.Helper()
 	m := &member{t: t, out: &strings.Builder{}}
 	m.cmd = exec.Command(os.Args[0], "-test.run=^TestMember$", "-test.v", "-test.count=1")
-	m.cmd.Env = append(os.Environ(), memberEnv+"="+name+" "+h.addr+" "+k.Addrs()[0])
+	m.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %s %d", memberEnv, name, h.addr, strings.Join(brokers, ","), topic, c.SessionTimeout.Milliseconds()))
 	m.cmd.Stdout, m.cmd.Stderr = m.out, m.out
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -249,8 +249,9 @@ func (r remoteStore) Vouch(context.Context) (v dedup.Vouch, err error) {
 
 // TestMember is not a test but the body of a member's process.
 func TestMember(t *testing.T) {
-	var name, hubAddr, broker string
-	if n, _ := fmt.Sscan(os.Getenv(memberEnv), &name, &hubAddr, &broker); n != 3 {
+	var name, hubAddr, brokers, topic string
+	var session time.Duration
+	if n, _ := fmt.Sscan(os.Getenv(memberEnv), &name, &hubAddr, &brokers, &topic, &session); n != 5 {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -261,7 +262,9 @@ func TestMember(t *testing.T) {
 	}
 	defer client.Close()
 	d := newDeduplicatorOver(t, remoteStore{client}, &dedup.Options{Lease: 2 * time.Second})
-	consumer, err := NewConsumer([]string{broker}, "g", []string{"t"}, quick(t))
+	config := quick(t)
+	config.SessionTimeout = session * time.Millisecond
+	consumer, err := NewConsumer(strings.Split(brokers, ","), "g-"+topic, []string{topic}, config)
 	if err != nil {
 		t.Fatal(err)
 	}
