@@ -321,7 +321,7 @@ func (b *batch) closeView() {
 func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
 	txid := 0
 	err := guarded(func() error {
-		tx, err := f.db.Begin(true)
+		tx, err := f.begin(true)
 		if err != nil {
 			return err
 		}
@@ -343,7 +343,7 @@ func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
 	case unwritten(f, txid, err):
 		return s.space.full(roomForValues(values), err)
 	default:
-		return s.poison(err)
+		return s.poison(f.path, err)
 	}
 	s.mu.Lock()
 	s.last = first + uint64(len(values)) - 1

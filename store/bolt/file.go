@@ -281,10 +281,31 @@ func (f *file) readState() (st state, err error) {
 	return st, err
 }
 
+// begin starts a transaction. Its caller is guarded.
+func (f *file) begin(writable bool) (*bolt.Tx, error) {
+	if err := f.uncut(); err != nil {
+		return nil, err
+	}
+	return f.db.Begin(writable)
+}
+
+// uncut returns an error if the file has no meta pages any more. bbolt reads them
+// with its locks held, and would never give those up.
+func (f *file) uncut() error {
+	info, err := f.handle.Stat()
+	if err == nil && info.Size() < 2*int64(f.db.Info().PageSize) {
+		err = errors.New("the file was cut off")
+	}
+	return err
+}
+
 // read runs fn in a transaction.
 func (f *file) read(fn func(*bolt.Tx, *bolt.Bucket) error) error {
 	var own error // of fn: it says where already
 	err := guarded(func() error {
+		if err := f.uncut(); err != nil {
+			return err
+		}
 		return f.db.View(func(tx *bolt.Tx) error {
 			b := tx.Bucket(bucketName)
 			if b == nil {

@@ -3,6 +3,7 @@ package boltstore
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -21,6 +22,9 @@ func (r *recovery) run() (err error) {
 	}
 	r.unfinished = unfinished
 	for i, n := range numbers {
+		if err := checkPages(filepath.Join(r.dir, fileName(n))); err != nil {
+			return err
+		}
 		f, st, err := openFile(r.dir, n, &r.options)
 		if err != nil {
 			return err

@@ -191,9 +191,9 @@ func (s *Store) endWrite() {
 	s.writer <- struct{}{}
 }
 
-// poison makes the store refuse all further work because of cause.
-func (s *Store) poison(cause error) error {
-	err := dedup.Permanent(fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", s.dir, ErrPoisoned, cause))
+// poison makes the store refuse all further work because a write to a file failed.
+func (s *Store) poison(path string, cause error) error {
+	err := dedup.Permanent(fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", path, ErrPoisoned, cause))
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()

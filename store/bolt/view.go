@@ -48,7 +48,7 @@ func (v *view) get(seq uint64) (entry, error) {
 	var value []byte
 	err := guarded(func() (err error) {
 		if fv.tx == nil {
-			if fv.tx, err = fv.file.db.Begin(false); err != nil {
+			if fv.tx, err = fv.file.begin(false); err != nil {
 				return err
 			}
 			fv.bucket = fv.tx.Bucket(bucketName)
