@@ -31,3 +31,7 @@ func unavailable(t *testing.T, why string) {
 }
 
 func TestRealKill(t *testing.T) { testKill(t, many(t, "BOLTSTORE_KILLS", 200)) }
+
+func TestRealCorruption(t *testing.T) { testCorruption(t, many(t, "BOLTSTORE_CORRUPTIONS", 1000)) }
+
+func TestRealClockJumps(t *testing.T) { testClockJumps(t, many(t, "BOLTSTORE_CLOCKS", 100)) }

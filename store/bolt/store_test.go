@@ -12,9 +12,15 @@ import (
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 )
 
+// children are what this test binary does instead of its tests when the environment
+// variable names a directory.
+var children = map[string]func(dir string){workerDir: workerMain}
+
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(workerDir); dir != "" {
-		workerMain(dir)
+	for variable, main := range children {
+		if dir := os.Getenv(variable); dir != "" {
+			main(dir)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
