@@ -331,3 +331,21 @@ func TestEndedClaimsLeaveMemory(t *testing.T) {
 	}
 	b.want(extend1(plain, r.Token), dedup.StatusLost)
 }
+
+// A token that ran ahead of the clock is remembered when nothing else is left of it.
+func TestTokenOutlivesItsRecord(t *testing.T) {
+	b := newBench(t, Options{})
+	ahead := claim1(key("ahead", 0), 1)
+	ahead.Floor = dedup.Token(b.clock.Now().Add(365 * day).UnixMicro())
+	high := b.want(ahead, dedup.StatusGranted).Token
+	b.nextFile()
+	b.clock.advance(2 * day)
+	b.tend()
+	if got := b.numbers(); got[0] == 1 {
+		t.Fatalf("files: got %v, want the first dropped", got)
+	}
+	b.crash()
+	if got := b.want(claim1(key("other", 0), 1), dedup.StatusGranted).Token; got <= high {
+		t.Errorf("got token %d, and %d was issued", got, high)
+	}
+}
