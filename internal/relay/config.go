@@ -20,6 +20,7 @@ type Config struct {
 	DeadLetter Endpoint // the zero Endpoint: none
 	Store      StoreURL
 	Key        dedup.KeyFunc
+	OnUnkeyed  dedup.Policy  // default: dedup.Options.OnUnkeyed
 	Scope      string        // default: the source's group and the target
 	TTL        time.Duration // default: dedup.Options.TTL
 	Lease      time.Duration // default: dedup.Options.Lease

@@ -61,6 +61,9 @@ func (e Endpoint) Reader() string { return e.Group + e.Consumer }
 
 // For returns the topic or subject of a target that a message goes to.
 func (e Endpoint) For(topic string) string {
+	if !strings.Contains(e.Topic, "{") {
+		return e.Topic
+	}
 	return strings.NewReplacer("{topic}", topic, "{subject}", topic).Replace(e.Topic)
 }
 

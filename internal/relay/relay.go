@@ -101,7 +101,7 @@ func (r *Relay) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
+	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, OnUnkeyed: c.OnUnkeyed, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
 		if r.letters, err = newSink(c.DeadLetter, c.From.Topic, c.Scope+" > dead letters", true, c.Logger); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)

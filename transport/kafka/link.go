@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	metadataapi "github.com/segmentio/kafka-go/protocol/metadata"
 )
 
 const (
@@ -183,6 +184,28 @@ func (l *link) partitions(ctx context.Context, topics ...string) (map[string]int
 		}
 	}
 	return counts, nil
+}
+
+// leaders returns the brokers that lead the partitions of the topic, -1 where there
+// is none. A missing topic has no partitions.
+func (l *link) leaders(ctx context.Context, topic string) ([]int32, error) {
+	res, err := l.roundTrip(ctx, &metadataapi.Request{TopicNames: []string{topic}})
+	if err != nil {
+		return nil, l.unreachable(err)
+	}
+	m, ok := res.(*metadataapi.Response)
+	if !ok || len(m.Topics) != 1 {
+		return nil, fmt.Errorf("unexpected answer %T to a request for metadata", res)
+	}
+	t := &m.Topics[0]
+	if code := kafka.Error(t.ErrorCode); code != 0 && code != kafka.UnknownTopicOrPartition {
+		return nil, fmt.Errorf("topic %q: %w", topic, code)
+	}
+	brokers := make([]int32, len(t.Partitions))
+	for i, p := range t.Partitions { // kafka-go sorts them
+		brokers[i] = p.LeaderID
+	}
+	return brokers, nil
 }
 
 func (l *link) unreachable(err error) error {

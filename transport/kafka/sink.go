@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,8 +125,9 @@ func (s *Sink) enter() bool {
 //
 // The partition is the one that the Java client would choose for the key;
 // without a key, that of the same number as the message came from, if there is
-// one. Messages of one call for one partition are written in their order;
-// partitions are written at the same time.
+// one. Messages of one call for one partition are written in their order. A call
+// is one request to each broker, unless it is large: calls with many messages cost
+// the brokers less.
 //
 // The messages are not changed, and not used after the return.
 func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
@@ -137,35 +139,36 @@ func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
 		return errs
 	}
 	defer s.calls.Done()
-	byTarget := make(map[target][]int, 1)
-	topics := make(map[string]partitions, 1)
+	shares := make([]*share, 0, 8)
+	byTarget := make(map[target]*share, 8)
+	topics := make(map[string]leaders, 1)
 	for i, m := range ms {
 		topic := s.topic
 		if topic == "" {
 			topic = m.Topic
 		}
-		ps, known := topics[topic]
+		ls, known := topics[topic]
 		if !known {
-			ps = s.partitions(ctx, topic)
-			topics[topic] = ps
+			if ls = s.leaders(ctx, topic); ls.err != nil {
+				ls.err = fmt.Errorf("kafkatransport: publish to %s: %w", topic, ls.err)
+			}
+			topics[topic] = ls
 		}
-		if ps.err != nil {
-			errs[i] = ps.err
+		if ls.err != nil {
+			errs[i] = ls.err
 			continue
 		}
-		t := target{topic, s.choose(m, ps.count)}
-		byTarget[t] = append(byTarget[t], i)
-	}
-	var writers sync.WaitGroup
-	for t, indices := range byTarget {
-		w := writer{sink: s, target: t, messages: ms, errs: errs}
-		if len(byTarget) == 1 {
-			w.write(ctx, indices)
-			break
+		t := target{topic, s.choose(m, len(ls.brokers))}
+		sh := byTarget[t]
+		if sh == nil {
+			sh = &share{target: t, limit: math.MaxInt32}
+			byTarget[t] = sh
+			shares = append(shares, sh)
 		}
-		writers.Go(func() { w.write(ctx, indices) })
+		sh.indices = append(sh.indices, i)
 	}
-	writers.Wait()
+	w := writer{sink: s, messages: ms, errs: errs}
+	w.write(ctx, shares, topics)
 	return errs
 }
 
@@ -177,30 +180,38 @@ type target struct {
 
 func (t target) String() string { return fmt.Sprintf("%s/%d", t.topic, t.partition) }
 
-// partitions is how many partitions a topic has, or why that is not known.
-type partitions struct {
-	count int
-	err   error
+// leaders are the brokers that lead the partitions of a topic, or why they are not
+// known.
+type leaders struct {
+	brokers []int32 // by partition; negative: none
+	err     error
 }
 
-func (s *Sink) partitions(ctx context.Context, topic string) partitions {
+func (l leaders) of(partition int) int32 {
+	if partition < len(l.brokers) {
+		return l.brokers[partition]
+	}
+	return -1
+}
+
+func (s *Sink) leaders(ctx context.Context, topic string) leaders {
 	if err := checkTopic(topic); err != nil {
-		return partitions{err: dedup.Permanent(err)}
+		return leaders{err: dedup.Permanent(err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
 	for range 2 {
-		counts, err := s.link.partitions(ctx, topic)
+		brokers, err := s.link.leaders(ctx, topic)
 		if err != nil {
 			s.link.renew()
-			return partitions{err: dedup.Transient(fmt.Errorf("kafkatransport: publish to %s: %w", topic, err))}
+			return leaders{err: dedup.Transient(err)}
 		}
-		if n := counts[topic]; n > 0 {
-			return partitions{count: n}
+		if len(brokers) > 0 {
+			return leaders{brokers: brokers}
 		}
 		s.link.renew() // it may have been created since
 	}
-	return partitions{err: dedup.Transient(fmt.Errorf("kafkatransport: publish to %s: %w; create it, or correct the name", topic, errNoTopic))}
+	return leaders{err: dedup.Transient(fmt.Errorf("%w; create it, or correct the name", errNoTopic))}
 }
 
 // choose returns a partition of n.

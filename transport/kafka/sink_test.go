@@ -224,11 +224,12 @@ func TestPublishWhoseContextEnds(t *testing.T) {
 }
 
 func TestGateShutSendsNothing(t *testing.T) {
-	g := &gate{records: kafka.NewRecordReader(kafka.Record{}), done: make(chan struct{})}
+	g := newGate(1)
 	if !g.shut() {
 		t.Error("an unused gate: got begun, want unsent")
 	}
-	if _, err := g.ReadRecord(); !errors.Is(err, errGateShut) {
+	r := &outgoing{gate: g, messages: []*dedup.Message{message("v")}, indices: []int{0}}
+	if _, err := r.ReadRecord(); !errors.Is(err, errGateShut) {
 		t.Errorf("a shut gate: got %v, want errGateShut", err)
 	}
 }
@@ -300,6 +301,54 @@ func TestPublishHoldsBackWhatComesAfterAFailure(t *testing.T) {
 	}
 }
 
+// A call is one request to each broker, and a partition that fails does not fail the
+// others in it.
+func TestPublishAsksEachBrokerOnce(t *testing.T) {
+	const partitions = 12
+	k := brokertest.NewKafka(t, map[string]int32{"t": partitions}, &brokertest.KafkaOptions{Brokers: 3})
+	leads := make(map[int32]bool)
+	for p := range int32(partitions) {
+		if err := k.Cluster().MoveTopicPartition("t", p, p%3); err != nil {
+			t.Fatal(err)
+		}
+		leads[p%3] = true
+	}
+	var ms []*dedup.Message
+	for i := range 10 * partitions {
+		ms = append(ms, &dedup.Message{Value: fmt.Append(nil, i), Position: dedup.Position{Source: "s", Partition: int32(i % partitions)}})
+	}
+	var requests atomic.Int32
+	k.Cluster().ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		k.Cluster().KeepControl()
+		requests.Add(1)
+		return nil, nil, false
+	})
+	sink := newSink(t, k, "t", nil)
+	for i, err := range sink.Publish(context.Background(), ms) {
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	if got := requests.Load(); got != int32(len(leads)) {
+		t.Errorf("got %d requests, want %d", got, len(leads))
+	}
+
+	const bad = 4
+	k.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "t", Partitions: []int32{bad}, Err: kerr.NotEnoughReplicas, Count: -1})
+	for i, err := range sink.Publish(context.Background(), ms) {
+		want := "confirmed"
+		if i%partitions == bad {
+			want = "transient"
+		}
+		if got := effect(t, err); got != want {
+			t.Errorf("message %d: got %s (%v), want %s", i, got, err, want)
+		}
+	}
+	if got, want := len(readAll(t, k, "t")), len(ms)+len(ms)*(partitions-1)/partitions; got != want {
+		t.Errorf("got %d records, want %d", got, want)
+	}
+}
+
 func TestPublishTooLargeRefusesOnlyThat(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, &brokertest.KafkaOptions{More: []kfake.Opt{
 		kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}),
@@ -316,6 +365,7 @@ func TestPublishTooLargeRefusesOnlyThat(t *testing.T) {
 			t.Errorf("message %d: got %s (%v), want %s", i, got, err, want)
 		}
 	}
+	wantErrorHas(t, errs[2], "t/0", "max.message.bytes")
 	var values []string
 	for _, r := range readAll(t, k, "t") {
 		values = append(values, string(r.Value))

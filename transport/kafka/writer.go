@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"sync/atomic"
+	"math"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	produceapi "github.com/segmentio/kafka-go/protocol/produce"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
@@ -18,165 +19,189 @@ const (
 	// leaderTries is how often a batch is sent to a partition whose leader moves.
 	leaderTries   = 3
 	leaderBackoff = 200 * time.Millisecond
+	// maxRequestBytes is how large a request for many partitions may get, far below
+	// the brokers' socket.request.max.bytes.
+	maxRequestBytes = 8 << 20
 )
 
-// writer writes some messages of one call of Publish to one partition.
+// writer writes the messages of one call of Publish, in rounds: each round sends
+// one request to each broker, with the next batch of each partition that it leads.
 type writer struct {
 	sink     *Sink
-	target   target
 	messages []*dedup.Message
 	errs     []error
+}
+
+// share is what a call writes to one partition.
+type share struct {
+	target
+	indices []int // of the messages still to write, in their order
+	limit   int   // how many a batch may have; less after a refusal
+	batch   int   // how many the request under way has
+	tries   int   // of that batch, while the partition's leader moves
 }
 
 // errHeldBack: not written, to keep the order of the partition.
 var errHeldBack = dedup.Transient(errors.New("kafkatransport: not written, because an earlier message for the partition was not"))
 
-// write writes the messages with the indices, batch by batch.
-func (w *writer) write(ctx context.Context, indices []int) {
-	for len(indices) > 0 {
-		n, size := 0, 0
-		for n < len(indices) {
-			size += sizeOf(w.messages[indices[n]])
-			if n > 0 && size > w.sink.config.BatchBytes {
-				break
+// write writes the shares until nothing is left of them.
+func (w *writer) write(ctx context.Context, shares []*share, leaders map[string]leaders) {
+	for {
+		requests := w.requests(ctx, shares, leaders)
+		if len(requests) == 1 {
+			for _, r := range requests {
+				w.send(ctx, r)
 			}
-			n++
+		} else {
+			var sending sync.WaitGroup
+			for _, r := range requests {
+				sending.Go(func() { w.send(ctx, r) })
+			}
+			sending.Wait()
 		}
-		if !w.batch(ctx, indices[:n]) {
-			w.fail(indices[n:], errHeldBack)
+		left, moved := shares[:0], false
+		for _, s := range shares {
+			if len(s.indices) > 0 {
+				left, moved = append(left, s), moved || s.tries > 0
+			}
+		}
+		if shares = left; len(shares) == 0 {
 			return
 		}
-		indices = indices[n:]
-	}
-}
-
-func (w *writer) fail(indices []int, err error) {
-	for _, i := range indices {
-		w.errs[i] = err
-	}
-}
-
-// batch writes one batch. It returns whether the messages after it may be
-// written. A batch that is refused for what is in it is halved, until only the
-// messages at fault are refused: brokers write all of a batch or nothing.
-func (w *writer) batch(ctx context.Context, indices []int) bool {
-	err := w.send(ctx, indices)
-	if !errors.Is(err, errRefused) {
-		w.fail(indices, err)
-		return err == nil
-	}
-	if len(indices) == 1 {
-		w.fail(indices, err)
-		return true // it will never be written: nothing waits for it
-	}
-	half := len(indices) / 2
-	if !w.batch(ctx, indices[:half]) {
-		w.fail(indices[half:], errHeldBack)
-		return false
-	}
-	return w.batch(ctx, indices[half:])
-}
-
-// send sends a batch to the partition's leader, again when that has moved.
-func (w *writer) send(ctx context.Context, indices []int) error {
-	for try := 1; ; try++ {
-		err := w.produce(ctx, indices)
-		if !errors.Is(err, errMoved) {
-			return w.explain(err)
-		}
-		w.sink.link.renew()
-		if try == leaderTries || !pause(ctx.Done(), leaderBackoff) {
-			return w.explain(err)
-		}
-	}
-}
-
-func (w *writer) explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("kafkatransport: publish to %v: %w", w.target, err)
-}
-
-func (w *writer) produce(ctx context.Context, indices []int) error {
-	if err := ctx.Err(); err != nil {
-		return dedup.Transient(err)
-	}
-	records := make([]kafka.Record, len(indices))
-	for i, index := range indices {
-		records[i] = record(w.messages[index])
-	}
-	g := &gate{records: kafka.NewRecordReader(records...), done: make(chan struct{})}
-	res, err := w.sink.link.client(w.sink.config.Timeout).Produce(ctx, &kafka.ProduceRequest{
-		Topic:        w.target.topic,
-		Partition:    w.target.partition,
-		RequiredAcks: kafka.RequireAll,
-		Compression:  w.sink.config.Compression,
-		Records:      g,
-	})
-	if err != nil {
-		unsent := g.shut()
-		var write *writeError
-		switch {
-		case errors.Is(err, protocol.ErrNoTopic), errors.Is(err, protocol.ErrNoPartition), errors.Is(err, protocol.ErrNoLeader):
-			return dedup.Transient(fmt.Errorf("%w: %w", errMoved, err))
-		case unsent, errors.As(err, &write):
+		if moved {
 			w.sink.link.renew()
-			return dedup.Transient(err)
+			pause(ctx.Done(), leaderBackoff)
+			for topic := range leaders {
+				leaders[topic] = w.sink.leaders(ctx, topic)
+			}
 		}
+	}
+}
+
+// requests returns what to send to each broker now. Shares whose leader is not
+// known are settled as moved, and all of them when ctx has ended.
+func (w *writer) requests(ctx context.Context, shares []*share, leaders map[string]leaders) map[int32][]*share {
+	requests := make(map[int32][]*share, 1)
+	sizes := make(map[int32]int, 1)
+	for _, s := range shares {
+		size := 0
+		for s.batch = 0; s.batch < min(len(s.indices), s.limit); s.batch++ {
+			n := sizeOf(w.messages[s.indices[s.batch]])
+			if s.batch > 0 && size+n > w.sink.config.BatchBytes {
+				break
+			}
+			size += n
+		}
+		leader := leaders[s.topic].of(s.partition)
+		switch {
+		case ctx.Err() != nil:
+			w.settle(s, dedup.Transient(context.Cause(ctx)))
+		case leaders[s.topic].err != nil:
+			w.settle(s, leaders[s.topic].err)
+		case leader < 0:
+			w.settle(s, dedup.Transient(errMoved))
+		case sizes[leader] > 0 && sizes[leader]+size > maxRequestBytes: // in the next round
+		default:
+			requests[leader] = append(requests[leader], s)
+			sizes[leader] += max(size, 1)
+		}
+	}
+	return requests
+}
+
+// settle ends the batch of s that was sent, as err says. A batch that is refused for
+// what is in it is sent again in smaller ones, until only the messages at fault are
+// refused: brokers write all of a batch or nothing.
+func (w *writer) settle(s *share, err error) {
+	if err != nil {
+		err = fmt.Errorf("kafkatransport: publish to %v: %w", s.target, err)
+	}
+	switch {
+	case errors.Is(err, errRefused) && s.batch > 1:
+		s.limit = s.batch / 2
+		return
+	case err == nil, errors.Is(err, errRefused): // it will never be written: nothing waits for it
+		w.errs[s.indices[0]] = err
+		s.indices = s.indices[s.batch:]
+		s.limit, s.tries = min(2*s.limit, math.MaxInt32), 0
+		return
+	case errors.Is(err, errMoved):
+		if s.tries++; s.tries < leaderTries {
+			return
+		}
+	}
+	for i, index := range s.indices {
+		w.errs[index] = errHeldBack
+		if i < s.batch {
+			w.errs[index] = err
+		}
+	}
+	s.indices = nil
+}
+
+// send sends one request, and settles what is in it.
+func (w *writer) send(ctx context.Context, shares []*share) {
+	ctx, cancel := context.WithTimeout(ctx, w.sink.config.Timeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	g := newGate(len(shares))
+	topics := make(map[string]int, 1)
+	req := &produceapi.Request{Acks: int16(kafka.RequireAll), Timeout: int32(time.Until(deadline).Milliseconds() / 2)}
+	for _, s := range shares {
+		at, known := topics[s.topic]
+		if !known {
+			at = len(req.Topics)
+			topics[s.topic] = at
+			req.Topics = append(req.Topics, produceapi.RequestTopic{Topic: s.topic})
+		}
+		t := &req.Topics[at]
+		t.Partitions = append(t.Partitions, produceapi.RequestPartition{
+			Partition: int32(s.partition),
+			RecordSet: protocol.RecordSet{
+				Attributes: protocol.Attributes(w.sink.config.Compression) & 0x7,
+				Records:    &outgoing{gate: g, messages: w.messages, indices: s.indices[:s.batch]},
+			},
+		})
+	}
+	res, err := w.sink.link.roundTrip(ctx, req)
+	if err != nil {
+		err = w.unanswered(err, g)
+		for _, s := range shares {
+			w.settle(s, err)
+		}
+		return
+	}
+	codes := make(map[target]error, len(shares))
+	if res, ok := res.(*produceapi.Response); ok {
+		for _, t := range res.Topics {
+			for i := range t.Partitions {
+				p := &t.Partitions[i]
+				codes[target{t.Topic, int(p.Partition)}] = classify(p)
+			}
+		}
+	}
+	for _, s := range shares {
+		err, answered := codes[s.target]
+		if !answered {
+			err = dedup.MaybeDone(errors.New("the broker's answer does not have the partition"))
+		}
+		w.settle(s, err)
+	}
+}
+
+// unanswered says what the error of a request means for its messages.
+func (w *writer) unanswered(err error, g *gate) error {
+	unsent := g.shut()
+	var write *writeError
+	switch {
+	case errors.As(err, new(*produceapi.Error)): // kafka-go knows no leader, or another one
+		return dedup.Transient(fmt.Errorf("%w: %w", errMoved, err))
+	case unsent, errors.As(err, &write):
 		w.sink.link.renew()
-		return dedup.MaybeDone(fmt.Errorf("the broker did not confirm: %w", err))
+		return dedup.Transient(w.sink.link.explained(err))
 	}
-	return classify(res.Error)
-}
-
-func record(m *dedup.Message) kafka.Record {
-	r := kafka.Record{Time: m.Published, Key: kafka.NewBytes(m.Key), Value: kafka.NewBytes(m.Value)}
-	if len(m.Headers) > 0 {
-		r.Headers = make([]kafka.Header, len(m.Headers))
-		for i, h := range m.Headers {
-			r.Headers[i] = kafka.Header(h)
-		}
-	}
-	return r
-}
-
-// gate tells whether a request was begun, and can see to it that it is not: the
-// client library reads the records when it writes the request to a connection.
-type gate struct {
-	records kafka.RecordReader
-	state   atomic.Uint32
-	done    chan struct{} // closed when all records are read
-}
-
-const (
-	gateUnused = iota
-	gateOpen
-	gateShut
-)
-
-var errGateShut = errors.New("the call was given up before the request was sent")
-
-// ReadRecord implements kafka.RecordReader.
-func (g *gate) ReadRecord() (*kafka.Record, error) {
-	if !g.state.CompareAndSwap(gateUnused, gateOpen) && g.state.Load() == gateShut {
-		return nil, errGateShut
-	}
-	r, err := g.records.ReadRecord()
-	if errors.Is(err, io.EOF) {
-		close(g.done)
-	}
-	return r, err
-}
-
-// shut returns true if nothing was sent, and nothing will be. Else the request
-// was begun; shut returns when the records are no longer read.
-func (g *gate) shut() bool {
-	if g.state.CompareAndSwap(gateUnused, gateShut) {
-		return true
-	}
-	pause(g.done, time.Second) // encoding takes microseconds, unless it failed
-	return false
+	w.sink.link.renew()
+	return dedup.MaybeDone(fmt.Errorf("the broker did not confirm: %w", err))
 }
 
 var (
@@ -186,11 +211,15 @@ var (
 	errRefused = errors.New("the broker refuses it")
 )
 
-// classify says what an error code of the broker means for the messages.
-func classify(err error) error {
-	var code kafka.Error
-	if err == nil || !errors.As(err, &code) {
-		return err
+// classify says what the broker's answer means for the messages.
+func classify(p *produceapi.ResponsePartition) error {
+	if p.ErrorCode == 0 {
+		return nil
+	}
+	code := kafka.Error(p.ErrorCode)
+	err := error(code)
+	if p.ErrorMessage != "" {
+		err = fmt.Errorf("%w: %s", code, p.ErrorMessage)
 	}
 	switch code {
 	case kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition,
@@ -199,8 +228,9 @@ func classify(err error) error {
 	case kafka.NotEnoughReplicas, kafka.ThrottlingQuotaExceeded,
 		kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.SASLAuthenticationFailed, kafka.InvalidTopic:
 		return dedup.Transient(err)
-	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidMessageSize, kafka.InvalidRecord,
-		kafka.InvalidTimestamp, kafka.PolicyViolation, kafka.UnsupportedForMessageFormat, kafka.UnsupportedCompressionType:
+	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidMessageSize:
+		return dedup.Permanent(fmt.Errorf("%w: %w; make it smaller, or raise the topic's max.message.bytes", errRefused, err))
+	case kafka.InvalidRecord, kafka.InvalidTimestamp, kafka.PolicyViolation, kafka.UnsupportedForMessageFormat, kafka.UnsupportedCompressionType:
 		return dedup.Permanent(fmt.Errorf("%w: %w", errRefused, err))
 	case kafka.InvalidMessage:
 		return err // damaged on the way, or refused by an old broker: an attempt that counts
