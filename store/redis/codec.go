@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
@@ -30,10 +29,10 @@ import (
 const (
 	formatVersion = 1
 
-	headSize    = 1 + 1 + 7 + 6 + 6 + 2
-	ambiguous   = 8
-	omitted     = 16
-	maxAttempts = math.MaxUint16
+	headSize  = 1 + 1 + 7 + 6 + 6 + 2
+	ambiguous = 8
+	omitted   = 16
+	maxSource = 32 << 10
 
 	// maxToken is the largest number that Lua counts exactly; microseconds since
 	// 1970 reach it in the year 2255.

@@ -2,9 +2,11 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,12 +25,15 @@ type sighting struct {
 	addr   string
 }
 
-// identity reads what INFO says about the server. ok is false if that is nothing.
-func identity(info string) (x sighting, ok bool) {
+// identity reads what INFO says about the server.
+func identity(info string) (x sighting, err error) {
 	x.server.run, x.server.replication = field(info, "run_id"), field(info, "master_replid")
 	us, err := strconv.ParseInt(field(info, "server_time_usec"), 10, 64)
 	x.at = time.UnixMicro(us).Truncate(time.Millisecond).UTC()
-	return x, err == nil && x.server.run != "" && x.server.replication != ""
+	if err != nil || x.server.run == "" || x.server.replication == "" {
+		return x, errors.New("the server does not tell its run_id, master_replid and server_time_usec in INFO: one that hides when it was replaced cannot be trusted")
+	}
+	return x, nil
 }
 
 // field returns the value of a line of INFO; "" if there is none.
@@ -47,41 +52,68 @@ func field(info, name string) string {
 	}
 }
 
-// greet looks at all servers before the first operation.
-func (s *Store) greet(ctx context.Context) error {
-	var seen []sighting
-	err := s.nodes.each(ctx, func(ctx context.Context, c *redis.Client) error {
-		x, err := s.inspect(ctx, c)
-		if err == nil {
-			s.mu.Lock()
-			seen = append(seen, x)
-			s.mu.Unlock()
-		}
-		return err
-	})
-	if err != nil {
+// note takes in who has answered. A server that was not met before is looked at.
+func (s *Store) note(ctx context.Context, c *redis.Client, x sighting) error {
+	s.mu.Lock()
+	met := s.met[x.server]
+	s.mu.Unlock()
+	if met {
+		return nil
+	}
+	if _, err := s.inspect(ctx, c); err != nil {
 		return err
 	}
-	return s.meet(ctx, seen...)
+	_ = s.meet(ctx, x) // if the ledger cannot be told, Since is raised here
+	return nil
+}
+
+// greet looks at all servers before the first operation. Of a cluster, some may be
+// away, unless all is set.
+func (s *Store) greet(ctx context.Context, all bool) error {
+	masters, err := s.nodes.masters(ctx)
+	if err != nil {
+		return fmt.Errorf("redisstore: %w", err)
+	}
+	seen, errs := make([]sighting, len(masters)), make([]error, len(masters))
+	var wg sync.WaitGroup
+	for i, c := range masters {
+		wg.Go(func() { seen[i], errs[i] = s.inspect(ctx, c) })
+	}
+	wg.Wait()
+	var there []sighting
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			there = append(there, seen[i])
+		case all || !again(err):
+			return fmt.Errorf("redisstore: %w", err)
+		}
+	}
+	if len(there) == 0 {
+		return fmt.Errorf("redisstore: %w", errors.Join(errs...))
+	}
+	return s.meet(ctx, there...)
 }
 
 // inspect asks a server what it is, and refuses one that cannot keep records.
-func (s *Store) inspect(ctx context.Context, c *redis.Client) (sighting, error) {
+func (s *Store) inspect(ctx context.Context, c *redis.Client) (x sighting, err error) {
 	addr := c.Options().Addr
-	info, err := c.Info(ctx).Result()
+	info, err := s.bounded(ctx, c).Info(ctx).Result()
 	if err != nil {
-		return sighting{}, fmt.Errorf("redisstore: %s: %w", addr, explain(err))
+		return x, explain(err, addr)
 	}
 	version := field(info, "redis_version")
 	if major, _, _ := strings.Cut(version, "."); len(major) == 1 && major < "7" {
-		return sighting{}, fmt.Errorf("redisstore: %s runs Redis %s, and its scripts need Redis 7: upgrade it", addr, version)
+		return x, fmt.Errorf("%s runs Redis %s, and the scripts need Redis 7: upgrade it", addr, version)
 	}
 	if policy := field(info, "maxmemory_policy"); policy != "noeviction" {
-		return sighting{}, fmt.Errorf("redisstore: %s may evict records, as its maxmemory-policy is %q: run redis-cli CONFIG SET maxmemory-policy noeviction, and write it into its configuration", addr, policy)
+		return x, fmt.Errorf("%s may evict records, as its maxmemory-policy is %q: run redis-cli CONFIG SET maxmemory-policy noeviction, and write it into its configuration", addr, policy)
 	}
-	x, ok := identity(info)
-	if !ok {
-		return x, fmt.Errorf("redisstore: %s does not tell its run_id and master_replid in INFO: a server that hides when it was replaced cannot be trusted", addr)
+	if _, single := s.nodes.(one); single && field(info, "cluster_enabled") == "1" {
+		return x, fmt.Errorf("%s belongs to a Redis Cluster: use a redis.ClusterClient", addr)
+	}
+	if x, err = identity(info); err != nil {
+		return x, fmt.Errorf("%s: %w", addr, err)
 	}
 	x.addr = addr
 	return x, nil

@@ -84,50 +84,36 @@ func (l *ledger) meet(server string, at time.Time, first bool) bool {
 }
 
 // update applies change to the ledger until nobody comes between, and keeps what
-// it is then. change returns whether it changed anything, and is told the server's time; it makes a
-// ledger if there is none.
+// it is then. change returns whether it changed anything, and is told the server's
+// time. If there is no ledger, a new one is made first.
 func (s *Store) update(ctx context.Context, change func(l *ledger, now time.Time) bool) error {
 	const tries = 100
 	key := s.o.Prefix + "store"
-	var before string
-	read := true
+	before, err := s.sendOne(ctx, s.lua.swap, key, "")
 	for range tries {
-		var text, swapped string
-		var now time.Time
-		var err error
-		if read {
-			now, before, err = s.single(ctx, s.lua.get, key)
-			if err != nil {
-				return err
-			}
-			read = false
-		} else {
-			now = s.time()
-		}
-		l, err := s.parse(before, now)
 		if err != nil {
-			return err
+			return fmt.Errorf("redisstore: the key %s: %w", key, err)
 		}
-		changed := change(l, now)
-		if !changed && before != "" {
+		now := s.time()
+		l, wrong := s.parse(before, now)
+		if wrong != nil {
+			return fmt.Errorf("redisstore: the key %s: %w", key, wrong)
+		}
+		if !change(l, now) && before != "" {
 			s.keep(l)
 			return nil
 		}
-		b, err := json.Marshal(l)
-		if err != nil {
-			return fmt.Errorf("redisstore: %w", err)
+		text, wrong := json.Marshal(l)
+		if wrong != nil {
+			return fmt.Errorf("redisstore: the key %s: %w", key, wrong)
 		}
-		text = string(b)
-		if _, swapped, err = s.single(ctx, s.lua.swap, key, before, text); err != nil {
-			return err
-		}
-		if swapped == text {
+		before, err = s.sendOne(ctx, s.lua.swap, key, fmt.Sprintf("%d:%s%s", len(before), before, text))
+		if err == nil && before == string(text) {
 			s.keep(l)
 			return nil
 		}
-		before = swapped
 	}
-	return errors.New("redisstore: the key " + key + " was changed by others each time: try again")
+	return fmt.Errorf("redisstore: the key %s was changed by others %d times: try again", key, tries)
 }
 
 // parse reads a ledger, or makes a new one.
@@ -146,10 +132,10 @@ func (s *Store) parse(text string, now time.Time) (*ledger, error) {
 	}
 	l := new(ledger)
 	if err := json.Unmarshal([]byte(text), l); err != nil || l.Version < 1 {
-		return nil, fmt.Errorf("redisstore: the key %sstore holds something else: give the store a Prefix of its own", s.o.Prefix)
+		return nil, errors.New("it holds something else: give the store a Prefix of its own")
 	}
 	if l.Version > ledgerVersion {
-		return nil, fmt.Errorf("redisstore: the store has version %d of the format, and this program knows %d: upgrade it", l.Version, ledgerVersion)
+		return nil, fmt.Errorf("the store has version %d of the format, and this program knows %d: upgrade it", l.Version, ledgerVersion)
 	}
 	if l.Servers == nil {
 		l.Servers = make(map[string]int64)

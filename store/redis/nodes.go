@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -12,8 +13,10 @@ import (
 type nodes interface {
 	// master returns a client of the server that holds the key.
 	master(ctx context.Context, key string) (*redis.Client, error)
-	// each calls f for every server, at once for several of them.
-	each(ctx context.Context, f func(context.Context, *redis.Client) error) error
+	// masters returns clients of all servers that hold keys.
+	masters(ctx context.Context) ([]*redis.Client, error)
+	// at returns a client of the server at the address; nil if none is known.
+	at(ctx context.Context, addr string) *redis.Client
 	// perScript is how many keys a script may take.
 	perScript() int
 	// moved says that a server does not hold what it should.
@@ -45,10 +48,11 @@ const maxScript = 256
 type one struct{ client *redis.Client }
 
 func (n one) master(context.Context, string) (*redis.Client, error) { return n.client, nil }
+func (n one) at(context.Context, string) *redis.Client              { return nil }
 func (n one) perScript() int                                        { return maxScript }
 func (n one) moved(context.Context)                                 {}
-func (n one) each(ctx context.Context, f func(context.Context, *redis.Client) error) error {
-	return f(ctx, n.client)
+func (n one) masters(context.Context) ([]*redis.Client, error) {
+	return []*redis.Client{n.client}, nil
 }
 
 // cluster is a Redis Cluster: the keys of a script must share a slot, and ours
@@ -58,8 +62,27 @@ type cluster struct{ client *redis.ClusterClient }
 func (n cluster) master(ctx context.Context, key string) (*redis.Client, error) {
 	return n.client.MasterForKey(ctx, key)
 }
+
+func (n cluster) masters(ctx context.Context) (all []*redis.Client, err error) {
+	var mu sync.Mutex
+	err = n.client.ForEachMaster(ctx, func(_ context.Context, c *redis.Client) error {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, c)
+		return nil
+	})
+	return all, err
+}
+
+func (n cluster) at(ctx context.Context, addr string) *redis.Client {
+	all, _ := n.masters(ctx)
+	for _, c := range all {
+		if c.Options().Addr == addr {
+			return c
+		}
+	}
+	return nil
+}
+
 func (n cluster) perScript() int            { return 1 }
 func (n cluster) moved(ctx context.Context) { n.client.ReloadState(ctx) }
-func (n cluster) each(ctx context.Context, f func(context.Context, *redis.Client) error) error {
-	return n.client.ForEachMaster(ctx, f)
-}

@@ -15,8 +15,7 @@ type script struct{ text, sha string }
 
 // scripts are Step in Lua, and what else must be atomic on the server.
 type scripts struct {
-	claim, settle, read, forget, get, swap *script
-	all                                    []*script
+	claim, settle, read, forget, swap *script
 }
 
 var lua = newScripts(func(text string) string { return text })
@@ -44,14 +43,11 @@ func newScripts(edit func(string) string) *scripts {
 	}
 	// When memory is short the server refuses new claims, and takes everything
 	// that ends one.
-	s := &scripts{
+	return &scripts{
 		claim:  build("claim", ""),
 		settle: build("settle", " flags=allow-oom"),
 		read:   build("read", " flags=no-writes"),
 		forget: build("forget", " flags=allow-oom"),
-		get:    build("get", " flags=no-writes"),
 		swap:   build("swap", " flags=allow-oom"),
 	}
-	s.all = []*script{s.claim, s.settle, s.read, s.forget, s.get, s.swap}
-	return s
 }

@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +20,7 @@ type Store struct {
 	lua     *scripts
 	now     func() time.Time // the local clock
 	sources sources
+	health  health
 
 	mu      sync.Mutex
 	ledger  *ledger              // as last seen; nil: not read yet
@@ -52,6 +52,7 @@ func New(client redis.UniversalClient, o *Options) (*Store, error) {
 	}
 	s := &Store{o: filled, nodes: n, lua: lua, now: time.Now, met: make(map[incarnation]bool)}
 	s.sources.init()
+	s.health = health{grace: filled.Timeout, logger: filled.Logger, down: make(map[string]*outage)}
 	return s, nil
 }
 
@@ -64,7 +65,7 @@ func (s *Store) Applies() int { return s.o.Applies }
 func (s *Store) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	return s.greet(ctx)
+	return s.greet(ctx, true)
 }
 
 // Apply implements dedup.Store.
@@ -80,11 +81,7 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	if err := s.ready(ctx, ops); err != nil {
 		return nil, err
 	}
-	b := s.pack(ctx, ops)
-	for b.wave() {
-		b.send(ctx)
-	}
-	return b.replies, nil
+	return s.pack(ctx, ops).apply(ctx), nil
 }
 
 // patience is how long Apply tries. Renewals give up earlier: there is to be time
@@ -122,7 +119,7 @@ func (s *Store) ready(ctx context.Context, ops []dedup.Op) error {
 	s.mu.Unlock()
 	switch {
 	case !known:
-		if err := s.greet(ctx); err != nil {
+		if err := s.greet(ctx, false); err != nil {
 			return err
 		}
 		return s.ready(ctx, ops)
@@ -258,8 +255,4 @@ func (s *Store) meet(ctx context.Context, seen ...sighting) error {
 			"server", x.addr, "run_id", x.server.run, "since", x.at)
 	}
 	return err
-}
-
-func (s *Store) failed(id dedup.ID, err error) error {
-	return fmt.Errorf("redisstore: record %v: %w", id, err)
 }
