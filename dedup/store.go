@@ -92,5 +92,7 @@ type Stats struct {
 	Oldest  time.Time // when the oldest data still kept was written
 	Now     time.Time // the store's clock
 	Token   Token     // highest token issued
-	Vouch   Vouch
+	// Durability says in words what an answer survives.
+	Durability string
+	Vouch      Vouch
 }

@@ -101,7 +101,7 @@ func (b *batch) apply(ctx context.Context) []dedup.Reply {
 	for i := range replies {
 		r, err := b.s.result(ctx, &b.items[i], b.ops[i].Result)
 		if err != nil {
-			replies[i].Err = fmt.Errorf("redisstore: record %v: %w", b.ops[i].ID, err)
+			replies[i].Err = recordFailed(b.ops[i].ID, err)
 			continue
 		}
 		b.s.saw(r.Record.Token)

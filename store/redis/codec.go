@@ -169,24 +169,33 @@ func appendOp(b []byte, op dedup.Op, tag string) []byte {
 		b = append(b, op.Fingerprint[:]...)
 		return appendPosition(b, op.Position, tag)
 	}
-	b = append(b, "??XCPR"[op.Kind])
-	b = appendNumber(b, uint64(op.Token), 7)
-	b = appendDuration(b, op.TTL)
+	var kind, state byte
 	switch op.Kind {
 	case dedup.OpExtend:
-		return appendDuration(b, op.Lease)
+		kind = 'X'
+	case dedup.OpComplete:
+		kind, state = 'S', byte(dedup.StateDone)|flag(op.Omitted, omitted)
+	case dedup.OpPark:
+		kind, state = 'S', byte(dedup.StateParked)|flag(op.Omitted, omitted)
 	case dedup.OpRelease:
+		kind = 'R'
+	}
+	b = append(b, kind)
+	start := len(b) - 1
+	b = appendDuration(b, op.TTL)
+	b = append(b, formatVersion, state)
+	b = appendNumber(b, uint64(op.Token), 7)
+	switch kind {
+	case 'X':
+		return appendDuration(b, op.Lease)
+	case 'R':
 		return append(b, flag(op.Ambiguous, 1), flag(!op.Uncounted, 1))
 	}
-	state := dedup.StateDone
-	if op.Kind == dedup.OpPark {
-		state = dedup.StateParked
-	}
-	b = append(b, byte(state)|flag(op.Omitted, omitted), 0, 0)
 	at := len(b)
+	b = append(b, 0, 0)
 	b = append(b, op.Fingerprint[:]...)
 	b = appendPosition(b, op.Position, tag)
-	binary.BigEndian.PutUint16(b[at-2:], uint16(len(b)-at))
+	binary.BigEndian.PutUint16(b[at:], uint16(len(b)-start+1))
 	return append(b, op.Result...)
 }
 

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,31 +18,40 @@ type call struct {
 	cmd    *redis.Cmd
 }
 
-func (c *call) command(ctx context.Context) *redis.Cmd {
-	args := make([]any, 0, 3+2*len(c.items))
-	args = append(args, "evalsha", c.script.sha, len(c.items))
-	for _, x := range c.items {
-		args = append(args, x.key)
-	}
-	for _, x := range c.items {
-		args = append(args, x.arg)
-	}
-	return redis.NewCmd(ctx, args...)
-}
-
-// calls groups items by their scripts.
-func calls(items []*item, perScript int) (all []*call) {
-	open := make(map[*script]*call, 2)
-	for _, x := range items {
-		c := open[x.script]
-		if c == nil || len(c.items) == perScript {
-			c = &call{script: x.script}
-			open[x.script] = c
-			all = append(all, c)
+// calls groups items by their scripts. It sorts them.
+func calls(items []*item, perScript int) []call {
+	slices.SortStableFunc(items, func(a, b *item) int { return strings.Compare(a.script.sha, b.script.sha) })
+	all := make([]call, 0, 2+len(items)/perScript)
+	for len(items) > 0 {
+		n := 1
+		for n < min(len(items), perScript) && items[n].script == items[0].script {
+			n++
 		}
-		c.items = append(c.items, x)
+		all = append(all, call{script: items[0].script, items: items[:n]})
+		items = items[n:]
 	}
 	return all
+}
+
+// commands makes the commands of calls.
+func commands(ctx context.Context, calls []call) {
+	size := 0
+	for i := range calls {
+		size += 3 + 2*len(calls[i].items)
+	}
+	args := make([]any, 0, size)
+	for i := range calls {
+		c := &calls[i]
+		start := len(args)
+		args = append(args, "evalsha", c.script.name, len(c.items))
+		for _, x := range c.items {
+			args = append(args, x.key)
+		}
+		for _, x := range c.items {
+			args = append(args, x.arg)
+		}
+		c.cmd = redis.NewCmd(ctx, args[start:len(args):len(args)]...)
+	}
 }
 
 // exec carries out items on one server.
@@ -61,7 +71,7 @@ func (s *Store) exec(ctx context.Context, to target, items []*item, anonymous bo
 			fail(items, err)
 			return
 		}
-		var missing []*call
+		var missing []call
 		for _, c := range left {
 			switch err := c.cmd.Err(); {
 			case redis.HasErrorPrefix(err, "NOSCRIPT") && !load:
@@ -69,7 +79,7 @@ func (s *Store) exec(ctx context.Context, to target, items []*item, anonymous bo
 			case err != nil:
 				fail(c.items, explain(err, server.addr))
 			default:
-				if err := s.unpack(c); err != nil {
+				if err := c.unpack(); err != nil {
 					fail(c.items, fmt.Errorf("%s: %w", server.addr, err))
 				}
 			}
@@ -83,7 +93,7 @@ func (s *Store) exec(ctx context.Context, to target, items []*item, anonymous bo
 // pipeline sends calls once, after the scripts that they need if load is set. The
 // same pipeline asks the server who it is: only so it is known which one has
 // answered, whatever connection was used. The error says that none did.
-func (s *Store) pipeline(ctx context.Context, to target, calls []*call, load bool) (x sighting, err error) {
+func (s *Store) pipeline(ctx context.Context, to target, calls []call, load bool) (x sighting, err error) {
 	addr := to.client.Options().Addr
 	if err := ctx.Err(); err != nil {
 		return x, err
@@ -93,16 +103,14 @@ func (s *Store) pipeline(ctx context.Context, to target, calls []*call, load boo
 	}
 	pipe := s.bounded(ctx, to.client).Pipeline()
 	info := pipe.Info(ctx, "server", "replication")
-	loaded := make(map[*script]bool)
-	for _, c := range calls {
-		if load && !loaded[c.script] {
-			loaded[c.script] = true
+	commands(ctx, calls)
+	for i, c := range calls {
+		if load && (i == 0 || calls[i-1].script != c.script) {
 			pipe.ScriptLoad(ctx, c.script.text)
 		}
 		if to.asking {
 			_ = pipe.Process(ctx, redis.NewCmd(ctx, "asking"))
 		}
-		c.cmd = c.command(ctx)
 		_ = pipe.Process(ctx, c.cmd)
 	}
 	_, err = pipe.Exec(ctx)
@@ -123,24 +131,33 @@ func (s *Store) pipeline(ctx context.Context, to target, calls []*call, load boo
 		return x, fmt.Errorf("%s: %w", addr, err)
 	}
 	x.addr = addr
+	s.tick(x.at)
 	return x, nil
 }
 
-// unpack reads what a script returned.
-func (s *Store) unpack(c *call) error {
-	if parts, _ := c.cmd.Val().([]any); len(parts) == 3 {
-		clock, _ := parts[0].(string)
-		status, _ := parts[1].(string)
-		records, _ := parts[2].([]any)
-		us, err := strconv.ParseInt(clock, 10, 64)
-		if err == nil && len(status) == len(c.items) && len(records) == len(c.items) {
-			s.tick(time.UnixMicro(us).Truncate(time.Millisecond).UTC())
-			for i, x := range c.items {
-				x.status, x.err = status[i], nil
-				x.record, _ = records[i].(string)
-			}
+// unpack reads what a script returned: for one key a byte and the record, for more
+// of them all the bytes and an array of the records.
+func (c *call) unpack() error {
+	switch v := c.cmd.Val().(type) {
+	case string:
+		if len(c.items) == 1 && v != "" {
+			c.items[0].answer(v[0], v[1:])
 			return nil
 		}
+	case []any:
+		if len(v) != 2 {
+			break
+		}
+		status, _ := v[0].(string)
+		records, _ := v[1].([]any)
+		if len(status) != len(c.items) || len(records) != len(c.items) {
+			break
+		}
+		for i, x := range c.items {
+			record, _ := records[i].(string)
+			x.answer(status[i], record)
+		}
+		return nil
 	}
 	return errors.New("a script was answered in another form")
 }

@@ -9,9 +9,23 @@ import (
 // SetClock replaces the local clock.
 func (s *Store) SetClock(now func() time.Time) { s.now = now }
 
-// SetTime has the scripts take this for the server's time. The server's own expiry
-// does not follow, so it must lie far ahead of the present.
+// SetTime has the scripts take this for the server's time, which must lie in the
+// future. The server's own expiry
+// stands by meanwhile.
 func (s *Store) SetTime(now time.Time) {
-	literal := fmt.Sprintf("{'%d','%d'}", now.Unix(), now.Nanosecond()/1000)
-	s.lua = newScripts(func(text string) string { return strings.Replace(text, "redis.call('TIME')", literal, 1) })
+	edit := strings.NewReplacer(
+		"redis.call('TIME')", fmt.Sprintf("{'%d','%d'}", now.Unix(), now.Nanosecond()/1000),
+		"'%.0f'", "'%.0f00000'", // 100 seconds for each millisecond
+	)
+	s.lua = newScripts(edit.Replace)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sampled, s.at = now, s.now()
 }
+
+// SplitScripts has each script take one key, as on a cluster.
+func (s *Store) SplitScripts() { s.nodes = split{s.nodes} }
+
+type split struct{ nodes }
+
+func (split) perScript() int { return 1 }

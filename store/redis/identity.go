@@ -116,5 +116,7 @@ func (s *Store) inspect(ctx context.Context, c *redis.Client) (x sighting, err e
 		return x, fmt.Errorf("%s: %w", addr, err)
 	}
 	x.addr = addr
+	s.tick(x.at)
+	s.o.Logger.Info("a Redis server", "server", addr, "version", version, "durability", durable(ctx, c, info).String())
 	return x, nil
 }

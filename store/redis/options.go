@@ -20,8 +20,8 @@ type Options struct {
 	VouchFrom time.Time
 	// Timeout is how long Apply tries to have an answer from a server, in all; its
 	// operations then fail with an unknown state, and those for other servers do
-	// not. Renewals of leases give up earlier, after a quarter of the lease. At least
-	// 10ms. Default 2s.
+	// not. Renewals of leases give up earlier, after a quarter of the lease but not
+	// before 250ms. At least 10ms. Default 2s.
 	Timeout time.Duration
 	// Applies is how many batches may be under way at once. Default 4.
 	Applies int

@@ -18,21 +18,21 @@ import (
 )
 
 // TestRealStore holds the store to its contract on a real server: the scripts are
-// told the suite's time, years ahead so that the server's own expiry stays away.
+// told the suite's time, years ahead.
 func TestRealStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
 		s := realStore(t, realClient(t), nil)
 		ahead := time.Now().AddDate(10, 0, 0).Truncate(time.Second).Sub(clock.Now())
+		s.SetClock(clock.Now)
 		s.SetTime(clock.Now().Add(ahead))
 		clock.OnAdvance(func(now time.Time) { s.SetTime(now.Add(ahead)) })
-		s.SetClock(clock.Now)
 		return s
 	})
 }
 
 // realClient connects to the server of REDIS_URL, which is
 // redis://HOST:PORT/DB, or to the cluster of REDIS_CLUSTER, HOST:PORT,HOST:PORT.
-func realClient(t *testing.T) redis.UniversalClient {
+func realClient(t testing.TB) redis.UniversalClient {
 	t.Helper()
 	var client redis.UniversalClient
 	switch url, nodes := os.Getenv("REDIS_URL"), os.Getenv("REDIS_CLUSTER"); {
@@ -54,7 +54,7 @@ func realClient(t *testing.T) redis.UniversalClient {
 }
 
 // realStore returns a store of its own, whose keys go with the test.
-func realStore(t *testing.T, client redis.UniversalClient, o *redisstore.Options) *redisstore.Store {
+func realStore(t testing.TB, client redis.UniversalClient, o *redisstore.Options) *redisstore.Store {
 	t.Helper()
 	var options redisstore.Options
 	if o != nil {
@@ -69,7 +69,7 @@ func realStore(t *testing.T, client redis.UniversalClient, o *redisstore.Options
 	return s
 }
 
-func sweep(t *testing.T, client redis.UniversalClient, prefix string) {
+func sweep(t testing.TB, client redis.UniversalClient, prefix string) {
 	each := func(ctx context.Context, c *redis.Client) error {
 		keys := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
 		for keys.Next(ctx) {

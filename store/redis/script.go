@@ -11,7 +11,10 @@ import (
 var files embed.FS
 
 // script is a Lua script that the server keeps under its SHA-1.
-type script struct{ text, sha string }
+type script struct {
+	text, sha string
+	name      any // sha, as an argument
+}
 
 // scripts are Step in Lua, and what else must be atomic on the server.
 type scripts struct {
@@ -39,7 +42,8 @@ func newScripts(edit func(string) string) *scripts {
 	build := func(name, flags string) *script {
 		text := edit("#!lua" + flags + "\n" + file("prelude") + file(name) + file("postlude"))
 		sum := sha1.Sum([]byte(text))
-		return &script{text, hex.EncodeToString(sum[:])}
+		sha := hex.EncodeToString(sum[:])
+		return &script{text, sha, sha}
 	}
 	// When memory is short the server refuses new claims, and takes everything
 	// that ends one.

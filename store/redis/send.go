@@ -21,6 +21,8 @@ type item struct {
 	err    error // not nil: unknown whether the script ran
 }
 
+func (x *item) answer(status byte, record string) { x.status, x.record, x.err = status, record, nil }
+
 // target is where an item goes.
 type target struct {
 	client *redis.Client

@@ -84,6 +84,9 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	return s.pack(ctx, ops).apply(ctx), nil
 }
 
+// minPatience is how long renewals are tried, however short their leases.
+const minPatience = 250 * time.Millisecond
+
 // patience is how long Apply tries. Renewals give up earlier: there is to be time
 // for another try before the leases end.
 func (s *Store) patience(ops []dedup.Op) time.Duration {
@@ -92,7 +95,7 @@ func (s *Store) patience(ops []dedup.Op) time.Duration {
 		if ops[i].Kind != dedup.OpExtend {
 			return s.o.Timeout
 		}
-		d = min(d, max(ops[i].Lease/4, minTimeout))
+		d = min(d, max(ops[i].Lease/4, minPatience))
 	}
 	return d
 }

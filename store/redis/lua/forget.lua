@@ -1,25 +1,26 @@
 -- Forgets KEYS, unless one of them is held: all or none. What is left of a record
 -- whose token is ahead of the clock is that token.
-local held = false
+local refused = false
+local tokens = {}
 for i = 1, #KEYS do
-  local v, state, err = load(KEYS[i])
+  local v = redis.pcall('GET', KEYS[i])
+  local state, err = parse(v)
   status[i], record[i] = 'O', ''
   if state == nil then
-    status[i], record[i], held = 'E', err, true
+    status[i], record[i], refused = 'E', err, true
   elseif state == CLAIMED and number6(v, 24) > now then
-    status[i], record[i], held = 'H', v, true
+    status[i], record[i], refused = 'H', v, true
   elseif v then
-    record[i] = sub(v, 3, 9)
+    tokens[i] = sub(v, 3, 9)
   end
 end
 for i = 1, #KEYS do
-  if not held and record[i] ~= '' then
-    local token = number7(record[i], 1)
+  if tokens[i] and not refused then
+    local token = number7(tokens[i], 1)
     if token < us then
       redis.call('DEL', KEYS[i])
     else
-      redis.call('SET', KEYS[i], VERSION .. '\0' .. record[i] .. bytes6(now) .. bytes6(now) .. NONE, 'PXAT', deadline(now, token))
+      redis.call('SET', KEYS[i], VERSION .. '\0' .. tokens[i] .. bytes6(now) .. bytes6(now) .. NONE, 'PX', lifetime(now, token))
     end
-    record[i] = ''
   end
 end

@@ -1,1 +1,2 @@
-return {format('%.0f', us), table.concat(status), record}
+if #KEYS == 1 then return status[1] .. record[1] end
+return {table.concat(status), record}

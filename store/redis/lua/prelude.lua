@@ -1,25 +1,20 @@
 -- What every script begins with: the server's time, and numbers as bytes.
 -- The layout of a record is in codec.go; positions here count from 1.
 local time = redis.call('TIME')
-local byte, char, sub, floor, format = string.byte, string.char, string.sub, math.floor, string.format
+local byte, char, sub, floor = string.byte, string.char, string.sub, math.floor
 local us = time[1] * 1000000 + time[2]
 local now = floor(us / 1000)
 
 -- Big-endian numbers: 6 bytes for milliseconds, 7 for tokens. Doubles are exact
 -- up to 2^53, and tokens are refused from there on.
-local function low3(n)
-  return floor(n / 65536) % 256, floor(n / 256) % 256, n % 256
-end
 local function bytes6(n)
   local low = n % 16777216
-  local a, b, c = low3((n - low) / 16777216)
-  return char(a, b, c, low3(low))
+  local high = (n - low) / 16777216
+  return char(floor(high / 65536), floor(high / 256) % 256, high % 256, floor(low / 65536), floor(low / 256) % 256, low % 256)
 end
 local function bytes7(n)
-  local low = n % 16777216
-  local high = (n - low) / 16777216
-  local a, b, c = low3(high)
-  return char(floor(high / 16777216), a, b, c, low3(low))
+  local low = n % 281474976710656
+  return char((n - low) / 281474976710656) .. bytes6(low)
 end
 local function number6(s, at)
   local a, b, c, d, e, f = byte(s, at, at + 5)
@@ -29,32 +24,30 @@ local function number7(s, at)
   return byte(s, at) * 281474976710656 + number6(s, at + 1)
 end
 
--- deadline is when the server may drop a record: when it has expired, and never
--- before the clock has passed its token, so that the next token is greater.
-local function deadline(expires, token)
+-- lifetime is for how long the server keeps a record: until it has expired, and
+-- not before the clock has passed its token, so that the next token is greater.
+local function lifetime(expires, token)
   local passed = floor(token / 1000) + 1
-  if passed > expires then expires = passed end
-  return format('%.0f', expires)
+  return string.format('%.0f', math.max(expires, passed, now + 1) - now)
 end
 
+-- SET takes the lifetime by PX, never PXAT: then what goes to replicas and to the
+-- append-only file is free of NX and GET.
 local VERSION, NONE = '\1', '\0\0'
-local CLAIMED, RELEASED, DONE, PARKED, AMBIGUOUS = 1, 2, 3, 4, 8
+local FREE, CLAIMED, RELEASED, DONE, PARKED, AMBIGUOUS = 0, 1, 2, 3, 4, 8
 
--- load returns the record of a key, its state and whether it is ambiguous; the
--- state of an expired one is 0. What is no record of ours is an error, which is
--- the answer to this operation alone.
-local function load(key)
-  local v = redis.pcall('GET', key)
-  if not v then return nil, 0, 0 end
-  if type(v) == 'table' then return nil, nil, v.err end
-  if sub(v, 1, 1) ~= VERSION or #v < 23 then
-    return nil, nil, 'RECORD ' .. format('%d', byte(v, 1) or 0)
-  end
-  local state = byte(v, 2)
+-- parse returns the state of what a key holds, and whether it is ambiguous. That of
+-- an expired record is FREE. For what is no record of ours there is no state, and
+-- why: that is the answer to this operation alone.
+local function parse(v)
+  if not v then return FREE, 0 end
+  if type(v) == 'table' then return nil, v.err end
+  local version, state = byte(v, 1, 2)
+  if version ~= 1 or #v < 23 then return nil, 'RECORD ' .. (version or 0) end
   local ambiguous = floor(state / 8) % 2 * 8
   state = state % 8
-  if state > 0 and number6(v, 10) <= now then state = 0 end
-  return v, state, ambiguous
+  if number6(v, 10) <= now then state = FREE end
+  return state, ambiguous
 end
 
 -- What a script returns: one byte for each key, and one string for each.

@@ -1,0 +1,189 @@
+package redisstore
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/oncequeue/oncequeue/dedup"
+)
+
+var _ dedup.Inspector = (*Store)(nil)
+
+// scanCount is how many keys a server looks at in one step of Records, and how
+// many records one step reads.
+const scanCount = 256
+
+// itemsOf returns what has a script work on records.
+func (s *Store) itemsOf(script *script, ids []dedup.ID) []*item {
+	items := make([]*item, len(ids))
+	for i, id := range ids {
+		items[i] = &item{script: script, key: s.o.Prefix + string(id[:])}
+	}
+	return items
+}
+
+// ask has a script work on records, within the time of an Apply.
+func (s *Store) ask(ctx context.Context, items []*item) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	if err := s.ready(ctx, nil); err != nil {
+		return err
+	}
+	s.send(ctx, items, false)
+	return nil
+}
+
+// Lookup implements dedup.Inspector.
+func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
+	items := s.itemsOf(s.lua.read, []dedup.ID{id})
+	if err := s.ask(ctx, items); err != nil {
+		return dedup.Record{}, err
+	}
+	reply, err := s.result(ctx, items[0], nil)
+	if err != nil {
+		return dedup.Record{}, recordFailed(id, err)
+	}
+	return reply.Record, nil
+}
+
+// Records implements dedup.Inspector, by SCAN: a few hundred keys at a time, one
+// server after the other. It keeps the identities that it has seen, 16 bytes and
+// some air each, since SCAN may show a key twice. A record that moves to another
+// server of a cluster meanwhile may be missed.
+func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
+	return func(yield func(dedup.StoredRecord, error) bool) {
+		masters, err := s.nodes.masters(ctx)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			yield(dedup.StoredRecord{}, fmt.Errorf("redisstore: %w", err))
+			return
+		}
+		seen := make(map[dedup.ID]struct{})
+		for _, c := range masters {
+			if !s.scan(ctx, c, seen, yield) {
+				return
+			}
+		}
+	}
+}
+
+// scan yields the records of one server, and reports whether to go on.
+func (s *Store) scan(ctx context.Context, c *redis.Client, seen map[dedup.ID]struct{}, yield func(dedup.StoredRecord, error) bool) bool {
+	for cursor := uint64(0); ; {
+		keys, next, err := c.Scan(ctx, cursor, s.o.Prefix+"*", scanCount).Result()
+		if err != nil {
+			yield(dedup.StoredRecord{}, fmt.Errorf("redisstore: %w", explain(err, c.Options().Addr)))
+			return false
+		}
+		var ids []dedup.ID
+		for _, key := range keys {
+			var id dedup.ID
+			if len(key) != len(s.o.Prefix)+len(id) {
+				continue // the ledger, the sources, or another program's
+			}
+			copy(id[:], key[len(s.o.Prefix):])
+			if _, again := seen[id]; !again {
+				seen[id] = struct{}{}
+				ids = append(ids, id)
+			}
+		}
+		items := s.itemsOf(s.lua.read, ids)
+		if err := s.ask(ctx, items); err != nil {
+			yield(dedup.StoredRecord{}, err)
+			return false
+		}
+		for i, x := range items {
+			r, err := s.result(ctx, x, nil)
+			if err != nil {
+				yield(dedup.StoredRecord{}, recordFailed(ids[i], err))
+				return false
+			}
+			if r.Record.State != dedup.StateFree && !yield(dedup.StoredRecord{ID: ids[i], Record: r.Record}, nil) {
+				return false
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return true
+		}
+	}
+}
+
+// Stats implements dedup.Inspector. Records counts all keys of the database, and
+// Bytes all memory of the servers, those of other programs too.
+func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
+	if err := ctx.Err(); err != nil {
+		return stats, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	masters, err := s.nodes.masters(ctx)
+	if err != nil {
+		return stats, fmt.Errorf("redisstore: %w", err)
+	}
+	var weakest durability
+	for i, c := range masters {
+		c = s.bounded(ctx, c)
+		keys, err := c.DBSize(ctx).Result()
+		if err != nil {
+			return stats, fmt.Errorf("redisstore: %w", explain(err, c.Options().Addr))
+		}
+		info, err := c.Info(ctx).Result()
+		if err != nil {
+			return stats, fmt.Errorf("redisstore: %w", explain(err, c.Options().Addr))
+		}
+		stats.Records += keys
+		stats.Bytes += integer(info, "used_memory")
+		if d := durable(ctx, c, info); i == 0 || d.less(weakest) {
+			weakest = d
+		}
+	}
+	stats.Durability = weakest.String()
+	if stats.Vouch, err = s.Vouch(ctx); err != nil {
+		return stats, err
+	}
+	stats.Now, stats.Token = s.time(), dedup.Token(s.high.Load())
+	return stats, nil
+}
+
+// Forget implements dedup.Inspector. On one server, up to 256 records are forgotten
+// at once or not at all. Of more, or on a cluster, one that is claimed just then is
+// refused alone.
+func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b dedup.ID) int { return bytes.Compare(a[:], b[:]) })
+	ids = slices.Compact(ids)
+	scripts := []*script{s.lua.forget}
+	if len(ids) > s.nodes.perScript() {
+		scripts = []*script{s.lua.read, s.lua.forget} // look at all of them first
+	}
+	for _, script := range scripts {
+		items := s.itemsOf(script, ids)
+		if err := s.ask(ctx, items); err != nil {
+			return err
+		}
+		for i, x := range items {
+			r, err := s.result(ctx, x, nil)
+			if err != nil {
+				return recordFailed(ids[i], err)
+			}
+			if r.Record.State == dedup.StateClaimed && r.Record.LeaseEnd.After(s.time()) {
+				return recordFailed(ids[i], fmt.Errorf("forget: %w until %v: wait for that, or stop its holder", dedup.ErrBusy, r.Record.LeaseEnd))
+			}
+		}
+	}
+	return nil
+}
+
+func recordFailed(id dedup.ID, err error) error {
+	return fmt.Errorf("redisstore: record %v: %w", id, err)
+}
