@@ -101,14 +101,29 @@ func TestParseKey(t *testing.T) {
 }
 
 func TestParseStore(t *testing.T) {
-	for in, want := range map[string]StoreURL{"bolt:/var/lib/x": {"bolt", "/var/lib/x"}, "bolt:.": {"bolt", "."}, "mem:": {Kind: "mem"}} {
+	for in, want := range map[string]StoreURL{
+		"bolt:/var/lib/x": {Kind: "bolt", Dir: "/var/lib/x"}, "bolt:.": {Kind: "bolt", Dir: "."}, "mem:": {Kind: "mem"},
+		"redis://h:1/3":               {Kind: "redis", Redis: redisURL{Hosts: "h:1", DB: 3}},
+		"redis+cluster://h:1,[::1]:2": {Kind: "redis", Redis: redisURL{Hosts: "h:1,[::1]:2", Cluster: true}},
+		"rediss://h:1/0":              {Kind: "redis", Redis: redisURL{Hosts: "h:1", Security: Security{TLS: true}}},
+		"rediss+cluster://h:1":        {Kind: "redis", Redis: redisURL{Hosts: "h:1", Cluster: true, Security: Security{TLS: true}}},
+	} {
 		if got, err := ParseStore(in); err != nil || got != want || got.String() != in {
 			t.Errorf("%q: got %v, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "bolt", "bolt:", "mem", "mem:x", "redis://h:1/0"} {
-		if _, err := ParseStore(in); err == nil {
-			t.Errorf("%q: want an error", in)
+	got, err := ParseStore("rediss://u%40x@h:1?password-env=P&prefix=a:&tls-ca=/ca")
+	want := redisURL{Hosts: "h:1", Prefix: "a:", Security: Security{TLS: true, CA: "/ca", User: "u@x", PasswordEnv: "P"}}
+	if err != nil || got.Redis != want || got.String() != "rediss://h:1/0" {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for _, in := range []string{
+		"", "bolt", "bolt:", "mem", "mem:x", "redis:h:1", "redis://", "redis://h", "redis://h:1,g:2/0", "redis://h:1/x", "redis://h:1/-1", "redis+cluster://h:1/0",
+		"redis://u:secret@h:1", "redis://:secret@h:1", "redis://u:sec/ret@h:1", "redis://u@h:1", "redis://@h:1", "redis://h:1?tls-ca=/ca", "redis://h:1?x=secret", "redis://h:1?prefix=a&prefix=b",
+		"redis://h:1?password-env=A&password-file=B", "rediss://h:1?tls-cert=/c", "redis://h:1?db=%zz",
+	} {
+		if _, err := ParseStore(in); err == nil || strings.Contains(err.Error(), "secret") && !strings.Contains(in, "x=secret") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: got error %v, want one line without the password", in, err)
 		}
 	}
 }

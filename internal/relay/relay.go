@@ -119,7 +119,7 @@ func (r *Relay) open(ctx context.Context) error {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
 		}
 	}
-	store, closer, err := c.Store.open(c.VouchFrom, c.Logger)
+	store, closer, err := c.Store.open(ctx, c.VouchFrom, c.Logger)
 	if err != nil {
 		return err
 	}

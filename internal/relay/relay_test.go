@@ -349,7 +349,7 @@ func (s idle) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.Batch
 func TestStoreThatFailedForGoodEndsTheRelay(t *testing.T) {
 	m := &dedup.Message{Topic: "orders", Value: []byte("1")}
 	m.Headers.SetKey("1")
-	r := &Relay{config: Config{Store: StoreURL{"bolt", "/d"}}, source: idle{pump{[]*dedup.Message{m}}}}
+	r := &Relay{config: Config{Store: StoreURL{Kind: "bolt", Dir: "/d"}}, source: idle{pump{[]*dedup.Message{m}}}}
 	var err error
 	r.dedup, err = dedup.New(lostStore{memstore.New(nil)}, "s", dedup.HeaderKey(), &dedup.Options{Hooks: dedup.Hooks{Decided: r.decided}})
 	if err != nil {

@@ -36,6 +36,8 @@ type storeStatus struct {
 	Bytes   *int64    `json:"bytes,omitempty"`
 	Limit   int64     `json:"limit,omitempty"` // at so many bytes new claims are refused
 	Error   string    `json:"error,omitempty"`
+
+	Durability string `json:"durability,omitempty"` // what an answer survives
 }
 
 type counts struct {
