@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# scripts/test-real.sh [bolt] [kafka VERSION...] [nats VERSION...]
+# scripts/test-real.sh [bolt] [kafka VERSION...] [nats VERSION...] [redis single|sentinel|cluster...]
 # Runs the tests with build tag real: bolt against this machine's disk, processes and clock, the others
-# against each version of each server in turn: start, test, stop, also when a test fails or the run is
-# interrupted. With KAFKA_BROKERS set, or NATS_URL, it starts no server of that kind and tests those. A
+# against each version or kind of each server in turn: start, test, stop, also when a test fails or the run
+# is interrupted. With KAFKA_BROKERS set, or NATS_URL, it starts no server of that kind and tests those. A
 # server that this machine cannot run fails the run when CI=true and is listed at the end otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly kafka_packages=(./transport/kafka)
 readonly nats_packages=(./transport/nats)
-readonly unavailable=69 # exit code of scripts/kafka.sh and scripts/nats.sh
+readonly redis_packages=(./store/redis ./cmd/dedup-relay)
+readonly unavailable=69 # exit code of the scripts that start servers
 running=()              # the command that stops it
 missing=()
 
@@ -62,6 +63,29 @@ test_nats() { # test_nats VERSION
   running=()
 }
 
+# Some tests of Redis are for one kind of servers only, which their names begin with.
+test_redis() { # test_redis single|sentinel|cluster
+  local name="Redis ($1)" script=scripts/redis.sh start=(scripts/redis.sh start "$1") environment skip
+  case $1 in
+  single) environment="REDIS_URL=redis://%s/0" skip='^TestReal(Sentinel|Cluster)' ;;
+  sentinel) environment="REDIS_SENTINELS=%s" skip='^TestReal([^S]|S[^e])' ;;
+  cluster)
+    script=scripts/redis-cluster.sh start=(scripts/redis-cluster.sh start)
+    environment="REDIS_CLUSTER=%s" skip='^TestReal(Single|Sentinel)'
+    ;;
+  *) echo "test-real: $1 is no kind of Redis: single, sentinel or cluster" >&2 && exit 2 ;;
+  esac
+  echo "test-real: $name"
+  running=("$script" stop)
+  start_server "$name" "${start[@]}" || return 0
+  # shellcheck disable=SC2059 # the format is ours
+  env "$(printf "$environment" "$address")" REDIS_SCRIPT="$PWD/$script" \
+    go test -race -count=1 -timeout 8m -tags real -run '^TestReal' -skip "$skip" -v "${redis_packages[@]}" ||
+    failed $? "$name" .cache/redis
+  "${running[@]}"
+  running=()
+}
+
 kind="" own=""
 for word in "$@"; do
   case $word in
@@ -78,8 +102,9 @@ for word in "$@"; do
     kind=nats own=${NATS_URL:-}
     [[ -z $own ]] || { echo "test-real: NATS at $own" && go_test "${nats_packages[@]}"; }
     ;;
+  redis) kind=redis own="" ;;
   *)
-    [[ -n $kind ]] || { echo "test-real: version $word of what? kafka or nats comes first" >&2 && exit 2; }
+    [[ -n $kind ]] || { echo "test-real: version $word of what? kafka, nats or redis comes first" >&2 && exit 2; }
     [[ -n $own ]] || "test_$kind" "$word"
     ;;
   esac
