@@ -44,6 +44,15 @@ func Run(t testing.TB) *Server {
 	return s
 }
 
+// Restart starts a closed server again, on its port and with its data.
+func (s *Server) Restart() error {
+	err := s.Miniredis.Restart()
+	if err == nil {
+		s.Server().SetPreHook(s.hook)
+	}
+	return err
+}
+
 // Set changes a line of INFO.
 func (s *Server) Set(name, value string) {
 	s.mu.Lock()

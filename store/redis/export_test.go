@@ -29,3 +29,6 @@ func (s *Store) SplitScripts() { s.nodes = split{s.nodes} }
 type split struct{ nodes }
 
 func (split) perScript() int { return 1 }
+
+// Timeout returns the option in force.
+func (s *Store) Timeout() time.Duration { return s.o.Timeout }

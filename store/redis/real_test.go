@@ -30,6 +30,11 @@ func TestRealStore(t *testing.T) {
 	})
 }
 
+func TestRealStep(t *testing.T) {
+	s := realStore(t, realClient(t), nil)
+	testStep(t, s, s.SetTime)
+}
+
 // realClient connects to the server of REDIS_URL, which is
 // redis://HOST:PORT/DB, or to the cluster of REDIS_CLUSTER, HOST:PORT,HOST:PORT.
 func realClient(t testing.TB) redis.UniversalClient {
@@ -60,7 +65,9 @@ func realStore(t testing.TB, client redis.UniversalClient, o *redisstore.Options
 	if o != nil {
 		options = *o
 	}
-	options.Prefix = "test-" + rand.Text()[:8] + ":"
+	if options.Prefix == "" {
+		options.Prefix = "test-" + rand.Text()[:8] + ":"
+	}
 	s, err := redisstore.New(client, &options)
 	if err != nil {
 		t.Fatal(err)

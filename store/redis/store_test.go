@@ -16,7 +16,20 @@ func TestStore(t *testing.T) {
 		server := redistest.Run(t)
 		server.At(clock.Now())
 		clock.OnAdvance(server.At)
-		client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+		s := open(t, server, nil)
+		s.SetClock(clock.Now)
+		return s
+	})
+}
+
+// TestClusterStore: on a cluster each script takes one key, and each record has the
+// server of its slot. Here that is one server for all of them.
+func TestClusterStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+		server := redistest.Run(t)
+		server.At(clock.Now())
+		clock.OnAdvance(server.At)
+		client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr()}})
 		t.Cleanup(func() { _ = client.Close() })
 		s, err := redisstore.New(client, nil)
 		if err != nil {
@@ -25,4 +38,10 @@ func TestStore(t *testing.T) {
 		s.SetClock(clock.Now)
 		return s
 	})
+}
+
+// TestStep: the scripts do what dedup.Step does, also when the clock goes back.
+func TestStep(t *testing.T) {
+	s := open(t, redistest.Run(t), nil)
+	testStep(t, s, s.SetTime)
 }
