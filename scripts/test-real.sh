@@ -13,6 +13,7 @@ readonly redis_packages=(./store/redis ./cmd/dedup-relay)
 readonly unavailable=69 # exit code of the scripts that start servers
 running=()              # the command that stops it
 missing=()
+passed=() # what the README's table of versions says
 
 cleanup() {
   [[ ${#running[@]} -eq 0 ]] || "${running[@]}"
@@ -49,6 +50,7 @@ test_kafka() { # test_kafka VERSION
   running=(scripts/kafka.sh stop "$1")
   start_server "Kafka $1" scripts/kafka.sh start "$1" || return 0
   KAFKA_BROKERS=$address KAFKA_SECURITY=$PWD/.cache/kafka/run/$1/security go_test "${kafka_packages[@]}" || failed $? "Kafka $1" ".cache/kafka/run/$1"
+  passed+=("Kafka $1")
   "${running[@]}"
   running=()
 }
@@ -59,6 +61,7 @@ test_nats() { # test_nats VERSION
   start_server "nats-server $1" scripts/nats.sh start "$1" || return 0
   NATS_URL=$address NATS_CRASH="$PWD/scripts/nats.sh crash" go_test "${nats_packages[@]}" ||
     failed $? "nats-server $1" .cache/nats/run
+  passed+=("nats-server $1")
   "${running[@]}"
   running=()
 }
@@ -110,6 +113,9 @@ for word in "$@"; do
   esac
 done
 
+for server in "${passed[@]}"; do
+  echo "test-real: passed: $server" >&2
+done
 for server in "${missing[@]}"; do
   echo "test-real: NOT TESTED: $server could not be started, see above" >&2
 done

@@ -28,7 +28,9 @@ type Security struct {
 	// SASL authenticates the client on each new connection (SASL_SSL,
 	// SASL_PLAINTEXT): plain.Mechanism or scram.Mechanism of kafka-go's packages
 	// sasl/plain and sasl/scram, or any other. PLAIN sends the password as it is:
-	// use it with TLS only. Default nil: no authentication.
+	// use it with TLS only. Connections are not authenticated again (KIP-368): a
+	// broker with connections.max.reauth.ms ends them, and new ones are made; what a
+	// Sink was writing then is MaybeDone. Default nil: no authentication.
 	SASL sasl.Mechanism
 }
 
