@@ -63,7 +63,7 @@ func declareGrowth(_ context.Context, r *harness.Run) error {
 				}
 			}
 		}
-		m.Set("stop", float64(g.longest.Microseconds())/1e3)
+		m.Set("CPU ms of the longest Apply", float64(g.longest.Microseconds())/1e3)
 		return nil
 	})
 
@@ -83,15 +83,15 @@ func declareGrowth(_ context.Context, r *harness.Run) error {
 	})
 	r.Figure(harness.Figure{
 		What: "index memory per key, averaged over three doublings", Unit: "B", AtMost: true, Bar: 32,
-		From: harness.Measured("index B"),
+		From: harness.Measured("index B per key"),
 	})
 	r.Figure(harness.Figure{
 		What: "most CPU time of one Apply of 1,024 records while it grows", Unit: "ms", AtMost: true, Bar: 20,
-		From: harness.Measured("stop"),
+		From: harness.Measured("CPU ms of the longest Apply"),
 	})
 	r.Figure(harness.Figure{
 		What: "reopening after a crash, per record scanned, at " + middle.name, Unit: "µs", AtMost: true, Bar: 1, Goal: 0.2,
-		From: harness.Measured("reopen µs"),
+		From: harness.Measured("reopening, µs per record"),
 	})
 	return nil
 }
@@ -152,7 +152,7 @@ func (g *growth) grow(ctx context.Context, n int) error {
 		g.records += len(ops)
 		if g.keys >= g.sampleFrom && g.keys-sampled >= g.sampleEvery {
 			sampled = g.keys
-			g.m.Set("index B", float64(heapInUse()-g.heap)/float64(g.keys))
+			g.m.Set("index B per key", float64(heapInUse()-g.heap)/float64(g.keys))
 		}
 	}
 	return ctx.Err()
@@ -193,7 +193,7 @@ func (g *growth) reopen() error {
 		return err
 	}
 	took := time.Since(start)
-	g.m.Set("reopen µs", float64(took.Nanoseconds())/1e3/float64(g.records))
+	g.m.Set("reopening, µs per record", float64(took.Nanoseconds())/1e3/float64(g.records))
 	st, err := s.Stats(context.Background())
 	if err == nil && st.Records != int64(g.keys) {
 		err = fmt.Errorf("reopened with %d records, want %d", st.Records, g.keys)

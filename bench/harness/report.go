@@ -107,6 +107,7 @@ func (r *Report) Print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "\n### %s (%.0f s)\n\n", s.Name, s.Seconds)
 		s.printContenders(w)
+		s.printMeasures(w)
 		s.printFigures(w)
 	}
 }
@@ -146,6 +147,15 @@ func (s *SuiteReport) printContenders(w io.Writer) {
 		fmt.Fprintf(w, "- **%s**: %s\n", c.Name, c.What)
 	}
 	fmt.Fprintln(w)
+}
+
+func (s *SuiteReport) printMeasures(w io.Writer) {
+	for _, name := range slices.Sorted(maps.Keys(s.Measures)) {
+		fmt.Fprintf(w, "- %s: %v\n", name, s.Measures[name])
+	}
+	if len(s.Measures) > 0 {
+		fmt.Fprintln(w)
+	}
 }
 
 func (s *SuiteReport) printFigures(w io.Writer) {
