@@ -55,8 +55,8 @@ func (r *Round) Start() {
 // Stop stops the clock.
 func (r *Round) Stop() {
 	r.ended = read(r.servers, "")
-	if r.during != nil {
-		r.err = errors.Join(r.err, r.during.stop())
+	if r.during != nil && r.err == nil {
+		r.err = r.during.stop()
 	}
 }
 

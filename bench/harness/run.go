@@ -163,7 +163,12 @@ func (r *Run) countSyncs(ctx context.Context, o Options) error {
 		}
 		t := &tracer{dir: r.Dir}
 		n := r.messages(c)
-		if _, err := c.run(ctx, r.dirOf(c), o.Rounds+1, n, t); err != nil {
+		_, err := c.run(ctx, r.dirOf(c), o.Rounds+1, n, t)
+		if skip := Skip(""); errors.As(err, &skip) {
+			fmt.Fprintf(o.Progress, " not counted: %s\n", skip)
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		syncs := float64(t.calls) * 1000 / float64(n)

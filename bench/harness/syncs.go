@@ -25,6 +25,7 @@ const syncCalls = "fsync,fdatasync,msync,sync_file_range"
 
 func (t *tracer) out() string { return filepath.Join(t.dir, "strace") }
 
+// start returns a Skip if this process may not be watched.
 func (t *tracer) start(servers []int) error {
 	if len(servers) == 0 {
 		servers = []int{os.Getpid()}
@@ -44,7 +45,9 @@ func (t *tracer) start(servers []int) error {
 	lines := bufio.NewScanner(said)
 	for range servers {
 		if !lines.Scan() || !strings.Contains(lines.Text(), "attached") {
-			return fmt.Errorf("strace: %s", lines.Text())
+			_ = t.cmd.Process.Kill() // it may have ended already
+			_ = t.cmd.Wait()         // what it said tells more
+			return Skip(lines.Text())
 		}
 	}
 	go func() { _, _ = io.Copy(io.Discard, said) }() // ends with strace
