@@ -17,10 +17,11 @@ import (
 
 const (
 	expiryTurns = 3
-	expiryTTL   = 1500 * time.Millisecond
-	expiryFor   = 4 * time.Second        // each turn is measured so long, after one TTL
-	applyEvery  = 4 * time.Millisecond   // 64,000 messages a second: the store is not at its limit
-	expiryRoll  = 250 * time.Millisecond // several files expire each second
+	expiryTTL   = time.Second
+	expiryWarm  = 2500 * time.Millisecond // until files expire as fast as they are made
+	expiryFor   = 3 * time.Second         // each turn is measured so long, after that
+	applyEvery  = 4 * time.Millisecond    // 64,000 messages a second: the store is not at its limit
+	expiryRoll  = 250 * time.Millisecond  // several files expire each second
 )
 
 // declareExpiry adds what files cost that go.
@@ -59,7 +60,7 @@ func latency(ctx context.Context, dir string, ttl time.Duration, r *harness.Run)
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	warm := r.Scaled(int((2*expiryTTL + time.Second) / applyEvery))
+	warm := r.Scaled(int(expiryWarm / applyEvery))
 	count := r.Scaled(int(expiryFor / applyEvery))
 	stream := work.New(3)
 	var took []time.Duration

@@ -44,7 +44,7 @@ func (inWatermill) start(ctx context.Context, t *task) (func() error, error) {
 		Repository: repository,
 		Timeout:    time.Minute, // of one look into the map
 	}).Middleware)
-	router.AddNoPublisherHandler("bench", t.stream, subscriber, func(*message.Message) error {
+	router.AddConsumerHandler("bench", t.stream, subscriber, func(*message.Message) error {
 		t.handled.Add(1)
 		return nil
 	})
