@@ -13,7 +13,7 @@ import (
 var Suite = harness.Suite{
 	Name:     "bolt",
 	What:     "claim, trivial handler and record on disk, in batches of 256; fsync on",
-	Messages: 200_000,
+	Messages: 100_000,
 	Declare:  declare,
 }
 
