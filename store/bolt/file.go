@@ -20,7 +20,12 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-var bucketName = []byte("log")
+var (
+	bucketName = []byte("log")
+	// headName is a bucket with a copy of the first entry, on another page: what
+	// the times and tokens in a file are relative to must not be lost with one page.
+	headName = []byte("head")
+)
 
 const (
 	tmpSuffix = ".tmp"
@@ -407,7 +412,12 @@ func createFile(p *space, first uint64, st *state, o *Options) (*file, error) {
 				if err != nil {
 					return err
 				}
-				return put(b, first, [][]byte{appendState(nil, first, st)})
+				head, err := tx.CreateBucket(headName)
+				if err != nil {
+					return err
+				}
+				entry := [][]byte{appendState(nil, first, st)}
+				return errors.Join(put(head, first, entry), put(b, first, entry))
 			})
 		})
 	}

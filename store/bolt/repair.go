@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -16,22 +15,15 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-const (
-	// An entry takes no fewer bytes in a file.
-	minEntry = headLen + crcLen
-	// lostSource is the source of records whose own is lost.
-	lostSource = "?"
-)
-
-// Report says what Repair did.
+// Report says what Verify found, or Repair did.
 type Report struct {
-	Lost []*DamageError // what could not be read, in the order of the log; none: nothing was done
-	Kept int            // records that live on
+	Lost []*DamageError // what cannot be read, in the order of the log; none: the store is whole
+	Kept int            // records that can be read, expired ones among them if the store is whole
 	// Unnamed is how many of those have a First whose Source is "?": its name was
 	// among what could not be read, now or in an earlier repair. They work as
 	// before; that Source is for people.
 	Unnamed int
-	Since   time.Time // what the store vouches for now
+	Since   time.Time // what the store vouches for; after Verify of a damaged one zero
 }
 
 // Repair makes a store whole whose Open fails with ErrCorrupt: it writes the
@@ -39,11 +31,37 @@ type Report struct {
 // What cannot be read is dropped and reported. As nobody knows which keys that
 // concerns, the store vouches from now on only: older messages without a record
 // are Stale. A key whose last entry was lost goes back to the one before. Names of
-// sources stand apart from the records in a file: those of a lost one are kept.
+// sources stand apart from the records in a file: those of a lost one are kept. A
+// damaged page takes the entries on it with it, and no others, if it is none of the
+// few pages that lead to them.
 //
 // The store must not be open. Copy the directory first: what is dropped cannot
 // be got back. A Repair that was interrupted can be run again.
 func Repair(dir string, o *Options) (_ Report, err error) {
+	return onClosed(dir, o, func(options Options) (Report, error) {
+		r, report, err := verify(dir, options)
+		if err != nil || len(report.Lost) == 0 {
+			return report, err
+		}
+		return r.write()
+	})
+}
+
+// Verify reads everything in a store, as Open and Repair do, and reports what
+// cannot be read. It writes nothing. An error is for what kept it from reading at
+// all, such as ErrInUse and ErrFormat; damage is none.
+//
+// The store must not be open. One that is can be copied by Store.Backup, which
+// copies damage with it, and the copy verified.
+func Verify(dir string, o *Options) (Report, error) {
+	return onClosed(dir, o, func(options Options) (Report, error) {
+		_, report, err := verify(dir, options)
+		return report, err
+	})
+}
+
+// onClosed runs fn while nobody else can use the store.
+func onClosed(dir string, o *Options, fn func(Options) (Report, error)) (_ Report, err error) {
 	options, err := o.filled()
 	if err != nil {
 		return Report{}, err
@@ -59,24 +77,24 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, unlockDir(lock)) }()
+	return fn(options)
+}
+
+// verify reads a store as Open does, and if that fails all that can be read.
+func verify(dir string, options Options) (*repair, Report, error) {
 	kept, since, err := check(dir, options)
 	var damage *DamageError
 	if err == nil || !errors.As(err, &damage) {
-		return Report{Kept: kept, Since: since}, err
+		return nil, Report{Kept: kept, Since: since}, err
 	}
 	r := &repair{dir: dir, options: options, newest: make(map[dedup.ID]location)}
-	defer func() {
-		for _, f := range r.files {
-			err = errors.Join(err, f.release())
-		}
-	}()
 	if err := r.read(); err != nil {
-		return Report{}, err
+		return nil, Report{}, err
 	}
 	if len(r.lost) == 0 { // every entry can be found, but not in the way of a reader
 		r.lost = append(r.lost, damage)
 	}
-	return r.write()
+	return r, Report{Lost: r.lost, Kept: len(r.newest)}, nil
 }
 
 // check reads a store as Open does.
@@ -112,129 +130,11 @@ type location struct {
 	seq  uint64
 }
 
-// read finds the newest readable record of each key, and what cannot be read.
-func (r *repair) read() (err error) {
-	if r.numbers, _, err = listFiles(r.dir); err != nil {
-		return fmt.Errorf("boltstore: %w", err)
-	}
-	for _, n := range r.numbers {
-		f, st, err := openFile(r.dir, n, &r.options)
-		var damage *DamageError
-		switch {
-		case errors.As(err, &damage):
-			r.lost = append(r.lost, damage)
-			continue
-		case err != nil:
-			return err
-		}
-		if len(r.files) > 0 {
-			if st.id != r.state.id {
-				return errors.Join(fmt.Errorf("boltstore: %s: the file is of another store: move it away", f.path), f.release())
-			}
-			if f.first > r.last+1 {
-				r.lose(&DamageError{File: f.path, Sequence: r.last + 1, Last: f.first - 1, Offset: -1, Cause: errors.New("the files before are missing")})
-			}
-		}
-		r.files = append(r.files, f)
-		if _, err := lastTx(f.path, f.db.Info().PageSize); err != nil {
-			r.lose(&DamageError{File: f.path, Offset: -1, Cause: err})
-		}
-		r.observe(st)
-		f.sources.Store(&lostSources)
-		r.last, err = walk(f, func(seq uint64, value []byte) error { return r.take(f, seq, value) })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lostSources are the sources of a file before any name in it was read.
-var lostSources = slices.Repeat([]string{lostSource}, maxSources)
-
 // observe takes over what a state entry says. A later one replaces it, but time
 // and token never fall.
 func (r *repair) observe(st state) {
 	st.time, st.high = latest(st.time, r.state.time), max(st.high, r.state.high)
 	r.state = st
-}
-
-// walk calls fn for the entries of a file, in order, with nil for what cannot be
-// found. It goes from one to the next as long as there is a way, and then looks
-// for each by itself, so that a damaged page takes no others with it. It returns
-// the last sequence number. An error is fn's.
-func walk(f *file, fn func(seq uint64, value []byte) error) (last uint64, err error) {
-	last = f.first
-	next := f.first
-	err = f.read(func(tx *bolt.Tx, b *bolt.Bucket) error {
-		most := f.first + uint64(tx.Size())/minEntry // damage can make any number
-		last = min(max(last, b.Sequence()), most)
-		c := b.Cursor()
-		for key, value := c.First(); len(key) == 8 && seqOf(key) == next; key, value = c.Next() {
-			next++
-			if err := fn(next-1, value); err != nil {
-				return stopped{err}
-			}
-		}
-		if key, _ := c.Last(); len(key) == 8 {
-			last = min(max(last, seqOf(key)), most)
-		}
-		return nil
-	})
-	for ; next <= last && !errors.As(err, new(stopped)); next++ {
-		missing := true
-		err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
-			key := keyOf(next)
-			value := b.Get(key[:])
-			missing = false
-			if err := fn(next, value); err != nil {
-				return stopped{err}
-			}
-			return nil
-		})
-		if missing {
-			if err := fn(next, nil); err != nil {
-				return last, err
-			}
-		}
-	}
-	var stop stopped
-	if errors.As(err, &stop) {
-		return last, stop.error
-	}
-	return max(last, next-1), nil
-}
-
-// stopped tells an error of walk's fn from damage.
-type stopped struct{ error }
-
-// lose reports what cannot be read, as one with what was lost just before it.
-func (r *repair) lose(d *DamageError) {
-	if n := len(r.lost); n > 0 && d.Sequence > 0 {
-		if before := r.lost[n-1]; before.File == d.File && before.Sequence > 0 && before.Last+1 == d.Sequence {
-			before.Last = d.Last
-			return
-		}
-	}
-	r.lost = append(r.lost, d)
-}
-
-// take takes over an entry, or reports that it cannot be read.
-func (r *repair) take(f *file, seq uint64, value []byte) error {
-	err := errors.New("the entry is missing")
-	if value != nil {
-		err = r.replay(f, seq, value)
-	}
-	if err == nil {
-		return nil
-	}
-	err = f.damage(seq, value, err)
-	var damage *DamageError
-	if errors.As(err, &damage) {
-		r.lose(damage)
-		return nil
-	}
-	return err // of a format that we do not know
 }
 
 func (r *repair) replay(f *file, seq uint64, value []byte) error {
@@ -323,8 +223,8 @@ func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n, unname
 	b := s.newBatch()
 	defer b.end()
 	for _, f := range files {
-		_, err := walk(f, func(seq uint64, value []byte) error {
-			_, e, err := f.decode(seq, value)
+		_, err := f.salvage(func(seq uint64, at item) error {
+			_, e, err := f.decode(seq, at.value)
 			if err != nil || newest[e.id] != (location{f, seq}) || !e.record.Expires.After(b.now) {
 				return nil // reported before, or not to be kept
 			}
@@ -341,7 +241,7 @@ func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n, unname
 			b.end()
 			b = s.newBatch()
 			return err
-		})
+		}, func(*DamageError) {})
 		if err != nil {
 			return n, unnamed, err
 		}
