@@ -61,6 +61,9 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 	if err := r.run(); err != nil {
 		return nil, err
 	}
+	if why := doubts(dir); why != "" {
+		s.log.Warn("the store's file system is doubtful", "dir", dir, "why", "it is "+why, "do", "choose a directory on a local disk")
+	}
 	// Nothing was written so far. From here on the store is ours.
 	if err := signLock(lock); err != nil {
 		return nil, fmt.Errorf("boltstore: write to %s: %w: free space on its disk, or choose another directory", lock.Name(), err)
@@ -77,6 +80,9 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 		return nil, err
 	}
 	s.name = hex.EncodeToString(s.id[:])
+	if err := s.firstOpened(); err != nil {
+		return nil, err
+	}
 	s.writer <- struct{}{}
 	s.tending.Add(1)
 	go s.run()

@@ -51,8 +51,7 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 // cannot be read. It writes nothing. An error is for what kept it from reading at
 // all, such as ErrInUse and ErrFormat; damage is none.
 //
-// The store must not be open. One that is can be copied by Store.Backup, which
-// copies damage with it, and the copy verified.
+// The store must not be open. Of one that is, Store.Backup reads every record.
 func Verify(dir string, o *Options) (Report, error) {
 	return onClosed(dir, o, func(options Options) (Report, error) {
 		_, report, err := verify(dir, options)
@@ -111,7 +110,11 @@ func check(dir string, o Options) (kept int, since time.Time, err error) {
 	if len(r.files) == 0 {
 		return 0, time.Time{}, fmt.Errorf("boltstore: %s: there is no store: name the directory of one", dir)
 	}
-	return r.index.n, r.memory.At(newClock(o.Now, r.time).now()), nil
+	now := newClock(o.Now, r.time).now()
+	if since = r.memory.At(now); since.Equal(neverOpened) {
+		since = now
+	}
+	return r.index.n, since, nil
 }
 
 type repair struct {

@@ -54,7 +54,7 @@ func child(t *testing.T, path string, offset int64, id uint64) {
 // A page takes with it what is on it, and nothing else: not even the one with the
 // first entry, which all others are relative to. Pages that lead in a circle, or
 // out of the file, keep nobody busy.
-func TestDamagedPages(t *testing.T) {
+func TestRepairOfDamagedPages(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		damage func(t *testing.T, path string)
