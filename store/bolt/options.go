@@ -27,7 +27,8 @@ type Options struct {
 	// a good value. Default 1h.
 	RollAge time.Duration
 	// Logger receives what no return value can carry: a file that cannot be
-	// removed, a write that failed. Default: discards.
+	// removed, a write that failed, a file system that is no good place for a
+	// store. Default: discards.
 	Logger *slog.Logger
 	// Now is the clock, for tests. Once the store is open only the time that
 	// passes on it counts, so a wall clock that is set back or forth revives and

@@ -67,7 +67,7 @@ func TestPoisoned(t *testing.T) {
 					t.Errorf("%s: got %v, want ErrPoisoned, permanent", name, err)
 				}
 			}
-			if got := strings.Count(log.String(), "\n"); got != 1 || !strings.Contains(log.String(), errDisk.Error()) {
+			if got := strings.Count(log.String(), "refuses all further work"); got != 1 || !strings.Contains(log.String(), errDisk.Error()) {
 				t.Errorf("log: got %q, want one line with the cause", log.String())
 			}
 
