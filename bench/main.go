@@ -14,6 +14,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/bench/bolt"
 	"github.com/oncequeue/oncequeue/bench/harness"
+	kafkabench "github.com/oncequeue/oncequeue/bench/kafka"
 	natsbench "github.com/oncequeue/oncequeue/bench/nats"
 )
 
@@ -22,6 +23,8 @@ import (
 var suites = []harness.Suite{
 	boltbench.Suite,
 	boltbench.Growth,
+	kafkabench.Suite,
+	kafkabench.Real,
 	natsbench.Suite,
 }
 
