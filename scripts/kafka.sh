@@ -4,6 +4,7 @@
 #   scripts/kafka.sh start VERSION [NODES]   1 node (default) or 3; the last line of output is the
 #                                            broker list, once every node takes requests
 #   scripts/kafka.sh stop  VERSION           ends what start began and removes its data; logs stay
+#   scripts/kafka.sh node  VERSION down|up N kills node N, or starts it again with its data
 #
 # Beside those plaintext listeners the first node has three that are secured. .cache/kafka/run/VERSION/security
 # has their addresses in the file listeners, and what a client needs, in PEM:
@@ -122,7 +123,7 @@ listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.p
 EOF
 }
 
-launch() { # launch NODE: formats its storage and starts it
+format() { # format NODE: makes its storage
   local dir=$run/node$1 mechanism users=()
   for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
     users+=(--add-scram "$mechanism=[name=billing,password=$(cat "$security/password")]")
@@ -130,6 +131,10 @@ launch() { # launch NODE: formats its storage and starts it
   java -Xmx64m -cp "$jars/*" kafka.tools.StorageTool format \
     --cluster-id "$cluster_id" --config "$dir/server.properties" "${users[@]}" >"$dir/format.log" 2>&1 ||
     fail "$dir/format.log" "node $1 could not format its storage"
+}
+
+launch() { # launch NODE
+  local dir=$run/node$1
   nohup java -Xms128m -Xmx384m \
     -Dorg.slf4j.simpleLogger.showDateTime=true -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS \
     -cp "$jars/*" kafka.Kafka "$dir/server.properties" >"$dir/server.log" 2>&1 </dev/null &
@@ -169,6 +174,7 @@ start() {
   choose_ports
   secure
   for ((i = 1; i <= nodes; i++)); do configure $i; done
+  for ((i = 1; i <= nodes; i++)); do format $i; done
   for ((i = 1; i <= nodes; i++)); do launch $i; done
   for ((i = 1; i <= nodes; i++)); do await $i; done
   for ((i = 1; i <= nodes; i++)); do list+="${list:+,}127.0.0.1:${ports[2 * i - 2]}"; done
@@ -190,13 +196,34 @@ stop() {
   done
 }
 
-usage() {
-  die 2 "usage: scripts/kafka.sh start VERSION [1|3] | stop VERSION"
+down() { # down NODE
+  local dir=$run/node$1
+  running "$dir" || die 1 "node $1 of Kafka $version does not run"
+  kill -KILL "$(cat "$dir/pid")"
+  while running "$dir"; do sleep 0.1; done
 }
 
-[[ $# -ge 2 && $# -le 3 ]] || usage
+up() { # up NODE
+  local dir=$run/node$1
+  [[ -d $dir/data ]] || die 1 "Kafka $version has no node $1"
+  running "$dir" && die 1 "node $1 of Kafka $version runs already"
+  mv "$dir/server.log" "$dir/server.$(date +%H%M%S).log"
+  launch "$1"
+}
+
+usage() {
+  die 2 "usage: scripts/kafka.sh start VERSION [1|3] | stop VERSION | node VERSION down|up N"
+}
+
+[[ $# -ge 2 ]] || usage
 version=$2
-nodes=${3:-1}
+nodes=1
+case $1 in
+start) [[ $# -le 3 ]] || usage && nodes=${3:-1} ;;
+stop) [[ $# -eq 2 ]] || usage ;;
+node) [[ $# -eq 4 && $3 =~ ^(down|up)$ ]] || usage ;;
+*) usage ;;
+esac
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die 2 "version \"$version\" is not like 4.0.0"
 [[ $nodes == 1 || $nodes == 3 ]] || die 2 "$nodes nodes: start 1 or 3"
 jars=$root/.cache/kafka/$version
@@ -207,7 +234,6 @@ shopt -s nullglob
 mkdir -p "$root/.cache/kafka"
 
 case $1 in
-start) start ;;
-stop) stop ;;
-*) usage ;;
+node) "$3" "$4" ;;
+*) "$1" ;;
 esac

@@ -48,8 +48,8 @@ failed() { # failed CODE NAME LOGS
 test_kafka() { # test_kafka VERSION
   echo "test-real: Kafka $1"
   running=(scripts/kafka.sh stop "$1")
-  start_server "Kafka $1" scripts/kafka.sh start "$1" || return 0
-  KAFKA_BROKERS=$address KAFKA_SECURITY=$PWD/.cache/kafka/run/$1/security go_test "${kafka_packages[@]}" || failed $? "Kafka $1" ".cache/kafka/run/$1"
+  start_server "Kafka $1" scripts/kafka.sh start "$1" 3 || return 0
+  KAFKA_BROKERS=$address KAFKA_NODE="$PWD/scripts/kafka.sh node $1" KAFKA_SECURITY=$PWD/.cache/kafka/run/$1/security go_test "${kafka_packages[@]}" || failed $? "Kafka $1" ".cache/kafka/run/$1"
   passed+=("Kafka $1")
   "${running[@]}"
   running=()

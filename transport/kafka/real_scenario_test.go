@@ -15,9 +15,9 @@ func TestRealScenarios(t *testing.T) {
 	}
 }
 
-// TestRealMembersComeGoAndAreKilled: two to four members for most of a minute.
+// TestRealMembersComeGoAndAreKilled: two to four members for half a minute.
 func TestRealMembersComeGoAndAreKilled(t *testing.T) {
-	churn(t, realCluster(t), 4, 40*time.Second)
+	churn(t, realCluster(t), 4, 30*time.Second)
 }
 
 // TestRealIdleRunReturnsSoon: the log has how soon.
@@ -99,7 +99,7 @@ func TestRealOutage(t *testing.T) {
 		c.nodeIs("down", i+1)
 	}
 	eventually(t, "the loss shows", func() bool { return len(consumer.Status().Failing) > 0 })
-	pause(nil, 10*time.Second) // longer than the session
+	pause(nil, 7*time.Second) // longer than the session
 	for i := range c.addrs {
 		c.nodeIs("up", i+1)
 	}
