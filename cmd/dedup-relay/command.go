@@ -87,10 +87,12 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		Short: "Relay until told to stop: SIGTERM drains and exits 0, a second one exits at once",
 		Long: `Relay until told to stop: SIGTERM drains and exits 0, a second one exits at once.
 
-A Kafka URL that begins with kafka+tls:// is reached over TLS, one with USER@ before the host by
-SASL. Its parameters: tls-ca=FILE (authorities to trust, default those of the system), tls-cert=FILE
-and tls-key=FILE (the relay's own certificate), all in PEM; sasl=SCRAM-SHA-512|SCRAM-SHA-256|PLAIN,
-and password-file=FILE or password-env=NAME.`,
+A URL that begins with kafka+tls:// or nats+tls:// is reached over TLS. Its parameters: tls-ca=FILE
+(authorities to trust, default those of the system), tls-cert=FILE and tls-key=FILE (the relay's own
+certificate), all in PEM. A user stands before the host, USER@, and the password in
+password-file=FILE or password-env=NAME; for Kafka, sasl=SCRAM-SHA-512|SCRAM-SHA-256|PLAIN says how it
+is told. NATS takes, in place of a user, creds=FILE, nkey=FILE (the seed), token-file=FILE or
+token-env=NAME.`,
 		Example: `  dedup-relay run --from 'kafka://localhost:9092/orders?group=orders-dedup' \
     --to kafka://localhost:9092/orders.once --store bolt:/var/lib/dedup-relay \
     --dead-letter kafka://localhost:9092/orders.dead`,
@@ -124,8 +126,8 @@ and password-file=FILE or password-env=NAME.`,
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVarP(&f.file, "config", "c", "", "YAML file of NAME: VALUE lines with the names of these flags; what is typed counts")
-	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] | nats://HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
-	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?compression=zstd] | nats://HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
+	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] | nats[+tls]://[USER@]HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
+	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?compression=zstd] | nats[+tls]://[USER@]HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
 	cmd.Flags().StringVar(&f.store, "store", "", "where keys are remembered: bolt:DIR | redis://HOST:PORT/DB | redis+cluster://HOST:PORT,HOST:PORT | mem: (required)")
 	cmd.Flags().StringVar(&f.key, "key", "header:Idempotency-Key", "how to derive the key, the first that applies: header:NAME | json:PATH | payload | position, comma-separated")
 	cmd.Flags().StringVar(&f.scope, "scope", "", "name of this work in the store (default: the group or consumer, and the target)")

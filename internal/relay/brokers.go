@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
+	kafkametrics "github.com/oncequeue/oncequeue/transport/kafka/metrics"
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
 	natsmetrics "github.com/oncequeue/oncequeue/transport/nats/metrics"
 )
@@ -27,6 +29,7 @@ type (
 		io.Closer
 		Check(ctx context.Context) error
 		Status() sourceStatus
+		metrics() prometheus.Collector
 		RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error
 	}
 	sink interface {
@@ -43,6 +46,8 @@ type kafkaSource struct{ *kafkatransport.Consumer }
 
 func (s kafkaSource) Status() sourceStatus { return sourceStatus(s.Consumer.Status()) }
 func (kafkaSource) Close() error           { return nil }
+
+func (s kafkaSource) metrics() prometheus.Collector { return kafkametrics.NewCollector(s.Consumer) }
 
 // natsSource is a natstransport.Consumer as a source, with its connection.
 type natsSource struct {
@@ -125,7 +130,7 @@ func newSource(ctx context.Context, e Endpoint, logger *slog.Logger) (source, er
 }
 
 func newNATSSource(ctx context.Context, e Endpoint, logger *slog.Logger) (_ source, err error) {
-	conn, js, err := connect(e)
+	conn, js, err := connect(e, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -147,18 +152,19 @@ func newNATSSource(ctx context.Context, e Endpoint, logger *slog.Logger) (_ sour
 }
 
 // newSink returns a sink for what comes from the topic or subject from. route
-// tells its messages from the same ones published for another purpose.
-func newSink(e Endpoint, from, route string, letters bool, logger *slog.Logger) (sink, error) {
+// tells its messages from the same ones published for another purpose; redelivery is
+// how long a message may take to come again after a crash.
+func newSink(e Endpoint, from, route string, letters bool, redelivery time.Duration, logger *slog.Logger) (sink, error) {
 	topic := e.For(from)
 	if e.For("x") != e.For("y") && strings.ContainsAny(from, "*>") {
 		topic = "" // each message its own
 	}
 	if e.Kind == NATS {
-		conn, js, err := connect(e)
+		conn, js, err := connect(e, logger)
 		if err != nil {
 			return nil, err
 		}
-		s, err := natstransport.NewSink(js, topic, &natstransport.SinkConfig{Route: route, DeadLetters: letters, Logger: logger})
+		s, err := natstransport.NewSink(js, topic, &natstransport.SinkConfig{Route: route, DeadLetters: letters, Redelivery: redelivery, Logger: logger})
 		if err != nil {
 			conn.Close()
 			return nil, err
@@ -178,17 +184,24 @@ func newSink(e Endpoint, from, route string, letters bool, logger *slog.Logger) 
 
 // connect connects to a NATS server and stays connected: once it was reached, it
 // is tried again for ever.
-func connect(e Endpoint) (*nats.Conn, jetstream.JetStream, error) {
+func connect(e Endpoint, logger *slog.Logger) (*nats.Conn, jetstream.JetStream, error) {
+	opts, err := e.Security.nats(logger)
+	if err != nil {
+		return nil, nil, err
+	}
 	urls := make([]string, len(e.Hosts))
 	for i, host := range e.Hosts {
 		urls[i] = "nats://" + host
 	}
-	conn, err := nats.Connect(strings.Join(urls, ","), nats.Name(clientName), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.Timeout(5*time.Second))
+	conn, err := nats.Connect(strings.Join(urls, ","), append(opts,
+		nats.Name(clientName), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.Timeout(5*time.Second),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { logger.Warn("nats", "err", err) }),
+	)...)
 	if err != nil {
-		if errors.Is(err, nats.ErrNoServers) {
-			err = errors.New("connection refused, or no NATS server there")
-		}
-		return nil, nil, fmt.Errorf("no server of %s answers: %w; check the address, and that the server runs", strings.Join(e.Hosts, ","), err)
+		return nil, nil, unreached(e, err)
+	}
+	if _, err := conn.TLSConnectionState(); err != nil && e.Security.User+e.Security.TokenFile+e.Security.TokenEnv != "" {
+		logger.Warn("the password or token travels as it is; use nats+tls://", "to", e.String())
 	}
 	js, err := jetstream.New(conn)
 	if err != nil {
@@ -196,4 +209,25 @@ func connect(e Endpoint) (*nats.Conn, jetstream.JetStream, error) {
 		return nil, nil, err
 	}
 	return conn, js, nil
+}
+
+// unreached says what to do about a server that cannot be used.
+func unreached(e Endpoint, err error) error {
+	hosts := strings.Join(e.Hosts, ",")
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	var name x509.HostnameError
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrNkeysNotSupported):
+		return fmt.Errorf("%s refuses the relay: %w; check creds, nkey, token-file, or the user and its password", hosts, err)
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return fmt.Errorf("%s does not speak TLS: %w; begin the URL with nats://", hosts, err)
+	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &name):
+		return fmt.Errorf("the certificate of %s is not trusted: %w; name its authority with tls-ca=FILE", hosts, err)
+	case e.Security.TLS && e.Security.Cert == "" && strings.Contains(err.Error(), "tls"): // it closes the connection, at a moment that varies
+		return fmt.Errorf("%s ends the TLS handshake: %w; if it wants a certificate of the relay's own, name it with tls-cert and tls-key", hosts, err)
+	case errors.Is(err, nats.ErrNoServers):
+		err = errors.New("connection refused, or no NATS server there")
+	}
+	return fmt.Errorf("no server of %s answers: %w; check the address, and that the server runs", hosts, err)
 }

@@ -49,7 +49,7 @@ func (c *Config) Check() error {
 		return errors.New("there is no way to derive a key")
 	}
 	for _, e := range []Endpoint{c.From, c.To, c.DeadLetter} {
-		if _, err := e.Security.kafka(); err != nil {
+		if err := e.checkSecurity(); err != nil {
 			return fmt.Errorf("%v: %w", e, err)
 		}
 	}

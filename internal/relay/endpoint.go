@@ -26,7 +26,7 @@ const (
 // names it:
 //
 //	kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?group=G&session=6s&start=earliest]
-//	nats://HOST:PORT[,HOST:PORT]/SUBJECT[?consumer=DURABLE&stream=NAME]
+//	nats[+tls]://[USER@]HOST:PORT[,HOST:PORT]/SUBJECT[?consumer=DURABLE&stream=NAME]
 //
 // The parameters are for a source; those of a Kafka target are compression, and
 // of both see Security. A target's topic or subject may hold {topic} or, which is
@@ -34,8 +34,8 @@ const (
 type Endpoint struct {
 	Kind     Kind
 	Hosts    []string
-	Topic    string   // or subject
-	Security Security // Kafka
+	Topic    string // or subject
+	Security Security
 
 	Compression kafka.Compression // Kafka target; 0: none
 
@@ -97,7 +97,7 @@ func ParseSource(s string) (Endpoint, error) {
 		case e.Kind == NATS && name == "stream":
 			e.Stream = value
 		case e.Kind == NATS:
-			return e, fmt.Errorf("%q: a NATS source has no parameter %q: it has consumer and stream", shown, name)
+			return e, fmt.Errorf("%q: a NATS source has no parameter %q: it has consumer and stream, and those of its security", shown, name)
 		default:
 			return e, fmt.Errorf("%q: a Kafka source has no parameter %q: it has group, session and start, and those of its security", shown, name)
 		}
@@ -150,10 +150,8 @@ var errPassword = errors.New("a password in a URL would show in process lists: w
 func parseEndpoint(s string) (e Endpoint, params url.Values, err error) {
 	shown := redacted("", s)
 	scheme, rest, ok := strings.Cut(s, "://")
-	e.Kind = Kind(scheme)
-	if scheme == string(Kafka)+plusTLS {
-		e.Kind, e.Security.TLS = Kafka, true
-	}
+	kind, secure := strings.CutSuffix(scheme, plusTLS)
+	e.Kind, e.Security.TLS = Kind(kind), secure
 	switch {
 	case !ok:
 		return e, nil, fmt.Errorf("%q is not a URL: it has the form %s", shown, endpointForm)
@@ -169,12 +167,10 @@ func parseEndpoint(s string) (e Endpoint, params url.Values, err error) {
 			return e, nil, fmt.Errorf("%q: %w", shown, errPassword)
 		case err != nil || at == 0:
 			return e, nil, fmt.Errorf("%q: what stands before the @ is no user", shown)
-		case e.Kind != Kafka:
-			return e, nil, fmt.Errorf("%q: a %s URL takes no user", shown, scheme)
 		}
 		hosts = hosts[at+1:]
 	}
-	if e.Kind == Kafka && strings.Contains(topic, "@") { // the password has a slash
+	if strings.Contains(topic, "@") { // the password has a slash; a subject's @ is written %40
 		return e, nil, fmt.Errorf("%q: %w", shown, errPassword)
 	}
 	for host := range strings.SplitSeq(hosts, ",") {
@@ -198,10 +194,8 @@ func parseEndpoint(s string) (e Endpoint, params url.Values, err error) {
 	if params, err = url.ParseQuery(query); err != nil {
 		return e, nil, fmt.Errorf("%q: parameters: %w", shown, err)
 	}
-	if e.Kind == Kafka {
-		if err := e.Security.take(params); err != nil {
-			return e, nil, fmt.Errorf("%q: %w", shown, err)
-		}
+	if err := e.Security.take(e.Kind, params); err != nil {
+		return e, nil, fmt.Errorf("%q: %w", shown, err)
 	}
 	return e, params, nil
 }

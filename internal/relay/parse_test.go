@@ -34,7 +34,9 @@ func TestParseSource(t *testing.T) {
 		"kafka://h:1/t?group=g&session=-1s", "kafka://h:1/t?group=g&start=middle", "kafka://h:1/t?group=g&x=1", "kafka://h:1/t?group=g&group=h", "kafka://h:1/t?group=%zz",
 		"kafka://h:1/t?group=g&tls-ca=/ca", "kafka://h:1/t?group=g&password-env=P", "kafka://u@h:1/t?group=g", "kafka://u@h:1/t?group=g&sasl=PLAIN", "kafka://u@h:1/t?group=g&sasl=GSSAPI&password-env=P",
 		"kafka://u@h:1/t?group=g&sasl=PLAIN&password-env=P&password-file=/p", "kafka+tls://h:1/t?group=g&tls-cert=/c", "kafka+tls://h:1/t?group=g&tls-ca=", "kafka+tls://h:1/t?group=g&tls-ca=/a&tls-ca=/b",
-		"kafka://@h:1/t?group=g", "nats+tls://h:1/t?consumer=c", "kafka://h:1/t?group=g&compression=gzip", "kafka://h:1/" + strings.Repeat("t", 250) + "?group=g", "KAFKA://h:1/t?group=g",
+		"kafka://@h:1/t?group=g", "kafka+ssl://h:1/t?group=g", "nats+tls+tls://h:1/t?consumer=c", "kafka://h:1/t?group=g&creds=/c",
+		"nats://h:1/t?consumer=c&tls-ca=/ca", "nats://u@h:1/t?consumer=c", "nats://u@h:1/t?consumer=c&password-env=P&creds=/c", "nats://h:1/t?consumer=c&token-env=T&token-file=/t",
+		"nats://h:1/t?consumer=c&creds=/c&nkey=/n", "nats://h:1/t?consumer=c&sasl=PLAIN", "nats://u@h:1/t?consumer=c&creds=/c", "kafka://h:1/t?group=g&compression=gzip", "kafka://h:1/" + strings.Repeat("t", 250) + "?group=g", "KAFKA://h:1/t?group=g",
 	} {
 		if got, err := ParseSource(in); err == nil {
 			t.Errorf("%q: got %+v, want an error", in, got)
@@ -67,7 +69,7 @@ func TestParseTargetOptions(t *testing.T) {
 // A password that somebody wrote into a URL all the same is not repeated.
 func TestErrorsHoldNoPassword(t *testing.T) {
 	for _, in := range []string{
-		"kafka://u:hunter2@h:1/t?group=g", "kafka://u:hun/hunter2@h:1/t?group=g", "kafka://u:hunter2@h/t", "kakfa://u:hunter2@h:1/t", "nats://u:hunter2@h:1/t?consumer=c",
+		"kafka://u:hunter2@h:1/t?group=g", "kafka://u:hun/hunter2@h:1/t?group=g", "kafka://u:hunter2@h/t", "kakfa://u:hunter2@h:1/t", "nats://u:hunter2@h:1/t?consumer=c", "nats://u:hun/hunter2@h:1/t?consumer=c", "nats://hunter2@h:1/t?consumer=c",
 		"kafka://h:1/t?group=g&password=hunter2", "kafka://u@h:1/t?group=g&sasl=PLAIN&password=hunter2",
 	} {
 		_, source := ParseSource(in)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/dedup/metrics"
-	kafkametrics "github.com/oncequeue/oncequeue/transport/kafka/metrics"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -84,18 +83,11 @@ func (r *Relay) open(ctx context.Context) error {
 	if r.source, err = newSource(ctx, c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
-	if k, ok := r.source.(kafkaSource); ok {
-		if err := r.registry.Register(kafkametrics.NewCollector(k.Consumer)); err != nil {
-			return fmt.Errorf("source %v: %w", c.From, err)
-		}
-	}
-	if r.sink, err = newSink(c.To, c.From.Topic, c.Scope, false, c.Logger); err != nil {
+	if r.sink, err = newSink(c.To, c.From.Topic, c.Scope, false, c.Lease, c.Logger); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
-	if m, ok := r.source.(interface{ metrics() prometheus.Collector }); ok {
-		if err := r.registry.Register(m.metrics()); err != nil {
-			return err
-		}
+	if err := r.registry.Register(r.source.metrics()); err != nil {
+		return fmt.Errorf("source %v: %w", c.From, err)
 	}
 	measured, err := metrics.New(r.registry, c.Scope, &metrics.Options{TTL: c.TTL})
 	if err != nil {
@@ -103,7 +95,7 @@ func (r *Relay) open(ctx context.Context) error {
 	}
 	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, OnUnkeyed: c.OnUnkeyed, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
-		if r.letters, err = newSink(c.DeadLetter, c.From.Topic, c.Scope+" > dead letters", true, c.Logger); err != nil {
+		if r.letters, err = newSink(c.DeadLetter, c.From.Topic, c.Scope+" > dead letters", true, c.Lease, c.Logger); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
 		}
 		options.DeadLetter = r.bury

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
@@ -218,9 +220,11 @@ func TestTargetStopsAndComesBack(t *testing.T) {
 // pump is a source that delivers its messages until they are settled.
 type pump struct{ ms []*dedup.Message }
 
-func (pump) Close() error                { return nil }
-func (pump) Check(context.Context) error { return nil }
-func (pump) Status() sourceStatus        { return sourceStatus{Assigned: 1} }
+func (pump) Close() error                  { return nil }
+func (pump) Check(context.Context) error   { return nil }
+func (pump) metrics() prometheus.Collector { return nil }
+
+func (pump) Status() sourceStatus { return sourceStatus{Assigned: 1} }
 
 func (p pump) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
 	left := p.ms

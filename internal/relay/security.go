@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -25,47 +27,76 @@ type Security struct {
 	Key  string
 
 	User         string // before the @
-	Mechanism    string // sasl: SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN
+	Mechanism    string // sasl, for Kafka: SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN
 	PasswordFile string // password-file, without the line break at its end
 	PasswordEnv  string // password-env: a variable of the environment
+
+	// For NATS, in place of a user.
+	Creds     string // creds: file with the user's JWT and its seed
+	NKey      string // nkey: file with the user's seed
+	TokenFile string // token-file and token-env, like those of the password
+	TokenEnv  string
 }
 
-// take takes its parameters out of params, and returns what is wrong with them.
-func (s *Security) take(params url.Values) error {
-	tlsOnly := map[string]*string{"tls-ca": &s.CA, "tls-cert": &s.Cert, "tls-key": &s.Key}
-	userOnly := map[string]*string{"sasl": &s.Mechanism, "password-file": &s.PasswordFile, "password-env": &s.PasswordEnv}
+// take takes its parameters, for a kind of broker, out of params, and returns what is
+// wrong with them.
+func (s *Security) take(kind Kind, params url.Values) error {
+	forTLS := map[string]*string{"tls-ca": &s.CA, "tls-cert": &s.Cert, "tls-key": &s.Key}
+	forUser := map[string]*string{"password-file": &s.PasswordFile, "password-env": &s.PasswordEnv}
+	alone := map[string]*string{}
+	if kind == Kafka {
+		forUser["sasl"] = &s.Mechanism
+	} else {
+		alone = map[string]*string{"creds": &s.Creds, "nkey": &s.NKey, "token-file": &s.TokenFile, "token-env": &s.TokenEnv}
+	}
 	for name, values := range params {
-		to, forTLS := tlsOnly[name]
-		if !forTLS {
-			to = userOnly[name]
-		}
+		to := cmp.Or(forTLS[name], forUser[name], alone[name])
 		switch {
 		case to == nil:
 			continue
 		case len(values) > 1 || values[0] == "":
 			return fmt.Errorf("the parameter %s has to have one value", name)
-		case forTLS && !s.TLS:
-			return fmt.Errorf("%s is for TLS: begin the URL with kafka+tls://", name)
-		case !forTLS && s.User == "":
+		case forTLS[name] != nil && !s.TLS:
+			return fmt.Errorf("%s is for TLS: begin the URL with %s%s://", name, kind, plusTLS)
+		case forUser[name] != nil && s.User == "":
 			return fmt.Errorf("%s is for a user: write USER@ before the host", name)
 		}
 		*to = values[0]
 		delete(params, name)
 	}
+	if (s.Cert == "") != (s.Key == "") {
+		return errors.New("tls-cert and tls-key belong together")
+	}
+	if kind == NATS {
+		return s.checkNATS()
+	}
 	s.Mechanism = strings.ToUpper(s.Mechanism)
 	switch {
-	case (s.Cert == "") != (s.Key == ""):
-		return errors.New("tls-cert and tls-key belong together")
 	case s.User == "":
 		return nil
 	case s.Mechanism == "":
 		return errors.New("say how the user authenticates: sasl=SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN")
 	case s.Mechanism != "PLAIN" && s.Mechanism != "SCRAM-SHA-256" && s.Mechanism != "SCRAM-SHA-512":
 		return fmt.Errorf("sasl=%s: it is SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN", s.Mechanism)
-	case (s.PasswordFile == "") == (s.PasswordEnv == ""):
+	}
+	return s.checkPassword()
+}
+
+func (s *Security) checkPassword() error {
+	if (s.PasswordFile == "") == (s.PasswordEnv == "") {
 		return errors.New("say where the user's password is: password-file=FILE or password-env=NAME")
 	}
 	return nil
+}
+
+// checkSecurity reads the files that the security of e names.
+func (e *Endpoint) checkSecurity() error {
+	if e.Kind == NATS {
+		_, err := e.Security.nats(slog.New(slog.DiscardHandler))
+		return err
+	}
+	_, err := e.Security.kafka()
+	return err
 }
 
 // kafka returns what a Kafka client needs. It reads the files.
@@ -132,19 +163,24 @@ func (s *Security) sasl() (sasl.Mechanism, error) {
 }
 
 func (s *Security) password() (string, error) {
-	if s.PasswordEnv != "" {
-		if p := os.Getenv(s.PasswordEnv); p != "" {
+	return secretOf("password", s.PasswordFile, s.PasswordEnv)
+}
+
+// secretOf reads what a file or a variable of the environment holds.
+func secretOf(what, file, env string) (string, error) {
+	if env != "" {
+		if p := os.Getenv(env); p != "" {
 			return p, nil
 		}
-		return "", fmt.Errorf("password-env: the environment has no %s, or an empty one", s.PasswordEnv)
+		return "", fmt.Errorf("%s-env: the environment has no %s, or an empty one", what, env)
 	}
-	b, err := os.ReadFile(s.PasswordFile)
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("password-file: %w", err)
+		return "", fmt.Errorf("%s-file: %w", what, err)
 	}
 	p := strings.TrimRight(string(b), "\r\n")
 	if p == "" {
-		return "", fmt.Errorf("password-file: %s is empty", s.PasswordFile)
+		return "", fmt.Errorf("%s-file: %s is empty", what, file)
 	}
 	return p, nil
 }

@@ -63,7 +63,7 @@ func TestRelayWithTLSAndSASL(t *testing.T) {
 	}
 	orders := target
 	orders.Topic = "orders"
-	sink, err := newSink(orders, "", "", false, nil)
+	sink, err := newSink(orders, "", "", false, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
