@@ -22,8 +22,8 @@ type Config struct {
 	// Prefetch is how many messages may be in hand: delivered to this member and
 	// not yet answered. The consumer's MaxAckPending bounds all members together.
 	// Default: about what is settled in a second, so that messages do not wait here
-	// while other members are idle: from 64 up to 16 times Workers, or BatchSize for
-	// RunBatch.
+	// while other members are idle: from Workers, or twice BatchSize for RunBatch, up to
+	// 16 times that.
 	Prefetch int
 	// PrefetchBytes bounds the same in bytes, subjects and headers included. One
 	// message may always be in hand, however large. Default 64 MiB.

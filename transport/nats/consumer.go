@@ -22,6 +22,9 @@ const (
 	// stragglerTimeout is how long Run waits at its end for handlers that ignore
 	// their cancelled context; DrainTimeout if that is shorter.
 	stragglerTimeout = 5 * time.Second
+	// prefetchSpan is how much more than what keeps the workers busy Prefetch may be by
+	// default.
+	prefetchSpan = 16
 	// flushTimeout is how long the last acknowledgements may take to be sent.
 	flushTimeout = 2 * time.Second
 )
@@ -105,7 +108,7 @@ func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handl
 }
 
 func (c *Consumer) runSingly(ctx context.Context, d deduplicator, h dedup.Handler) error {
-	return c.run(ctx, orDefault(c.config.Prefetch, 16*c.config.Workers), singly{n: c.config.Workers, d: d, h: h})
+	return c.run(ctx, c.config.Workers, singly{n: c.config.Workers, d: d, h: h})
 }
 
 // RunBatch is Run with d.DoBatch, in batches of what is at hand, at most BatchSize
@@ -121,15 +124,16 @@ func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.Batch
 	if c.config.OrderBy != nil {
 		return errors.New("natstransport: OrderBy is for Run: a batch holds several messages of a key; leave it nil, or call Run")
 	}
-	return c.run(ctx, orDefault(c.config.Prefetch, 16*c.config.BatchSize), batches{size: c.config.BatchSize, d: d, h: h})
+	return c.run(ctx, batchesAtOnce*c.config.BatchSize, batches{size: c.config.BatchSize, d: d, h: h})
 }
 
-func (c *Consumer) run(ctx context.Context, prefetch int, w workers) error {
+// run has at least so many messages in hand by default that all workers can be busy.
+func (c *Consumer) run(ctx context.Context, least int, w workers) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errors.New("natstransport: the Consumer runs already; make one for each member")
 	}
 	defer c.running.Store(false)
-	s := newSession(ctx, c, prefetch)
+	s := newSession(ctx, c, least, prefetchSpan*least)
 	c.session.Store(s)
 	defer c.session.Store(nil)
 	w.start(s)

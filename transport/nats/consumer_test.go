@@ -15,6 +15,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
 func TestRunProcessesEachMessageOnce(t *testing.T) {
@@ -117,13 +118,15 @@ func TestMessageFields(t *testing.T) {
 
 // The server redelivers after AckWait what nobody says a word about.
 func TestHandlerOutlivesAckWait(t *testing.T) {
+	const ackWait = 300 * time.Millisecond
 	for name, change := range map[string]func(*jetstream.ConsumerConfig){
-		"ack wait": func(o *jetstream.ConsumerConfig) { o.AckWait = 300 * time.Millisecond },
+		"ack wait": func(o *jetstream.ConsumerConfig) { o.AckWait = ackWait },
 		"backoff": func(o *jetstream.ConsumerConfig) {
-			o.AckWait, o.BackOff = time.Minute, []time.Duration{300 * time.Millisecond, 500 * time.Millisecond}
+			o.AckWait, o.BackOff = time.Minute, []time.Duration{ackWait, 2 * ackWait}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			js := connect(t, brokertest.NewNATS(t, nil))
 			newStream(t, js, change)
 			publish(t, js, 0, 40) // more than the 8 workers: most of them wait in the queue
@@ -140,7 +143,7 @@ func TestHandlerOutlivesAckWait(t *testing.T) {
 					return j.handle(ctx, m)
 				})
 			})
-			over := time.After(2 * time.Second) // several times AckWait
+			over := time.After(10*ackWait + ackWait/2)
 			eventually(t, "all in hand", func() bool { return info(t, js).NumAckPending == 40 })
 			<-over
 			close(release)
@@ -153,6 +156,39 @@ func TestHandlerOutlivesAckWait(t *testing.T) {
 				t.Errorf("deliveries of a message in hand: got %d, want 0", got)
 			}
 		})
+	}
+}
+
+// A handler that hangs past its time loses its lease, and nobody says a word for its
+// message any more: it comes again, and another run gets through.
+func TestHandlerThatHangsLosesItsMessage(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = 300 * time.Millisecond })
+	publish(t, js, 0, 1)
+	store := memstore.New(nil)
+	hung, other := newDeduplicatorOver(t, store, &dedup.Options{Lease: 300 * time.Millisecond, HandlerTimeout: 200 * time.Millisecond}), newDeduplicatorOver(t, store, nil)
+	began, release := make(chan struct{}), make(chan struct{})
+	first := start(t, func(ctx context.Context) error {
+		return newConsumer(t, js, quick(t)).Run(ctx, hung, func(context.Context, *dedup.Message) ([]byte, error) {
+			close(began)
+			<-release // whatever its context says
+			return nil, nil
+		})
+	})
+	<-began
+	j := newJournal()
+	second := start(t, func(ctx context.Context) error { return newConsumer(t, js, quick(t)).Run(ctx, other, j.handle) })
+	eventually(t, "the other run", func() bool { return j.seen() == 1 })
+	answered(t, js)
+	close(release)
+	for _, r := range []*run{first, second} {
+		if err := r.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	j.check(t, 1)
+	if !j.flagged["0"] {
+		t.Error("the second run was not Ambiguous")
 	}
 }
 
@@ -415,7 +451,7 @@ func TestStaleDeliveryIsDropped(t *testing.T) {
 	o := quick(t)
 	o.Workers = 1
 	c := newConsumer(t, js, o)
-	s := newSession(context.Background(), c, 8)
+	s := newSession(context.Background(), c, 8, 8)
 	b, err := s.bind(deadline(t))
 	if err != nil {
 		t.Fatal(err)

@@ -151,7 +151,7 @@ func TestOrphansAreNotAnswered(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
 	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
 	publish(t, js, 0, 3)
-	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8)
+	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8, 8)
 	defer s.cancel(nil)
 	b, err := s.bind(deadline(t))
 	if err != nil {
@@ -303,7 +303,7 @@ func TestOneRunAtATime(t *testing.T) {
 // A server that answers, and then not: heartbeats of the pull request stay away.
 func TestSilenceIsNoticed(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
-	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8)
+	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8, 8)
 	defer s.cancel(nil)
 	s.begun = time.Now().Add(-time.Minute)
 	p := newPuller(s, jetstream.ConsumerConfig{}, func(time.Time) {})
@@ -345,7 +345,7 @@ func TestStatuses(t *testing.T) {
 		{1, "408", "Request Timeout", 8, ""}, // of a request given up
 		{1, "409", "Consumer Deleted", 0, jetstream.ErrConsumerDeleted.Error()},
 	} {
-		p := newPuller(newSession(context.Background(), c, 8), jetstream.ConsumerConfig{}, func(time.Time) {})
+		p := newPuller(newSession(context.Background(), c, 8, 8), jetstream.ConsumerConfig{}, func(time.Time) {})
 		for range 2 {
 			if err := p.pull(); err != nil {
 				t.Fatal(err)

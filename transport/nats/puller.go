@@ -153,7 +153,10 @@ func (p *puller) heard(request int, m *nats.Msg) {
 		p.why = jetstream.ErrConsumerDeleted
 	case code == "404", code == "408", strings.Contains(text, "batch completed"): // it is over
 	case strings.Contains(text, "exceeds maxbytes"):
-		if p.largest <= bytes { // stored when the server took larger ones
+		switch {
+		case p.maxBytes > 0 && bytes >= p.maxBytes:
+			p.why = fmt.Errorf("the next message is larger than max_bytes %d of the consumer: nats consumer edit %s %s --max-pull-bytes=%d", p.maxBytes, p.consumer.stream, p.consumer.durable, 2*p.largest)
+		case bytes >= p.largest: // it was stored when the server took larger ones
 			p.largest = 2 * bytes
 		}
 	case code == "503":

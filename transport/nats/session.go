@@ -40,13 +40,9 @@ type session struct {
 	haltedCh chan struct{}
 }
 
-// leastPrefetch is where the default of Prefetch begins.
-const leastPrefetch = 64
-
-func newSession(ctx context.Context, c *Consumer, prefetch int) *session {
-	least := leastPrefetch
+func newSession(ctx context.Context, c *Consumer, least, most int) *session {
 	if c.config.Prefetch > 0 {
-		least = prefetch
+		least, most = c.config.Prefetch, c.config.Prefetch
 	}
 	log := c.config.Logger.With("stream", c.stream, "consumer", c.durable)
 	s := &session{
@@ -56,8 +52,8 @@ func newSession(ctx context.Context, c *Consumer, prefetch int) *session {
 		conn:     c.js.Conn(),
 		status:   newStatus(log),
 		begun:    time.Now(),
-		hand:     newHand(least, prefetch, c.config.PrefetchBytes),
-		queue:    make(chan *delivery, 2*prefetch), // a pull that was given up may still be served
+		hand:     newHand(least, most, c.config.PrefetchBytes),
+		queue:    make(chan *delivery, 2*most), // a pull that was given up may still be served
 		quit:     make(chan struct{}),
 		haltedCh: make(chan struct{}),
 	}

@@ -2,6 +2,7 @@ package natstransport
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -43,6 +44,62 @@ func TestLimitsOfTheConsumerAreKept(t *testing.T) {
 				t.Errorf("failures logged: got %d, want none", got)
 			}
 		})
+	}
+}
+
+// A message that the consumer's own limit keeps away is said, not asked for again
+// and again.
+func TestMessageLargerThanTheConsumersLimit(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.MaxRequestMaxBytes = 500 })
+	if _, err := js.Publish(deadline(t), "s.1", make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	counted := &countingHandler{}
+	o := quick(t)
+	o.Logger = slog.New(counted)
+	c := newConsumer(t, js, o)
+	d := newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
+	eventually(t, "a word on it", func() bool { return counted.count("jetstream fails") == 1 })
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPrefetchBytes(t *testing.T) {
+	const messages, size = 40, 100_000
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, nil)
+	for i := range messages {
+		m := jetstreamMessage("s.1", fmt.Sprint(i))
+		m.Data = make([]byte, size)
+		if _, err := js.PublishMsg(deadline(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := quick(t)
+	o.PrefetchBytes = 2 << 20 // twice what a message can have
+	c := newConsumer(t, js, o)
+	d := newDeduplicator(t, &dedup.Options{Concurrency: messages})
+	began, release := make(chan struct{}, messages), make(chan struct{})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(context.Context, *dedup.Message) ([]byte, error) {
+			began <- struct{}{}
+			<-release
+			return nil, nil
+		})
+	})
+	for range 10 {
+		<-began
+	}
+	if got := info(t, js).NumAckPending; got > o.PrefetchBytes/size {
+		t.Errorf("in hand: got %d messages, want at most %d, which is PrefetchBytes", got, o.PrefetchBytes/size)
+	}
+	close(release)
+	answered(t, js)
+	if err := r.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 
