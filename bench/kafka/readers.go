@@ -49,7 +49,7 @@ func (b *broker) readers(ctx context.Context, r *harness.Round) (err error) {
 	}
 	for _, a := range gen.Assignments[topic.name] {
 		gen.Start(func(ctx context.Context) {
-			reader := kafka.NewReader(kafka.ReaderConfig{Brokers: b.addrs, Topic: topic.name, Partition: a.ID, MaxWait: 250 * time.Millisecond})
+			reader := kafka.NewReader(kafka.ReaderConfig{Brokers: b.addrs, Topic: topic.name, Partition: a.ID, MaxWait: 250 * time.Millisecond}) //nolint:forbidigo // it is what is measured here
 			defer reader.Close()
 			if err := reader.SetOffset(a.Offset); err != nil {
 				end(err)

@@ -51,7 +51,7 @@ func (b *broker) watermill(ctx context.Context, r *harness.Round) error {
 	run, stop := context.WithCancel(ctx)
 	defer stop()
 	var handled atomic.Int64
-	router.AddNoPublisherHandler("bench", topic.name, subscriber, func(*message.Message) error {
+	router.AddConsumerHandler("bench", topic.name, subscriber, func(*message.Message) error {
 		if handled.Add(1) == int64(topic.fresh) {
 			r.Stop()
 			stop()
