@@ -115,6 +115,7 @@ func (r *Run) rounds(ctx context.Context, o Options) error {
 		if len(r.contenders) == 0 {
 			return nil
 		}
+		began := time.Now()
 		if number == 0 {
 			fmt.Fprint(o.Progress, "  warm-up:")
 		} else {
@@ -141,7 +142,7 @@ func (r *Run) rounds(ctx context.Context, o Options) error {
 				r.results.add(c.Name, metric, v)
 			}
 		}
-		fmt.Fprintln(o.Progress)
+		fmt.Fprintf(o.Progress, " %.0f s\n", time.Since(began).Seconds())
 	}
 	return r.countSyncs(ctx, o)
 }
@@ -204,6 +205,6 @@ func (r *Run) measure(ctx context.Context, m measure, progress io.Writer) error 
 			r.results.add("", name, v)
 		}
 	}
-	fmt.Fprintf(progress, " %.1fs\n", time.Since(began).Seconds())
+	fmt.Fprintf(progress, " %.0f s\n", time.Since(began).Seconds())
 	return nil
 }
