@@ -95,6 +95,13 @@ func (s *Store) greet(ctx context.Context, all bool) error {
 	return s.meet(ctx, there...)
 }
 
+// unfitError says that a server cannot keep records: trying again is of no use.
+type unfitError struct{ error }
+
+func (e *unfitError) Unwrap() error { return e.error }
+
+func unfit(format string, args ...any) error { return &unfitError{fmt.Errorf(format, args...)} }
+
 // inspect asks a server what it is, and refuses one that cannot keep records.
 func (s *Store) inspect(ctx context.Context, c *redis.Client) (x sighting, err error) {
 	addr := c.Options().Addr
@@ -104,16 +111,16 @@ func (s *Store) inspect(ctx context.Context, c *redis.Client) (x sighting, err e
 	}
 	version := field(info, "redis_version")
 	if major, _, _ := strings.Cut(version, "."); len(major) == 1 && major < "7" {
-		return x, fmt.Errorf("%s runs Redis %s, and the scripts need Redis 7: upgrade it", addr, version)
+		return x, unfit("%s runs Redis %s, and the scripts need Redis 7: upgrade it", addr, version)
 	}
 	if policy := field(info, "maxmemory_policy"); policy != "noeviction" {
-		return x, fmt.Errorf("%s may evict records, as its maxmemory-policy is %q: run redis-cli CONFIG SET maxmemory-policy noeviction, and write it into its configuration", addr, policy)
+		return x, unfit("%s may evict records, as its maxmemory-policy is %q: run redis-cli CONFIG SET maxmemory-policy noeviction, and write it into its configuration", addr, policy)
 	}
 	if _, single := s.nodes.(one); single && field(info, "cluster_enabled") == "1" {
-		return x, fmt.Errorf("%s belongs to a Redis Cluster: use a redis.ClusterClient", addr)
+		return x, unfit("%s belongs to a Redis Cluster: use a redis.ClusterClient", addr)
 	}
 	if x, err = identity(info); err != nil {
-		return x, fmt.Errorf("%s: %w", addr, err)
+		return x, unfit("%s: %w", addr, err)
 	}
 	x.addr = addr
 	s.tick(x.at)

@@ -176,7 +176,8 @@ func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 			if err != nil {
 				return recordFailed(ids[i], err)
 			}
-			if r.Record.State == dedup.StateClaimed && r.Record.LeaseEnd.After(s.time()) {
+			lives := r.Record.State == dedup.StateClaimed && r.Record.LeaseEnd.After(s.time())
+			if x.status == answerHeld || lives && script == s.lua.read {
 				return recordFailed(ids[i], fmt.Errorf("forget: %w until %v: wait for that, or stop its holder", dedup.ErrBusy, r.Record.LeaseEnd))
 			}
 		}

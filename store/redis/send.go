@@ -96,7 +96,7 @@ func (t *targets) of(ctx context.Context, x *item) (target, error) {
 // safe whatever became of it before: a nonce, a token or what it would replace
 // tells.
 func again(err error) bool {
-	if err == nil || errors.As(err, new(*downError)) {
+	if err == nil || errors.As(err, new(*downError)) || errors.As(err, new(*unfitError)) {
 		return false
 	}
 	return !answered(err) || passing(err)

@@ -84,20 +84,37 @@ func (s *Store) sourcesKey() string { return s.o.Prefix + "sources" }
 func (s *Store) intern(ctx context.Context, tag, source string) (holder string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout/4) // the operations want time, too
 	defer cancel()
-	c, err := s.nodes.master(ctx, s.sourcesKey())
-	if err != nil {
-		return "", err
-	}
+	field := hex.EncodeToString([]byte(tag))
 	var get *redis.StringCmd
-	_, err = c.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.HSetNX(ctx, s.sourcesKey(), hex.EncodeToString([]byte(tag)), source)
-		get = p.HGet(ctx, s.sourcesKey(), hex.EncodeToString([]byte(tag)))
-		return nil
+	err = s.onSources(ctx, func(p redis.Pipeliner) {
+		p.HSetNX(ctx, s.sourcesKey(), field, source)
+		get = p.HGet(ctx, s.sourcesKey(), field)
 	})
 	if err != nil {
 		return "", err
 	}
 	return get.Val(), nil
+}
+
+// onSources runs commands on the server that has the sources.
+func (s *Store) onSources(ctx context.Context, commands func(redis.Pipeliner)) error {
+	c, err := s.nodes.master(ctx, s.sourcesKey())
+	if err != nil {
+		return err
+	}
+	addr := c.Options().Addr
+	if err := s.health.enter(addr); err != nil {
+		return err
+	}
+	pipe := s.bounded(ctx, c).Pipeline()
+	commands(pipe)
+	_, err = pipe.Exec(ctx)
+	if answered(err) {
+		s.health.leave(addr, nil)
+	} else {
+		s.health.leave(addr, err)
+	}
+	return err
 }
 
 // named returns the source that has the tag, and "?" with the tag if that cannot
@@ -110,16 +127,13 @@ func (s *Store) named(ctx context.Context, tag string) string {
 	if ok {
 		return name
 	}
-	unknown := "?" + hex.EncodeToString([]byte(tag))
-	c, err := s.nodes.master(ctx, s.sourcesKey())
-	if err != nil {
-		return unknown
-	}
-	if name, err = c.HGet(ctx, s.sourcesKey(), unknown[1:]).Result(); err != nil {
-		return unknown
+	field := hex.EncodeToString([]byte(tag))
+	var get *redis.StringCmd
+	if err := s.onSources(ctx, func(p redis.Pipeliner) { get = p.HGet(ctx, s.sourcesKey(), field) }); err != nil {
+		return "?" + field
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.names[tag] = name
-	return name
+	x.names[tag] = get.Val()
+	return get.Val()
 }

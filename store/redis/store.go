@@ -115,7 +115,7 @@ func (s *Store) ready(ctx context.Context, ops []dedup.Op) error {
 	s.mu.Lock()
 	known := s.ledger != nil
 	longer := known && ttl.Milliseconds() > s.ledger.TTL
-	old := known && s.now().Sub(s.read) > refresh
+	old := known && ttl > 0 && s.now().Sub(s.read) > refresh // leases do not wait for it
 	if old {
 		s.read = s.now() // one caller is enough
 	}
@@ -140,7 +140,9 @@ func (s *Store) ready(ctx context.Context, ops []dedup.Op) error {
 	case old:
 		// What cannot be read now is read later: the servers' incarnations, which
 		// the answers name, guard the records meanwhile.
-		_ = s.update(ctx, s.raiseToken)
+		brief, cancel := context.WithTimeout(ctx, s.o.Timeout/4)
+		defer cancel()
+		_ = s.update(brief, s.raiseToken)
 	}
 	return nil
 }
@@ -156,12 +158,21 @@ func (s *Store) raiseToken(l *ledger, _ time.Time) bool {
 	return true
 }
 
-// keep remembers a ledger.
+// keep remembers a ledger. What it says of the past stays, even if one that was
+// read earlier is kept later.
 func (s *Store) keep(l *ledger) {
 	s.saw(l.Token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ledger, s.read = l, s.now()
+	s.raise(l.horizon().At(s.timeLocked()))
+}
+
+// raise moves Since up, never down. The caller holds mu.
+func (s *Store) raise(to time.Time) {
+	if to.After(s.since) {
+		s.since = to
+	}
 }
 
 func (s *Store) saw(t dedup.Token) {
@@ -209,9 +220,7 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := s.ledger.horizon().At(s.timeLocked()); at.After(s.since) {
-		s.since = at
-	}
+	s.raise(s.ledger.horizon().At(s.timeLocked()))
 	return dedup.Vouch{ID: s.ledger.ID, Since: s.since, Shared: true}, nil
 }
 
@@ -245,8 +254,8 @@ func (s *Store) meet(ctx context.Context, seen ...sighting) error {
 		s.mu.Lock()
 		_, again := s.met[x.server]
 		s.met[x.server] = err == nil
-		if err != nil && !again && x.at.After(s.since) {
-			s.since = x.at // here at least; the ledger is told later
+		if err != nil && !again {
+			s.raise(x.at) // here at least; the ledger is told later
 		}
 		s.mu.Unlock()
 	}
