@@ -42,6 +42,7 @@ type file struct {
 	path   string
 	db     *bolt.DB
 	handle *os.File  // the one that db has open
+	metas  int64     // size of its meta pages
 	first  uint64    // sequence number of the first entry
 	base   time.Time // what the times in the file are relative to: its creation
 
@@ -64,6 +65,7 @@ type file struct {
 func newFile(number, first uint64, base time.Time, step time.Duration, path string, db *bolt.DB, handle *os.File) *file {
 	f := &file{
 		number: number, path: path, db: db, handle: handle, first: first, base: base,
+		metas:    2 * int64(db.Info().PageSize),
 		numbers:  make(map[string]uint64),
 		expiries: expiries{base: base, step: step, counts: make(map[uint32]int)},
 	}
@@ -298,7 +300,7 @@ func (f *file) begin(writable bool) (*bolt.Tx, error) {
 // with its locks held, and would never give those up.
 func (f *file) uncut() error {
 	info, err := f.handle.Stat()
-	if err == nil && info.Size() < 2*int64(f.db.Info().PageSize) {
+	if err == nil && info.Size() < f.metas {
 		err = errors.New("the file was cut off")
 	}
 	return err

@@ -52,6 +52,7 @@ type Store struct {
 	closing sync.Once
 	stop    chan struct{}
 	tending sync.WaitGroup
+	tender  sync.Mutex // held by who tends: one at a time drops files
 }
 
 var (

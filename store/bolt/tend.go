@@ -44,6 +44,8 @@ var errStopped = errors.New("the store is being closed")
 // tend does what time asks for, in steps between which others write: it drops
 // what has expired, and writes down what only memory knows.
 func (s *Store) tend() error {
+	s.tender.Lock()
+	defer s.tender.Unlock()
 	if err := s.tendClaims(); err != nil {
 		return err
 	}
