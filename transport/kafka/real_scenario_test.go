@@ -92,6 +92,7 @@ func TestRealOutage(t *testing.T) {
 		pause(nil, time.Second)
 	}
 	c.nodeIs("up", coordinator)
+	c.awaitWhole(topic)
 	write(100)
 	consumed("all is consumed when it is back")
 
@@ -103,6 +104,7 @@ func TestRealOutage(t *testing.T) {
 	for i := range c.addrs {
 		c.nodeIs("up", i+1)
 	}
+	c.awaitWhole(topic)
 	write(100)
 	consumed("all is consumed after an outage")
 	c.awaitCommitted(group, topic)
@@ -122,15 +124,32 @@ func (c *cluster) coordinator(group string) int {
 	return int(res[group].NodeID)
 }
 
-// leads returns how many partitions the node leads.
-func (c *cluster) leads(topic string, node int) (n int) {
-	c.t.Helper()
+// leads returns how many partitions the node leads; -1 if nobody tells.
+func (c *cluster) leads(topic string, node int) int {
 	m, err := c.adm.Metadata(c.ctx(), topic)
-	c.must(err)
+	if err != nil {
+		return -1
+	}
+	n := 0
 	for _, p := range m.Topics[topic].Partitions {
 		if int(p.Leader) == node {
 			n++
 		}
 	}
 	return n
+}
+
+// awaitWhole waits until every node is there, and in step with the topic.
+func (c *cluster) awaitWhole(topic string) {
+	c.t.Helper()
+	eventually(c.t, "every node is back and in step", func() bool {
+		m, err := c.adm.Metadata(c.ctx(), topic)
+		whole := err == nil && len(m.Brokers) == len(c.addrs) && len(m.Topics[topic].Partitions) > 0
+		if whole {
+			for _, p := range m.Topics[topic].Partitions {
+				whole = whole && p.Leader >= 0 && len(p.ISR) == len(c.addrs)
+			}
+		}
+		return whole
+	})
 }
