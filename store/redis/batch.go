@@ -100,6 +100,9 @@ func (b *batch) apply(ctx context.Context) []dedup.Reply {
 	replies := make([]dedup.Reply, len(b.ops))
 	for i := range replies {
 		r, err := b.s.result(ctx, &b.items[i], b.ops[i].Result)
+		if b.ops[i].Kind == dedup.OpRelease && r.Status == dedup.StatusLost && err == nil {
+			err = b.items[i].doubt // an attempt whose reply was lost may have released it
+		}
 		if err != nil {
 			replies[i].Err = recordFailed(b.ops[i].ID, err)
 			continue

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // open returns a store on server with a client of its own.
 func open(t *testing.T, server *redistest.Server, o *redisstore.Options) *redisstore.Store {
 	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1, ReadTimeout: -1})
 	t.Cleanup(func() { _ = client.Close() })
 	s, err := redisstore.New(client, o)
 	if err != nil {

@@ -19,6 +19,7 @@ type item struct {
 	status byte
 	record string
 	err    error // not nil: unknown whether the script ran
+	doubt  error // of an earlier attempt, of which that is unknown
 }
 
 func (x *item) answer(status byte, record string) { x.status, x.record, x.err = status, record, nil }
@@ -57,6 +58,9 @@ func (s *Store) send(ctx context.Context, items []*item, anonymous bool) {
 		for _, x := range items {
 			if again(x.err) {
 				left = append(left, x)
+				if !answered(x.err) {
+					x.doubt = x.err
+				}
 			}
 		}
 		if items = left; items == nil {

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -11,12 +12,15 @@ import (
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
+// patient options are for servers that are slow because the machine is.
+var patient = redisstore.Options{Timeout: 5 * time.Minute}
+
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
 		server := redistest.Run(t)
 		server.At(clock.Now())
 		clock.OnAdvance(server.At)
-		s := open(t, server, nil)
+		s := open(t, server, &patient)
 		s.SetClock(clock.Now)
 		return s
 	})
@@ -29,9 +33,9 @@ func TestClusterStore(t *testing.T) {
 		server := redistest.Run(t)
 		server.At(clock.Now())
 		clock.OnAdvance(server.At)
-		client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr()}})
+		client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr()}, ReadTimeout: -1})
 		t.Cleanup(func() { _ = client.Close() })
-		s, err := redisstore.New(client, nil)
+		s, err := redisstore.New(client, &patient)
 		if err != nil {
 			t.Fatal(err)
 		}
