@@ -16,6 +16,7 @@ import (
 	"github.com/oncequeue/oncequeue/bench/harness"
 	kafkabench "github.com/oncequeue/oncequeue/bench/kafka"
 	natsbench "github.com/oncequeue/oncequeue/bench/nats"
+	redisbench "github.com/oncequeue/oncequeue/bench/redis"
 )
 
 // suites in the order in which they run. All but those on demand end in ten
@@ -26,6 +27,7 @@ var suites = []harness.Suite{
 	kafkabench.Suite,
 	kafkabench.Real,
 	natsbench.Suite,
+	redisbench.Suite,
 }
 
 func main() {

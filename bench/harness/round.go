@@ -63,7 +63,8 @@ func (r *Round) Stop() {
 // Count writes down a count of the contender's own; the table has it per message.
 func (r *Round) Count(metric string, total float64) { r.Set(metric, total/float64(r.Messages)) }
 
-// Set writes down a value of the contender's own as it is.
+// Set writes down a value of the contender's own as it is: Rate too, if the
+// contender knows better.
 func (r *Round) Set(metric string, value float64) { r.own[metric] = value }
 
 // run does one round and returns what was measured.
@@ -86,7 +87,9 @@ func (c *Contender) run(ctx context.Context, dir string, number, messages int, d
 	n := float64(messages)
 	took := r.ended.at.Sub(r.began.at)
 	values := r.own
-	values[Rate] = n / took.Seconds()
+	if _, told := values[Rate]; !told {
+		values[Rate] = n / took.Seconds()
+	}
 	values[CPU] = micros(r.ended.cpu-r.began.cpu) / n
 	values[Allocs] = float64(r.ended.mallocs-r.began.mallocs) / n
 	values[AllocBytes] = float64(r.ended.allocated-r.began.allocated) / n

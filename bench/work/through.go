@@ -28,7 +28,7 @@ func (b *Batch) DoBatch(ctx context.Context, d *dedup.Deduplicator) error {
 		b.Handled(len(ms))
 		return make([]dedup.Answer, len(ms))
 	}
-	return b.share(InFlight, BatchSize, func(from, to int) error {
+	return b.Share(InFlight, BatchSize, func(from, to int) error {
 		for ms := b.Messages[from:to]; len(ms) > 0; {
 			var again []*dedup.Message // keys that the other batch holds: a broker would deliver them again
 			for i, res := range d.DoBatch(ctx, ms, handler) {
@@ -50,7 +50,7 @@ func (b *Batch) Do(ctx context.Context, d *dedup.Deduplicator) error {
 		b.Handled(1)
 		return nil, nil
 	}
-	return b.share(Callers, 1, func(i, _ int) error {
+	return b.Share(Callers, 1, func(i, _ int) error {
 		res := d.Do(ctx, b.Messages[i], handler)
 		return settled(b.Messages[i], &res)
 	})
@@ -63,8 +63,8 @@ func settled(m *dedup.Message, res *dedup.Result) error {
 	return nil
 }
 
-// share gives pieces of b to several workers, in order, and returns when all are done.
-func (b *Batch) share(workers, size int, fn func(from, to int) error) error {
+// Share gives pieces of b to several workers, in order, and returns when all are done.
+func (b *Batch) Share(workers, size int, fn func(from, to int) error) error {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	errs := make([]error, workers)
