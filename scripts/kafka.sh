@@ -4,10 +4,12 @@
 #   scripts/kafka.sh start VERSION [NODES]   1 node (default) or 3; the last line of output is the
 #                                            broker list, once every node takes requests
 #   scripts/kafka.sh stop  VERSION           ends what start began and removes its data; logs stay
-#   scripts/kafka.sh node  VERSION down|up N kills node N, or starts it again with its data
+#   scripts/kafka.sh node  VERSION down|up|pause|resume N
+#                                            kills node N, or starts it again with its data; stops its
+#                                            process where it is (SIGSTOP), or lets it go on
 #
-# Beside those plaintext listeners the first node has three that are secured. .cache/kafka/run/VERSION/security
-# has their addresses in the file listeners, and what a client needs, in PEM:
+# Beside those plaintext listeners each node has three that are secured. .cache/kafka/run/VERSION/security
+# has the first node's addresses in the file listeners, and what a client needs, in PEM:
 #
 #   SASL_SSL   TLS, and the user billing by SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN; file password
 #   MTLS       TLS that wants a client's certificate
@@ -60,23 +62,28 @@ listening() { # listening PORT
 choose_ports() {
   local port=19092
   ports=()
-  while [[ ${#ports[@]} -lt $((2 * nodes + ${#secured[@]})) ]]; do
+  while [[ ${#ports[@]} -lt $(((2 + ${#secured[@]}) * nodes)) ]]; do
     listening $port || ports+=("$port")
     port=$((port + 1))
     [[ $port -lt 20000 ]] || die 1 "no free port between 19092 and 19999"
   done
 }
 
+# secured_listeners NODE lists them, name and address
+secured_listeners() {
+  local i n=${#secured[@]}
+  for ((i = 0; i < n; i++)); do
+    echo "${secured[i]} 127.0.0.1:${ports[2 * nodes + n * ($1 - 1) + i]}"
+  done
+}
+
 # secure makes the certificates, and lists the secured listeners.
 secure() {
-  local i
   command -v go >/dev/null || die $unavailable "go not found: install Go to make certificates"
   mkdir -p "$security"
   (cd "$root" && go run ./scripts/kafka/certificates "$security")
   echo s3cret >"$security/password"
-  for ((i = 0; i < ${#secured[@]}; i++)); do
-    echo "${secured[i]} 127.0.0.1:${ports[2 * nodes + i]}"
-  done >"$security/listeners"
+  secured_listeners 1 >"$security/listeners"
 }
 
 configure() { # configure NODE: writes its server.properties
@@ -84,9 +91,7 @@ configure() { # configure NODE: writes its server.properties
   for ((i = 1; i <= nodes; i++)); do
     voters+="${voters:+,}$i@127.0.0.1:${ports[2 * i - 1]}"
   done
-  if [[ $node == 1 ]]; then
-    while read -r name address; do listeners+=",$name://$address"; done <"$security/listeners"
-  fi
+  while read -r name address; do listeners+=",$name://$address"; done < <(secured_listeners "$node")
   mkdir -p "$run/node$node"
   cat >"$run/node$node/server.properties" <<EOF
 process.roles=broker,controller
@@ -184,7 +189,7 @@ start() {
 stop() {
   local dir tries
   for dir in "$run"/node*; do
-    running "$dir" && kill "$(cat "$dir/pid")"
+    running "$dir" && kill "$(cat "$dir/pid")" && kill -CONT "$(cat "$dir/pid")"
   done
   for dir in "$run"/node*; do
     for ((tries = 0; tries < 200; tries++)); do
@@ -211,8 +216,16 @@ up() { # up NODE
   launch "$1"
 }
 
+pause() { # pause NODE
+  kill -STOP "$(cat "$run/node$1/pid")"
+}
+
+resume() { # resume NODE
+  kill -CONT "$(cat "$run/node$1/pid")"
+}
+
 usage() {
-  die 2 "usage: scripts/kafka.sh start VERSION [1|3] | stop VERSION | node VERSION down|up N"
+  die 2 "usage: scripts/kafka.sh start VERSION [1|3] | stop VERSION | node VERSION down|up|pause|resume N"
 }
 
 [[ $# -ge 2 ]] || usage
@@ -221,7 +234,7 @@ nodes=1
 case $1 in
 start) [[ $# -le 3 ]] || usage && nodes=${3:-1} ;;
 stop) [[ $# -eq 2 ]] || usage ;;
-node) [[ $# -eq 4 && $3 =~ ^(down|up)$ ]] || usage ;;
+node) [[ $# -eq 4 && $3 =~ ^(down|up|pause|resume)$ ]] || usage ;;
 *) usage ;;
 esac
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die 2 "version \"$version\" is not like 4.0.0"

@@ -36,7 +36,7 @@ func fakeCluster(t *testing.T, o *brokertest.KafkaOptions) *cluster {
 }
 
 // realCluster is what KAFKA_BROKERS names. KAFKA_NODE is a command that takes
-// "down" or "up" and the number of a node, counted from 1.
+// "down", "up", "pause" or "resume", and the number of a node, counted from 1.
 func realCluster(t *testing.T) *cluster {
 	t.Helper()
 	list := os.Getenv("KAFKA_BROKERS")
@@ -225,7 +225,8 @@ func (c *cluster) awaitCommitted(group, topic string) {
 	eventually(c.t, "the group has committed the ends", func() bool { return c.AllCommitted(group, topic) })
 }
 
-// nodeIs takes a real node down (SIGKILL), or up again.
+// nodeIs takes a real node down (SIGKILL) or up again, or lets it pause (SIGSTOP) or
+// resume.
 func (c *cluster) nodeIs(what string, node int) {
 	c.t.Helper()
 	args := append(c.node[1:], what, fmt.Sprint(node))
