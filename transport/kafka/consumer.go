@@ -40,7 +40,8 @@ type Consumer struct {
 // connect: see Check. Brokers are given as host:port. nil for c means the defaults.
 //
 // All members of a group should subscribe to the same topics and share one store:
-// with a store each, a key that moves to another member is new to it.
+// with a store each, a key that moves to another member is new to it, and only the
+// messages published before the move are flagged Stale.
 func NewConsumer(brokers []string, group string, topics []string, c *Config) (*Consumer, error) {
 	config, err := c.filled()
 	if err != nil {
