@@ -183,7 +183,8 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 	if d.o.Hooks.Applied != nil {
 		d.applied(len(ops), took, err)
 	}
-	if down := !answered; d.ctx.Err() == nil && d.down.Swap(down) != down {
+	if down := !answered; d.ctx.Err() == nil && d.down.Load() != down && d.notes.storeDue() {
+		d.down.Store(down)
 		d.storeChanged(down, err)
 	}
 	return replies

@@ -15,6 +15,7 @@ type notes struct {
 	logger *slog.Logger
 
 	mu    sync.Mutex
+	store time.Time // when a change of the store was last told
 	kinds [len(outcomeNames)]struct {
 		last       time.Time
 		suppressed int
@@ -110,6 +111,19 @@ func (n *notes) decided(x *delivery) {
 		attrs = append(attrs, "suppressed", suppressed)
 	}
 	n.logger.Log(context.Background(), level, text, attrs...)
+}
+
+// storeDue reports whether a change of the store may be told: of one that answers
+// some operations and refuses others, once a second is enough.
+func (n *notes) storeDue() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	if !n.store.IsZero() && now.Sub(n.store) < time.Second {
+		return false
+	}
+	n.store = now
+	return true
 }
 
 func (n *notes) storeChanged(down bool, err error) {

@@ -381,3 +381,26 @@ func TestEveryHaltIsLogged(t *testing.T) {
 		t.Errorf("got %d halts logged, want 4:\n%s", got, log.String())
 	}
 }
+
+// A store that refuses some operations and answers others is told of once a second.
+func TestStoreThatRefusesSomeIsToldOfRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		var log strings.Builder
+		d := newDedup(t, s, &dedup.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		d.Do(t.Context(), message("known", "v"), ok)
+		s.before = func(ops []dedup.Op) error {
+			if ops[0].Kind == dedup.OpClaim && ops[0].ID != dedup.NewID("orders", "known") {
+				return errBroken
+			}
+			return nil
+		}
+		for range 20 {
+			d.Do(t.Context(), message("new", "v"), ok)
+			d.Do(t.Context(), message("known", "v"), ok)
+		}
+		if got := strings.Count(log.String(), "the store"); got == 0 || got > 10 {
+			t.Errorf("got %d lines of 20 changes, want some and no more than one a second:\n%s", got, log.String())
+		}
+	})
+}

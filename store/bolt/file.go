@@ -432,6 +432,7 @@ func createFile(p *space, first uint64, st *state, o *Options) (*file, error) {
 	if err != nil {
 		_ = db.Close()
 		_ = os.Remove(tmp)
+		_ = os.Remove(path) // if only its directory could not be synced: nothing goes on from it
 		return fail(err)
 	}
 	return f, nil

@@ -40,13 +40,13 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error
 			yield(dedup.StoredRecord{}, err)
 		}
 		for i := range s.index.shards {
-			if err := s.usable(ctx); err != nil {
-				fail(err)
-				return
-			}
 			// The entries of one moment, and the files that they are in: whatever
 			// becomes of the records, each is seen as it was then.
 			slots := s.snapshot(&v, i)
+			if err := s.usable(ctx); err != nil { // after it: of a store that is not there are none
+				fail(err)
+				return
+			}
 			for chunk := range slices.Chunk(slots, readStep) {
 				records, err := s.readAll(ctx, &v, chunk)
 				for _, r := range records {

@@ -324,3 +324,25 @@ func TestCarryOnAFullDisk(t *testing.T) {
 	}
 	b.lookup(key("long", 0), dedup.StateDone)
 }
+
+// TestExpiredFileGoesFromAFullDisk: to drop what has expired as a whole takes no
+// room, so it is done however little of the reserve is left.
+func TestExpiredFileGoesFromAFullDisk(t *testing.T) {
+	b := newBench(t, Options{})
+	b.fill("old", 1000, time.Hour)
+	b.nextFile()
+	d := b.disk(8 << 20)
+	b.fillDisk("k")
+	for i := 0; b.newest().allocated.Load()-b.newest().size.Load() > b.space.reserve/2-1<<20; i++ {
+		op := complete1(key("big", i), 1, day)
+		op.Result = make([]byte, 64<<10)
+		b.apply(op)
+	}
+	d.set(0)
+	before := len(b.numbers())
+	b.clock.advance(3 * time.Hour)
+	_ = b.Store.tend() // what lives has no room to be carried
+	if got := len(b.numbers()); got != before-1 {
+		t.Errorf("got %d files, want %d: the oldest one has expired", got, before-1)
+	}
+}

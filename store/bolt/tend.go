@@ -46,16 +46,18 @@ var errStopped = errors.New("the store is being closed")
 func (s *Store) tend() error {
 	s.tender.Lock()
 	defer s.tender.Unlock()
-	if err := s.tendClaims(); err != nil {
-		return err
-	}
-	if err := s.rollIdle(); err != nil {
-		return err
+	var full error
+	for _, step := range []func() error{s.tendClaims, s.rollIdle} {
+		if err := step(); errors.Is(err, ErrFull) {
+			full = err // what has expired makes room
+		} else if err != nil {
+			return err
+		}
 	}
 	for {
 		f := s.expired()
 		if f == nil {
-			return nil
+			return full
 		}
 		if err := s.drop(f); err != nil {
 			return err
@@ -226,8 +228,10 @@ func (s *Store) move(found []remains) error {
 		}
 	}
 	s.mu.Unlock()
-	if err := s.spare(b.changes); err != nil {
-		return err
+	if len(b.changes) > 0 {
+		if err := s.spare(b.changes); err != nil {
+			return err
+		}
 	}
 	if err := b.write(); err != nil {
 		return err

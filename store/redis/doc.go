@@ -26,6 +26,11 @@
 // the database of a server that goes on running is noticed within ten seconds and by
 // the loss of the key PREFIXstore; on a cluster only with the server that holds it.
 //
+// Two losses it cannot see: slots of a dead master that had no replica, given to a
+// master that is known already (redis-cli --cluster fix), and records evicted after
+// maxmemory-policy was changed while processes ran, since it is looked at when a
+// server is met. Restart the processes after either.
+//
 // A server whose maxmemory-policy is not noeviction is refused, for it may evict
 // records. When its memory is full, new claims are refused, and what ends a claim is
 // taken.

@@ -58,6 +58,7 @@ func (s *Store) note(ctx context.Context, c *redis.Client, x sighting) error {
 	met := s.met[x.server]
 	s.mu.Unlock()
 	if met {
+		s.hear()
 		return nil
 	}
 	if _, err := s.inspect(ctx, c); err != nil {
@@ -124,6 +125,6 @@ func (s *Store) inspect(ctx context.Context, c *redis.Client) (x sighting, err e
 	}
 	x.addr = addr
 	s.tick(x.at)
-	s.o.Logger.Info("a Redis server", "server", addr, "version", version, "durability", durable(ctx, c, info).String())
+	s.o.Logger.Info("a Redis server", "server", addr, "version", version, "durability", durable(ctx, s.bounded(ctx, c), info).String())
 	return x, nil
 }

@@ -32,6 +32,8 @@ type ledger struct {
 	// may have lost what the last one acknowledged.
 	Servers map[string]int64 `json:"servers"`
 	Changes int64            `json:"changes,omitempty"`
+
+	created bool // just now, by a process that knew none before
 }
 
 const (
@@ -62,7 +64,7 @@ func (l *ledger) see(ttl time.Duration, now time.Time) {
 // meet takes in an incarnation of a server, and reports whether it is a new one.
 // What was acknowledged before that time may be gone then, unless the store itself
 // is new.
-func (l *ledger) meet(server string, at time.Time, first bool) bool {
+func (l *ledger) meet(server string, at time.Time) bool {
 	if _, ok := l.Servers[server]; ok {
 		return false
 	}
@@ -76,7 +78,7 @@ func (l *ledger) meet(server string, at time.Time, first bool) bool {
 		delete(l.Servers, oldest)
 	}
 	l.Servers[server] = at.UnixMilli()
-	if !first {
+	if !l.created {
 		l.Since = max(l.Since, at.UnixMilli())
 		l.Changes++
 	}
@@ -126,7 +128,7 @@ func (s *Store) parse(text string, now time.Time) (*ledger, error) {
 		if v := s.o.VouchFrom; !lost && !v.IsZero() && v.Before(now) {
 			since = v
 		}
-		l := &ledger{Version: ledgerVersion, ID: rand.Text(), Servers: make(map[string]int64)}
+		l := &ledger{Version: ledgerVersion, ID: rand.Text(), Servers: make(map[string]int64), created: !lost}
 		l.setHorizon(horizon.New(since))
 		return l, nil
 	}

@@ -138,3 +138,82 @@ func TestServerAway(t *testing.T) {
 		return err == nil && replies[0].Status == dedup.StatusOK
 	})
 }
+
+// TestLostLedgerThenReplacedServer: a process that makes the store's key anew knows
+// what is no new store, and says so.
+func TestLostLedgerThenReplacedServer(t *testing.T) {
+	now := time.Now().Truncate(time.Millisecond)
+	server := redistest.Run(t)
+	server.At(now)
+	var log logged
+	s := open(t, server, &redisstore.Options{Logger: log.logger()})
+	s.SetClock(func() time.Time { return now })
+	granted(t, s, claim("a", 1))
+	server.FlushAll()
+	now = now.Add(time.Minute)
+	server.At(now)
+	granted(t, s, claim("b", 1))
+	if got := log.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "made anew") {
+		t.Errorf("log after the loss: got %q, want one warning", got)
+	}
+	now = now.Add(time.Hour)
+	server.At(now)
+	server.Replace()
+	granted(t, s, claim("c", 1))
+	if got := vouch(t, s).Since; !got.Equal(now) {
+		t.Errorf("Since after another server answered: got %v, want %v", got, now)
+	}
+}
+
+// TestReplacedServerWithASlowClock: what the old one acknowledged by its own clock
+// counts.
+func TestReplacedServerWithASlowClock(t *testing.T) {
+	now := time.Now().Truncate(time.Millisecond)
+	server := redistest.Run(t)
+	server.At(now)
+	s := open(t, server, nil)
+	s.SetClock(func() time.Time { return now })
+	granted(t, s, claim("a", 1))
+	now = now.Add(time.Hour)
+	server.At(now)
+	granted(t, s, claim("b", 1))
+	server.Replace()
+	server.At(now.Add(-30 * time.Second))
+	granted(t, s, claim("c", 1))
+	if got := vouch(t, s).Since; got.Before(now) {
+		t.Errorf("Since: got %v, want not before %v", got, now)
+	}
+}
+
+// TestLateMeeting: a process that was cut off with the old master raises Since to
+// what that one last acknowledged, though others have met the new one before.
+func TestLateMeeting(t *testing.T) {
+	now := time.Now().Truncate(time.Millisecond)
+	server := redistest.Run(t)
+	server.At(now)
+	become := func(name string) {
+		server.Set("run_id", name)
+		server.Set("master_replid", name)
+	}
+	become("old")
+	cutOff, other := open(t, server, nil), open(t, server, nil)
+	for _, s := range []*redisstore.Store{cutOff, other} {
+		s.SetClock(func() time.Time { return now })
+	}
+	granted(t, cutOff, claim("a", 1))
+	granted(t, other, claim("b", 1))
+	become("new")
+	granted(t, other, claim("c", 1))
+	now = now.Add(10 * time.Minute)
+	server.At(now)
+	become("old")
+	granted(t, cutOff, claim("d", 1))
+	last := now
+	now = now.Add(time.Minute)
+	server.At(now)
+	become("new")
+	granted(t, cutOff, claim("e", 1))
+	if got := vouch(t, cutOff).Since; !got.Equal(last) {
+		t.Errorf("Since: got %v, want %v, when the old master last answered", got, last)
+	}
+}

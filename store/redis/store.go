@@ -27,6 +27,7 @@ type Store struct {
 	read    time.Time            // when, by the local clock
 	since   time.Time            // raised by this process; never falls
 	met     map[incarnation]bool // whether the ledger knows them
+	heard   time.Time            // when a server that was met last answered, by its clock
 	sampled time.Time            // the server's time
 	at      time.Time            // and the local one, when it was told
 	high    atomic.Uint64        // greatest token seen
@@ -163,9 +164,15 @@ func (s *Store) raiseToken(l *ledger, _ time.Time) bool {
 func (s *Store) keep(l *ledger) {
 	s.saw(l.Token)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	lost := s.ledger != nil && s.ledger.ID != l.ID
 	s.ledger, s.read = l, s.now()
 	s.raise(l.horizon().At(s.timeLocked()))
+	since := s.since
+	s.mu.Unlock()
+	if lost {
+		s.sources.forget()
+		s.o.Logger.Warn("the store's key in Redis was gone and is made anew, so its records may be gone too: messages published before that count as stale where no record is found", "since", since)
+	}
 }
 
 // raise moves Since up, never down. The caller holds mu.
@@ -224,11 +231,20 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 	return dedup.Vouch{ID: s.ledger.ID, Since: s.since, Shared: true}, nil
 }
 
+// hear notes that a server known to this process has answered.
+func (s *Store) hear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = s.timeLocked()
+}
+
 // meet takes in servers that answered. One that is new may have lost records, so
-// Since is raised before its answers are used.
+// Since is raised before its answers are used. Others may have met it long ago: a
+// process that was cut off with the old master counts from what that one last
+// answered.
 func (s *Store) meet(ctx context.Context, seen ...sighting) error {
 	s.mu.Lock()
-	unknown := false
+	unknown, late, heard := false, len(s.met) > 0, s.heard
 	for _, x := range seen {
 		unknown = unknown || !s.met[x.server]
 	}
@@ -237,16 +253,21 @@ func (s *Store) meet(ctx context.Context, seen ...sighting) error {
 		return nil
 	}
 	var raised []sighting
-	err := s.update(ctx, func(l *ledger, _ time.Time) (changed bool) {
+	err := s.update(ctx, func(l *ledger, now time.Time) (changed bool) {
 		raised = raised[:0]
-		first := len(l.Servers) == 0
 		for _, x := range seen {
-			if l.meet(x.server.String(), x.at, first) {
+			if now.After(x.at) { // its clock is behind that of another
+				x.at = now
+			}
+			if l.meet(x.server.String(), x.at) {
 				changed = true
-				if !first {
+				if !l.created {
 					raised = append(raised, x)
 				}
 			}
+		}
+		if late && heard.UnixMilli() > l.Since {
+			l.Since, changed = heard.UnixMilli(), true
 		}
 		return changed
 	})
@@ -256,6 +277,7 @@ func (s *Store) meet(ctx context.Context, seen ...sighting) error {
 		s.met[x.server] = err == nil
 		if err != nil && !again {
 			s.raise(x.at) // here at least; the ledger is told later
+			s.raise(s.timeLocked())
 		}
 		s.mu.Unlock()
 	}
