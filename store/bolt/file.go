@@ -65,9 +65,11 @@ type file struct {
 func newFile(number, first uint64, base time.Time, step time.Duration, path string, db *bolt.DB, handle *os.File) *file {
 	f := &file{
 		number: number, path: path, db: db, handle: handle, first: first, base: base,
-		metas:    2 * int64(db.Info().PageSize),
 		numbers:  make(map[string]uint64),
 		expiries: expiries{base: base, step: step, counts: make(map[uint32]int)},
+	}
+	if db != nil { // else it is read without bbolt
+		f.metas = 2 * int64(db.Info().PageSize)
 	}
 	f.sources.Store(new([]string))
 	f.refs.Store(1)
