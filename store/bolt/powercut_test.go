@@ -84,6 +84,9 @@ func TestRealPowerCutWithoutSync(t *testing.T) {
 			if lost, err := lostFrom(t, dir, l); lost > 0 || err != nil {
 				caught++
 			}
+			if err := os.RemoveAll(dir); err != nil { // the disk is small
+				t.Fatal(err)
+			}
 			disk.unmount(t)
 		}
 		t.Logf("%d of %d power cuts lost what a store without fsync acknowledged", caught, cuts)
