@@ -29,8 +29,8 @@ build: ## compile everything, tests included, so that the time of make test is t
 test: ## all tests that need nothing but Go, under the race detector; budget 5 minutes
 	@scripts/budget.sh test 5 go test -race -count=1 -timeout 5m ./...
 
-test-real: ## tests against real servers, started on loopback and stopped again, and real disks; budget 20 minutes
-	@scripts/budget.sh test-real 20 scripts/test-real.sh bolt kafka $(KAFKA_VERSIONS) nats $(NATS_VERSION) redis single sentinel cluster
+test-real: ## tests against real servers, started on loopback and stopped again, and real disks; budget 25 minutes
+	@scripts/budget.sh test-real 25 scripts/test-real.sh bolt kafka $(KAFKA_VERSIONS) nats $(NATS_VERSION) redis single sentinel cluster
 
 soak: ## the tests that count high, for an hour; PARTS="bolt-kill ..." for some of them
 	@scripts/soak.sh $(PARTS)
