@@ -66,7 +66,8 @@ test_nats() { # test_nats VERSION
   running=()
 }
 
-# Some tests of Redis are for one kind of servers only, which their names begin with.
+# Some tests of Redis are for one kind of servers only, which their names begin with. One package at a time:
+# the memory of the server is measured.
 test_redis() { # test_redis single|sentinel|cluster
   local name="Redis ($1)" script=scripts/redis.sh start=(scripts/redis.sh start "$1") environment skip
   case $1 in
@@ -83,7 +84,7 @@ test_redis() { # test_redis single|sentinel|cluster
   start_server "$name" "${start[@]}" || return 0
   # shellcheck disable=SC2059 # the format is ours
   env "$(printf "$environment" "$address")" REDIS_SCRIPT="$PWD/$script" \
-    go test -race -count=1 -timeout 8m -tags real -run '^TestReal' -skip "$skip" -v "${redis_packages[@]}" ||
+    go test -p 1 -race -count=1 -timeout 8m -tags real -run '^TestReal' -skip "$skip" -v "${redis_packages[@]}" ||
     failed $? "$name" .cache/redis
   "${running[@]}"
   running=()
