@@ -1,12 +1,14 @@
 package kafkatransport
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -79,11 +81,14 @@ func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error
 
 // decode returns the messages from offset on.
 func (s *source) decode(p *fetchapi.ResponsePartition, offset int64) (batch, error) {
+	// Brokers list them as they ended.
+	aborted := slices.Clone(p.AbortedTransactions)
+	slices.SortFunc(aborted, func(a, b fetchapi.ResponseTransaction) int { return cmp.Compare(a.FirstOffset, b.FirstOffset) })
 	d := decoder{
 		source:  s,
 		next:    offset,
 		base:    -1,
-		aborted: p.AbortedTransactions,
+		aborted: aborted,
 		batch:   batch{messages: make([]dedup.Message, 0, s.expect)},
 	}
 	if err := d.walk(p.RecordSet.Records); err != nil {

@@ -77,6 +77,12 @@ func TestDecode(t *testing.T) {
 			aborted: []fetchapi.ResponseTransaction{{ProducerID: 1, FirstOffset: 0}, {ProducerID: 1, FirstOffset: 2}},
 			want:    []int64{4}, next: 5,
 		},
+		{
+			name: "aborted transactions of two producers, listed as they ended", offset: 0,
+			batches: []protocol.RecordReader{data(0, 2, 0), data(1, 1, 1), marker(2, 1, abort), data(3, 2, 3), marker(4, 2, abort), data(5, 2, 5)},
+			aborted: []fetchapi.ResponseTransaction{{ProducerID: 1, FirstOffset: 1}, {ProducerID: 2, FirstOffset: 0}},
+			want:    []int64{5}, next: 6,
+		},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			p := &fetchapi.ResponsePartition{AbortedTransactions: x.aborted}

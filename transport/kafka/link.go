@@ -91,6 +91,12 @@ func (l *link) groupDialer() *kafka.Dialer {
 }
 
 func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed { // kafka-go tries one broker after the other
+		return nil, net.ErrClosed
+	}
 	d := net.Dialer{Timeout: dialTimeout}
 	raw, err := d.DialContext(ctx, network, address)
 	if err != nil {

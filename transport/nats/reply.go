@@ -261,7 +261,7 @@ func (r *Reply) answer(q *request, out *response) {
 		r.config.Logger.Error("a request was delivered by JetStream, where its inbox is lost: consume it by a Consumer with Config.Reply", "subject", q.message.Topic)
 		return
 	}
-	if err := r.conn.PublishMsg(&nats.Msg{Subject: q.inbox, Header: out.header(), Data: out.data}); err != nil {
+	if err := sendResponse(r.conn, q.inbox, out); err != nil {
 		r.config.Logger.Warn("a reply could not be sent; the requester has to ask again", "subject", q.message.Topic, "err", err)
 	}
 }

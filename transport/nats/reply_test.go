@@ -262,6 +262,18 @@ func TestReplyTooLongToBeKept(t *testing.T) {
 	}
 }
 
+func TestReplyTooLargeForTheServer(t *testing.T) {
+	conn := connect(t, brokertest.NewNATS(t, &brokertest.NATSOptions{MaxPayload: 1000})).Conn()
+	newReply(t, conn, newDeduplicator(t, nil), func(context.Context, *dedup.Message) ([]byte, error) {
+		return make([]byte, 2000), nil
+	}, nil)
+	for range 2 {
+		if m := ask(t, conn, "k", "order"); code(m) != "500" {
+			t.Errorf("got %d bytes %v, want 500", len(m.Data), m.Header)
+		}
+	}
+}
+
 func TestReplyBounds(t *testing.T) {
 	conn := connect(t, brokertest.NewNATS(t, nil)).Conn()
 	begun, free := make(chan struct{}), make(chan struct{})

@@ -4,8 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
@@ -28,7 +26,7 @@ func (s *session) reply(d *delivery, r dedup.Result) {
 		return
 	}
 	out := respond(r)
-	if err := s.conn.PublishMsg(&nats.Msg{Subject: subject, Header: out.header(), Data: out.data}); err != nil {
+	if err := sendResponse(s.conn, subject, &out); err != nil {
 		s.log.Warn("a reply could not be sent", "position", d.message.Position.String(), "err", err)
 	}
 }

@@ -79,6 +79,17 @@ func (r *response) header() nats.Header {
 	return h
 }
 
+// sendResponse sends out to a subject; in place of what is larger than the server
+// takes, an error, so that nobody waits in vain.
+func sendResponse(conn *nats.Conn, subject string, out *response) error {
+	err := conn.PublishMsg(&nats.Msg{Subject: subject, Header: out.header(), Data: out.data})
+	if errors.Is(err, nats.ErrMaxPayload) {
+		large := refusal("500", "the reply is larger than the server takes", 0)
+		err = errors.Join(err, conn.PublishMsg(&nats.Msg{Subject: subject, Header: large.header()}))
+	}
+	return err
+}
+
 // A recorded response starts with one of these. Then come, of an error, its code
 // and description, each after its length, and then the payload.
 const (
