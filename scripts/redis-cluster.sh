@@ -4,7 +4,7 @@
 #
 #   scripts/redis-cluster.sh start         the last line of output is HOST:PORT,... of all nodes
 #   scripts/redis-cluster.sh crash PORT    kills the node at PORT with SIGKILL; if it is a master, its
-#                                          replica takes over within about 2 s
+#                                          replica takes over within about 6 s
 #   scripts/redis-cluster.sh resume PORT   starts it again, with its files
 #   scripts/redis-cluster.sh move FROM TO SLOTS   moves so many slots from one node's port to another's
 #   scripts/redis-cluster.sh stop          ends what start began and removes its data; the logs stay
@@ -23,7 +23,7 @@ start() {
   begin
   choose_ports $((2 * masters)) 17379 # and each 10,000 higher, for the cluster's bus
   for i in "${!ports[@]}"; do
-    launch "$run/node$((i + 1))" "${ports[$i]}" --cluster-enabled yes --cluster-node-timeout 1000 \
+    launch "$run/node$((i + 1))" "${ports[$i]}" --cluster-enabled yes --cluster-node-timeout 4000 \
       --appendonly yes --appendfsync everysec --save "" --maxmemory-policy noeviction --repl-diskless-sync-delay 0
     nodes+=("$loopback:${ports[$i]}")
   done
@@ -56,10 +56,18 @@ id_of() { # id_of PORT
   redis-cli -h $loopback -p "$1" cluster myid
 }
 
+# move tries again, since on a busy machine the cluster can be down for a moment, and then a slot is left
+# half way.
 move() { # move FROM TO SLOTS
-  redis-cli --cluster reshard "$loopback:$1" --cluster-from "$(id_of "$1")" --cluster-to "$(id_of "$2")" \
-    --cluster-slots "$3" --cluster-yes >"$run/move.log" 2>&1 ||
-    { tail -n 20 "$run/move.log" >&2 && die 1 "$3 slots could not be moved from $1 to $2"; }
+  local tries
+  for ((tries = 0; tries < 3; tries++)); do
+    redis-cli --cluster reshard "$loopback:$1" --cluster-from "$(id_of "$1")" --cluster-to "$(id_of "$2")" \
+      --cluster-slots "$3" --cluster-yes >"$run/move.log" 2>&1 && return
+    await
+    redis-cli --cluster fix "$loopback:$1" >"$run/fix.log" 2>&1 || true
+  done
+  tail -n 20 "$run/move.log" >&2
+  die 1 "$3 slots could not be moved from $1 to $2"
 }
 
 case "$#-${1:-}" in
