@@ -80,6 +80,19 @@ func TestRealSingleRestartWithoutPersistence(t *testing.T) {
 	}
 }
 
+func TestRealSingleWrongDatabase(t *testing.T) {
+	s := startServer(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr, DB: 99})
+	t.Cleanup(func() { _ = client.Close() })
+	store, err := redisstore.New(client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "choose a database that the server has") {
+		t.Errorf("Check: got %v, want an error that says to choose another database", err)
+	}
+}
+
 // A full server refuses claims, and takes what ends them.
 func TestRealSingleOutOfMemory(t *testing.T) {
 	s := startServer(t)

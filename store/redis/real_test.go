@@ -35,12 +35,15 @@ func TestRealStep(t *testing.T) {
 	testStep(t, s, s.SetTime)
 }
 
-// realClient connects to the server of REDIS_URL, which is
-// redis://HOST:PORT/DB, or to the cluster of REDIS_CLUSTER, HOST:PORT,HOST:PORT.
+// realClient connects to the server of REDIS_URL, which is redis://HOST:PORT/DB, to
+// the cluster of REDIS_CLUSTER, HOST:PORT,HOST:PORT, or to the master that the
+// Sentinels of REDIS_SENTINELS name.
 func realClient(t testing.TB) redis.UniversalClient {
 	t.Helper()
 	var client redis.UniversalClient
-	switch url, nodes := os.Getenv("REDIS_URL"), os.Getenv("REDIS_CLUSTER"); {
+	switch url, nodes, sentinels := os.Getenv("REDIS_URL"), os.Getenv("REDIS_CLUSTER"), os.Getenv("REDIS_SENTINELS"); {
+	case sentinels != "":
+		client = redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "main", SentinelAddrs: strings.Split(sentinels, ",")})
 	case nodes != "":
 		client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(nodes, ",")})
 	case url != "":
@@ -50,9 +53,9 @@ func realClient(t testing.TB) redis.UniversalClient {
 		}
 		client = redis.NewClient(o)
 	case os.Getenv("CI") == "true":
-		t.Fatal("neither REDIS_URL nor REDIS_CLUSTER is set: CI tests against real servers")
+		t.Fatal("none of REDIS_URL, REDIS_CLUSTER and REDIS_SENTINELS is set: CI tests against real servers")
 	default:
-		t.Skip("neither REDIS_URL nor REDIS_CLUSTER is set")
+		t.Skip("none of REDIS_URL, REDIS_CLUSTER and REDIS_SENTINELS is set")
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return client
