@@ -9,18 +9,29 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
-// balancer makes up for a gap of kafka-go: when one of the group's topics does
+// balancer makes up for two gaps of kafka-go. When one of the group's topics does
 // not exist, the leader of the group is told of no partition at all, and would
-// assign none of the others either.
+// assign none of the others either. And nobody keeps what the leader assigned.
 type balancer struct {
 	kafka.GroupBalancer
-	link *link
+	session *session
 }
 
-// AssignGroups implements kafka.GroupBalancer.
+// UserData implements kafka.GroupBalancer. kafka-go calls it for each try to join.
+func (b balancer) UserData() ([]byte, error) {
+	b.session.given = nil
+	return b.GroupBalancer.UserData()
+}
+
+// AssignGroups implements kafka.GroupBalancer. kafka-go calls it between two
+// generations, when this member has become the leader of the group.
 func (b balancer) AssignGroups(members []kafka.GroupMember, partitions []kafka.Partition) kafka.GroupMemberAssignments {
 	if len(partitions) == 0 {
 		partitions = b.existing(members)
+	}
+	b.session.given = make(map[string]int)
+	for _, p := range partitions {
+		b.session.given[p.Topic]++
 	}
 	return b.GroupBalancer.AssignGroups(members, partitions)
 }
@@ -35,7 +46,7 @@ func (b balancer) existing(members []kafka.GroupMember) (partitions []kafka.Part
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	names := slices.Sorted(maps.Keys(topics))
-	counts, err := b.link.partitions(ctx, names...)
+	counts, err := b.session.link.partitions(ctx, names...)
 	if err != nil {
 		return nil // the members look for topics on their own, and join again
 	}

@@ -131,7 +131,7 @@ func (c *Consumer) run(ctx context.Context, d deduplicator, newWorkers func([]*p
 		Brokers:           c.brokers,
 		Topics:            c.topics,
 		Dialer:            s.link.groupDialer(),
-		GroupBalancers:    []kafka.GroupBalancer{balancer{kafka.RangeGroupBalancer{}, s.link}, balancer{kafka.RoundRobinGroupBalancer{}, s.link}},
+		GroupBalancers:    []kafka.GroupBalancer{balancer{kafka.RangeGroupBalancer{}, s}, balancer{kafka.RoundRobinGroupBalancer{}, s}},
 		HeartbeatInterval: c.config.HeartbeatInterval,
 		SessionTimeout:    c.config.SessionTimeout,
 		RebalanceTimeout:  c.config.RebalanceTimeout,

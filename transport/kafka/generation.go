@@ -296,7 +296,8 @@ type session struct {
 	current  atomic.Pointer[generation] // nil during a rebalance
 	progress progress
 
-	known      map[string]int // partitions of each topic when the group was joined
+	known      map[string]int // partitions of each topic at the last look
+	given      map[string]int // partitions that this member assigned as leader of the group; nil: another leads
 	calls      atomic.Int64   // of Do and DoBatch under way
 	active     atomic.Int64   // handlers that run
 	stragglers sync.WaitGroup // generations that still have something running
@@ -309,8 +310,9 @@ func (s *session) running() func() {
 }
 
 // topicsChanged says whether topics appeared, went, or got more partitions since
-// the group was joined. kafka-go's own watcher rejoins in a tight loop while a
-// topic is missing, and needs a connection to the coordinator for each look.
+// the last look, or have partitions that this member did not assign: the broker that
+// it had asked may have been behind. kafka-go's own watcher rejoins in a tight loop
+// while a topic is missing, and needs a connection to the coordinator for each look.
 func (s *session) topicsChanged(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -320,5 +322,10 @@ func (s *session) topicsChanged(ctx context.Context) bool {
 	}
 	was := s.known
 	s.known = now
+	for topic, n := range now {
+		if s.given != nil && n > s.given[topic] {
+			return true
+		}
+	}
 	return was != nil && !maps.Equal(was, now)
 }

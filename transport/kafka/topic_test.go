@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"testing"
 
 	"github.com/segmentio/kafka-go"
@@ -42,6 +44,57 @@ func TestNewPartitionsAndTopicsArePickedUp(t *testing.T) {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, 300)
+}
+
+// TestPartitionsThatTheLeaderWasNotToldOf: the member that assigns the partitions
+// asks a broker that does not know of the new ones yet, and looks for them at one
+// that does.
+func TestPartitionsThatTheLeaderWasNotToldOf(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	j := newJournal()
+	c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
+	behind := make(chan *kmsg.MetadataRequest, 1)
+	k.Cluster().ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		req := r.(*kmsg.MetadataRequest)
+		k.Cluster().KeepControl()
+		if !req.AllowAutoTopicCreation || len(behind) > 0 { // kafka-go's leaders allow it
+			return nil, nil, false
+		}
+		behind <- req
+		return onePartition(t, k, req), nil, true
+	})
+	addPartitions(t, k, "t", 2)
+	records := numbered("t", 0, 2, 2)
+	records[1].Partition = 1
+	pinned(t, k, records...)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	eventually(t, "the new partition is consumed", func() bool { return complete(k, "g", "t") })
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	if len(behind) == 0 {
+		t.Error("the leader did not ask")
+	}
+	j.check(t, 2)
+}
+
+// onePartition answers as a broker that knows of one partition of topic t.
+func onePartition(t *testing.T, k *brokertest.Kafka, req *kmsg.MetadataRequest) *kmsg.MetadataResponse {
+	t.Helper()
+	host, port, err := net.SplitHostPort(k.Addrs()[0])
+	if err != nil {
+		t.Error(err)
+	}
+	broker := kmsg.NewMetadataResponseBroker()
+	broker.Host = host
+	if n, err := strconv.Atoi(port); err == nil {
+		broker.Port = int32(n)
+	}
+	topic := kmsg.NewMetadataResponseTopic()
+	topic.Topic, topic.Partitions = kmsg.StringPtr("t"), []kmsg.MetadataResponseTopicPartition{kmsg.NewMetadataResponseTopicPartition()}
+	res := req.ResponseKind().(*kmsg.MetadataResponse)
+	res.Brokers, res.Topics = []kmsg.MetadataResponseBroker{broker}, []kmsg.MetadataResponseTopic{topic}
+	return res
 }
 
 func addPartitions(t *testing.T, k *brokertest.Kafka, topic string, n int32) {
