@@ -96,6 +96,13 @@ func ackWait(o jetstream.ConsumerConfig) time.Duration {
 	return o.AckWait
 }
 
+func longestWait(o jetstream.ConsumerConfig) time.Duration {
+	if len(o.BackOff) > 0 {
+		return slices.Max(o.BackOff)
+	}
+	return o.AckWait
+}
+
 // bind binds to the consumer, and waits for it as long as need be. It returns nil
 // when ctx ends, or why there is no use in waiting.
 func (s *session) bind(ctx context.Context) (*binding, error) {

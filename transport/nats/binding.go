@@ -3,6 +3,7 @@ package natstransport
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -14,17 +15,18 @@ import (
 // serve is its owner: it pulls, and finds out whether the incarnation still lives.
 type binding struct {
 	*session
-	created time.Time // tells incarnations apart
-	ackWait time.Duration
-	left    int // messages that somebody had not answered at the time of binding
-	puller  *puller
-	sub     *nats.Subscription
-	drained chan struct{} // closed when the subscription has handed over all it received
-	over    chan struct{} // closed when nothing more is to be kept alive
-	beating sync.WaitGroup
+	created     time.Time // tells incarnations apart
+	ackWait     time.Duration
+	longestWait time.Duration // the longest that ackWait may become
+	left        int           // messages that somebody had not answered at the time of binding
+	puller      *puller
+	sub         *nats.Subscription
+	drained     chan struct{} // closed when the subscription has handed over all it received
+	over        chan struct{} // closed when nothing more is to be kept alive
+	beating     sync.WaitGroup
 
 	confirms   *confirms // nil without ConfirmAcks
-	advisories *nats.Subscription
+	advisories []*nats.Subscription
 	watching   context.Context // ends with the binding
 	unwatch    context.CancelFunc
 
@@ -50,12 +52,16 @@ type answer struct {
 
 func (s *session) newBinding(info *jetstream.ConsumerInfo) (*binding, error) {
 	b := &binding{
-		session: s,
-		created: info.Created,
-		ackWait: ackWait(info.Config),
-		left:    info.NumAckPending,
-		drained: make(chan struct{}),
-		over:    make(chan struct{}),
+		session:     s,
+		created:     info.Created,
+		ackWait:     ackWait(info.Config),
+		longestWait: longestWait(info.Config),
+		left:        info.NumAckPending,
+		drained:     make(chan struct{}),
+		over:        make(chan struct{}),
+	}
+	if s.order != nil {
+		s.order.giveUp(math.MaxInt64) // what was not settled comes first
 	}
 	b.puller = newPuller(s, info.Config, b.well)
 	b.watching, b.unwatch = context.WithCancel(context.Background())
@@ -75,7 +81,7 @@ func (b *binding) subscribe() (err error) {
 			return err
 		}
 	}
-	if b.advisories, err = b.listen(); err != nil {
+	if err = b.listen(); err != nil {
 		return err
 	}
 	if b.sub, err = b.conn.Subscribe(b.puller.inbox+".*", b.receive); err != nil {
@@ -88,10 +94,11 @@ func (b *binding) subscribe() (err error) {
 
 func (b *binding) unsubscribe() {
 	b.unwatch()
-	for _, sub := range []*nats.Subscription{b.sub, b.advisories} {
-		if sub != nil {
-			_ = sub.Unsubscribe() // stopPulling may have done it
-		}
+	if b.sub != nil {
+		_ = b.sub.Unsubscribe() // stopPulling may have done it
+	}
+	for _, sub := range b.advisories {
+		_ = sub.Unsubscribe()
 	}
 	if b.confirms != nil {
 		b.confirms.close()
@@ -104,7 +111,9 @@ var errRestarted = errors.New("the consumer counts its deliveries anew")
 // receive is called for each message of the subscription, one after the other.
 func (b *binding) receive(m *nats.Msg) {
 	if n, ok := b.puller.isStatus(m); ok {
-		b.puller.heard(n, m)
+		if b.puller.heard(n, m) {
+			b.suspend() // serve finds out
+		}
 		return
 	}
 	received := time.Now()
@@ -223,12 +232,18 @@ func (b *binding) keepAlive() {
 			continue
 		}
 		now := b.now()
+		if b.order != nil {
+			if gone := b.order.giveUp(now); gone > 0 {
+				b.log.Warn("messages that could not be settled did not come again; what follows them goes on", "messages", gone)
+			}
+		}
 		ds = b.hand.of(b, ds[:0])
 		for _, d := range ds {
-			// What came just now can wait for the next tick. What has expired may be
-			// with another, whose delivery this would prolong.
+			// What came just now can wait for the next tick, unless there is an order:
+			// then messages are to expire in theirs. What has expired may be with
+			// another, whose delivery this would prolong.
 			age := now - time.Duration(d.alive.Load())
-			if age < interval/2 || age >= b.ackWait || d.answered.Load() || d.given() {
+			if age < interval/2 && b.order == nil || age >= b.ackWait || d.answered.Load() || d.given() {
 				continue
 			}
 			if err := b.conn.Publish(d.reply, progressBody); err != nil {

@@ -33,10 +33,12 @@ type Config struct {
 	// Default nil: no order. See OrderByHeader and OrderByToken. For Run only.
 	//
 	// A message that fails is then tried again in place, and those behind it wait:
-	// they stay in hand and fill Prefetch, so use a dead letter. The order holds
-	// within one member: to share the work, give each member a durable consumer of its
-	// own with a filter on subjects. A member that binds while messages of an earlier
-	// one are unanswered waits for AckWait, so that these come first.
+	// they stay in hand and fill Prefetch, so use a dead letter. What follows a message
+	// whose time ran out, as in an outage, is handed back until that has come again, at
+	// most for twice AckWait. The order holds within one member: to share the work, give
+	// each member a durable consumer of its own with a filter on subjects. A member that
+	// binds while messages of an earlier one are unanswered waits for AckWait, so that
+	// these come first.
 	OrderBy func(*dedup.Message) string
 	// ConfirmAcks waits for the server's confirmation of each acknowledgement. It
 	// costs a round trip for each message, many of them at once, and saves the

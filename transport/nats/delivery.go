@@ -32,6 +32,9 @@ type delivery struct {
 	next *delivery
 }
 
+// sequence is the message's number in the stream.
+func (d *delivery) sequence() int64 { return d.message.Position.Offset }
+
 // given says that the delivery is given up: whose turn it was has lost the right.
 func (d *delivery) given() bool {
 	w := d.worker.Load()

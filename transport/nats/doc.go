@@ -26,7 +26,12 @@
 // flagged.
 //
 // An acknowledgement names a message by its sequence number. Where a stream is
-// deleted and created anew under consumers that run, numbers begin again, and an
-// acknowledgement under way at that moment could hit another message. A Consumer
-// acknowledges nothing more from before as soon as it learns of the deletion.
+// deleted and created anew under consumers that run, numbers begin again, and what
+// answers a message of before could hit another one. A Consumer answers nothing from
+// before once it learns of the deletion: by the server's advisories, which a user
+// with limited permissions needs $JS.EVENT.ADVISORY.> for, by the end of its requests,
+// by the consumer's count of deliveries, or by asking, every ten seconds and after each
+// loss of the connection. An answer under way at the moment of the deletion can still
+// arrive after it, and a stream restored from a backup looks like the same one: stop
+// the consumers before that.
 package natstransport

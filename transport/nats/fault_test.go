@@ -147,6 +147,46 @@ func TestStreamRecreated(t *testing.T) {
 	j.check(t, 20)
 }
 
+// The same while the hand is full, so that no request waits at the server whose end
+// would tell of it, and with messages of the new stream in another's hands.
+func TestStreamRecreatedUnnoticed(t *testing.T) {
+	const messages = 2
+	js := connect(t, brokertest.NewNATS(t, nil))
+	slow := func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute }
+	newStream(t, js, slow)
+	publish(t, js, 0, messages)
+	counted := &countingHandler{}
+	o := quick(t)
+	o.Prefetch, o.look, o.Logger = messages, time.Hour, slog.New(counted)
+	d := newDeduplicator(t, &dedup.Options{Concurrency: messages})
+	c := newConsumer(t, js, o)
+	began, release := make(chan struct{}, messages), make(chan struct{})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(context.Context, *dedup.Message) ([]byte, error) {
+			began <- struct{}{}
+			<-release
+			return nil, nil
+		})
+	})
+	for range messages {
+		<-began
+	}
+	if err := js.DeleteStream(deadline(t), "S"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loss noticed", func() bool { return counted.count("jetstream fails") == 1 })
+	newStream(t, js, slow)
+	publish(t, js, messages, messages)
+	fetch(t, js, messages)
+	close(release)
+	if err := r.Stop(); err != nil { // which sends what is still to be sent
+		t.Error(err)
+	}
+	if got := info(t, js).NumAckPending; got != messages {
+		t.Errorf("of the new messages: got %d without an answer, want %d", got, messages)
+	}
+}
+
 func TestOrphansAreNotAnswered(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
 	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })

@@ -1,8 +1,11 @@
 package natstransport
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
@@ -30,16 +33,23 @@ func OrderByToken(n int) func(*dedup.Message) string {
 	}
 }
 
-// order lets one message of each key go on at a time.
+// order lets one message of each key go on at a time, the oldest first.
 type order struct {
 	by func(*dedup.Message) string
 
 	mu   sync.Mutex
-	keys map[string][]*delivery // a key is there while one of its messages goes on; those behind it
+	keys map[string]*turns
+}
+
+// turns is what is known of a key.
+type turns struct {
+	busy   bool                    // one of its messages goes on
+	behind []*delivery             // those that follow it, by sequence
+	missed map[int64]time.Duration // the sequences of those that were not settled and come again, and until when, as session.now
 }
 
 func newOrder(by func(*dedup.Message) string) *order {
-	return &order{by: by, keys: make(map[string][]*delivery)}
+	return &order{by: by, keys: make(map[string]*turns)}
 }
 
 // first returns true if d may go on. Else it comes out of next when its turn has come.
@@ -50,29 +60,84 @@ func (o *order) first(d *delivery) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	behind, busy := o.keys[d.key]
-	if busy {
-		o.keys[d.key] = append(behind, d)
+	l := o.keys[d.key]
+	if l == nil {
+		l = &turns{}
+		o.keys[d.key] = l
+	}
+	if l.busy {
+		at, _ := slices.BinarySearchFunc(l.behind, d.sequence(), func(d *delivery, n int64) int { return cmp.Compare(d.sequence(), n) })
+		l.behind = slices.Insert(l.behind, at, d)
 		return false
 	}
-	o.keys[d.key] = nil
+	l.busy = true
 	return true
 }
 
-// next returns the one behind d, which has ended; nil if there is none.
-func (o *order) next(d *delivery) *delivery {
+// early says that one which d follows was not settled, and has not come again.
+func (o *order) early(d *delivery) bool {
+	if d.key == "" {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for n := range o.keys[d.key].missed {
+		if n < d.sequence() {
+			return true
+		}
+	}
+	return false
+}
+
+// next ends the turn of d, and returns the one behind it; nil if there is none. If d was
+// not settled, the server delivers it again, and it is waited for until then.
+func (o *order) next(d *delivery, settled bool, until time.Duration) *delivery {
 	if d.key == "" {
 		return nil
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	behind := o.keys[d.key]
-	if len(behind) == 0 {
-		delete(o.keys, d.key)
-		return nil
+	l := o.keys[d.key]
+	switch {
+	case settled:
+		delete(l.missed, d.sequence())
+	case !d.binding.orphaned(): // else the sequence may mean another message by now
+		if l.missed == nil {
+			l.missed = make(map[int64]time.Duration)
+		}
+		l.missed[d.sequence()] = until
 	}
-	next := behind[0]
-	behind[0] = nil
-	o.keys[d.key] = behind[1:]
-	return next
+	if len(l.behind) > 0 {
+		next := l.behind[0]
+		l.behind[0] = nil
+		l.behind = l.behind[1:]
+		return next
+	}
+	l.busy = false
+	o.tidy(d.key, l)
+	return nil
+}
+
+// tidy forgets a key that nothing is known of. The caller holds mu.
+func (o *order) tidy(key string, l *turns) {
+	if !l.busy && len(l.missed) == 0 {
+		delete(o.keys, key)
+	}
+}
+
+// giveUp waits no longer for what should have come again before now: another member has
+// it, or the stream has it no more. It returns how many these are.
+func (o *order) giveUp(now time.Duration) (gone int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key, l := range o.keys {
+		for n, until := range l.missed {
+			if until < now {
+				delete(l.missed, n)
+				gone++
+			}
+		}
+		o.tidy(key, l)
+	}
+	return gone
 }

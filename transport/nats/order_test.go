@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -165,4 +166,140 @@ func TestOrderKeys(t *testing.T) {
 			t.Errorf("OrderByHeader(%q): got %q, want %q", name, got, want)
 		}
 	}
+}
+
+// expire makes AckWait pass, for the member, of all that it has in hand.
+func expire(c *Consumer) {
+	s := c.session.Load()
+	s.hand.mu.Lock()
+	defer s.hand.mu.Unlock()
+	for d := s.hand.first; d != nil; d = d.next {
+		d.alive.Store(int64(s.now() - d.binding.ackWait))
+	}
+}
+
+// A message whose time has run out, as in an outage, comes again after AckWait. What
+// was published after it comes sooner, and must not pass it.
+func TestOrderAfterAnOutage(t *testing.T) {
+	for _, where := range []string{"in its handler", "in the queue"} {
+		t.Run(where, func(t *testing.T) {
+			js := connect(t, brokertest.NewNATS(t, nil))
+			newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Second })
+			publishKeys := func(subjects ...string) {
+				for i, subject := range subjects {
+					if _, err := js.PublishMsg(deadline(t), jetstreamMessage(subject, fmt.Sprint(subject, i, time.Now()))); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			d := newDeduplicator(t, &dedup.Options{Backoff: func(int) time.Duration { return time.Millisecond }})
+			o := quick(t)
+			o.Workers, o.Prefetch = 1, 10
+			o.OrderBy = OrderByToken(2)
+			c := newConsumer(t, js, o)
+			began, release := make(chan struct{}, 1), make(chan struct{})
+			var mu sync.Mutex
+			var got []int64
+			r := start(t, func(ctx context.Context) error {
+				return c.Run(ctx, d, func(_ context.Context, m *dedup.Message) ([]byte, error) {
+					select {
+					case began <- struct{}{}:
+					default:
+					}
+					select {
+					case <-release:
+					default:
+						if where == "in its handler" {
+							return nil, errors.New("tried again in place")
+						}
+						<-release
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if m.Topic == "s.key" {
+						got = append(got, m.Position.Offset)
+					}
+					return nil, nil
+				})
+			})
+			if where == "in its handler" {
+				publishKeys("s.key")
+				<-began
+			} else {
+				publishKeys("s.other")
+				<-began
+				publishKeys("s.key")
+				eventually(t, "both in hand", func() bool { return c.Status().InHand == 2 })
+			}
+			eventually(t, "a delivery given up", func() bool {
+				expire(c)
+				if where == "in the queue" && c.Status().InHand == 2 {
+					close(release)
+				}
+				return c.Status().StaleDeliveries > 0
+			})
+			publishKeys("s.key", "s.key")
+			if where == "in its handler" {
+				eventually(t, "what follows it received", func() bool { return info(t, js).Delivered.Consumer >= 3 })
+				close(release)
+			}
+			answered(t, js)
+			if err := r.Stop(); err != nil {
+				t.Error(err)
+			}
+			if !slices.IsSorted(got) || len(got) != 3 {
+				t.Errorf("got the sequences %v handled, want three in their order", got)
+			}
+		})
+	}
+}
+
+// What should come again and does not, because another member has it, is not waited
+// for for ever.
+func TestOrderGivesUp(t *testing.T) {
+	const ackWait = 200 * time.Millisecond
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = ackWait })
+	o := quick(t)
+	o.OrderBy = OrderByToken(2)
+	c := newConsumer(t, js, o)
+	began := make(chan struct{}, 100)
+	j := newJournal()
+	d := newDeduplicator(t, &dedup.Options{Backoff: func(int) time.Duration { return time.Millisecond }})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+			if m.Position.Offset == 1 {
+				select {
+				case began <- struct{}{}:
+				default:
+				}
+				return nil, errors.New("not here")
+			}
+			return j.handle(ctx, m)
+		})
+	})
+	publish := func(value string) {
+		if _, err := js.PublishMsg(deadline(t), jetstreamMessage("s.key", value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("1")
+	<-began
+	stream, err := js.Stream(deadline(t), "S")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(deadline(t), 1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the delivery given up", func() bool {
+		expire(c)
+		return c.Status().StaleDeliveries > 0
+	})
+	publish("2")
+	answered(t, js)
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	j.check(t, 1)
 }

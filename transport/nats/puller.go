@@ -131,20 +131,21 @@ func (p *puller) noFault() {
 	}
 }
 
-// heard takes in a status of the request of that number.
-func (p *puller) heard(request int, m *nats.Msg) {
+// heard takes in a status of the request of that number. It returns true if that
+// puts the binding in doubt.
+func (p *puller) heard(request int, m *nats.Msg) (doubtful bool) {
 	p.last.Store(int64(p.now()))
 	code, text := m.Header.Get("Status"), strings.ToLower(m.Header.Get("Description"))
 	if code == "100" { // a heartbeat
 		p.noFault()
 		p.well(time.Now())
-		return
+		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	deleted := code == "409" && strings.Contains(text, "consumer deleted")
 	if request < p.oldest && !deleted {
-		return
+		return false
 	}
 	messages, told := pending(m, "Nats-Pending-Messages")
 	bytes, _ := pending(m, "Nats-Pending-Bytes")
@@ -170,6 +171,7 @@ func (p *puller) heard(request int, m *nats.Msg) {
 		p.hand.unask(messages, bytes)
 	}
 	p.wake()
+	return p.why != nil
 }
 
 // pending returns what a request that has ended did not bring, as its status says.

@@ -123,8 +123,8 @@ func (b *binding) await(ctx context.Context) bool {
 	if b.config.OrderBy == nil || b.left == 0 {
 		return ctx.Err() == nil
 	}
-	b.log.Info("waiting for what an earlier member has not answered, to keep its order", "messages", b.left, "at_most", b.ackWait)
-	for end := b.now() + b.ackWait + time.Second; b.now() < end; {
+	b.log.Info("waiting for what an earlier member has not answered, to keep its order", "messages", b.left, "at_most", b.longestWait)
+	for end := b.now() + b.longestWait + time.Second; b.now() < end; {
 		if !pause(ctx.Done(), min(b.config.heartbeat, end-b.now())) {
 			return false
 		}

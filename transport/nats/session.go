@@ -107,7 +107,7 @@ func (s *session) handBack() {
 			for d != nil {
 				d.nak(0)
 				s.drop(d)
-				d = s.behind(d)
+				d = s.behind(d, false)
 			}
 		default:
 			return
@@ -132,9 +132,9 @@ func (s *session) enqueue(d *delivery) {
 }
 
 // behind returns the delivery that follows d, which has ended, in its order.
-func (s *session) behind(d *delivery) *delivery {
+func (s *session) behind(d *delivery, settled bool) *delivery {
 	if s.order == nil {
 		return nil
 	}
-	return s.order.next(d)
+	return s.order.next(d, settled, s.now()+2*d.binding.longestWait+time.Second)
 }

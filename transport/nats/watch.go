@@ -1,6 +1,7 @@
 package natstransport
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,13 +36,35 @@ func (s *session) seen(info *jetstream.ConsumerInfo) {
 	s.info.Store(info)
 }
 
-// listen counts the messages that the server gives up on, which it does if somebody
+// errDeleted: so an advisory says, which may be of an earlier incarnation.
+var errDeleted = errors.New("the consumer or its stream was deleted")
+
+// listen subscribes to what the server says of the consumer to everybody.
+func (b *binding) listen() error {
+	stream, durable := b.consumer.stream, b.consumer.durable
+	// While the hand is full no request waits at the server, whose end would tell.
+	deleted := func(*nats.Msg) {
+		b.suspend()
+		b.puller.complain(errDeleted)
+	}
+	for subject, heard := range map[string]nats.MsgHandler{
+		"CONSUMER.DELETED." + stream + "." + durable:        deleted,
+		"STREAM.DELETED." + stream:                          deleted,
+		"CONSUMER.MAX_DELIVERIES." + stream + "." + durable: b.gaveUp,
+	} {
+		sub, err := b.conn.Subscribe("$JS.EVENT.ADVISORY."+subject, heard)
+		if err != nil {
+			return err
+		}
+		b.advisories = append(b.advisories, sub)
+	}
+	return nil
+}
+
+// gaveUp counts a message that the server gives up on, which it does if somebody
 // bounds their deliveries.
-func (b *binding) listen() (*nats.Subscription, error) {
-	subject := fmt.Sprintf("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.%s.%s", b.consumer.stream, b.consumer.durable)
-	return b.conn.Subscribe(subject, func(*nats.Msg) {
-		b.consumer.counts.maxDeliveries.Add(1)
-		b.log.Error("the server gave up on a message, whose deliveries somebody has bounded; it stays in the stream, unprocessed",
-			"fix", fmt.Sprintf("nats consumer edit %s %s --max-deliver=-1", b.consumer.stream, b.consumer.durable))
-	})
+func (b *binding) gaveUp(*nats.Msg) {
+	b.consumer.counts.maxDeliveries.Add(1)
+	b.log.Error("the server gave up on a message, whose deliveries somebody has bounded; it stays in the stream, unprocessed",
+		"fix", fmt.Sprintf("nats consumer edit %s %s --max-deliver=-1", b.consumer.stream, b.consumer.durable))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
@@ -25,6 +26,9 @@ type workers interface {
 // the drain began: its claim is given back and the attempt does not count.
 var errDraining = dedup.Transient(errors.New("the consumer is shutting down"))
 
+// earlyDelay is for how long a message that came before its turn is handed back.
+const earlyDelay = time.Second
+
 // batchesAtOnce: while one batch is recorded, the next is claimed.
 const batchesAtOnce = 2
 
@@ -38,7 +42,7 @@ func (s *session) next() *delivery {
 		case <-s.haltedCh:
 			return nil
 		case d := <-s.queue:
-			if s.fresh(d) {
+			if s.order != nil || s.fresh(d) { // follow looks itself
 				return d
 			}
 		}
@@ -142,24 +146,26 @@ func (w *worker) do(dd deduplicator, d *delivery, h dedup.Handler) dedup.Result 
 
 // follow runs d, and what is behind it in its order, each until it is settled.
 func (w *worker) follow(dd deduplicator, d *delivery, h dedup.Handler) {
-	for broken := false; d != nil; d = w.order.next(d) {
+	for d != nil {
+		settled := false
 		switch {
-		case broken: // it comes again, behind the one that could not be settled
-			w.drop(d)
 		case w.draining():
 			d.nak(0)
 			w.drop(d)
-		case w.fresh(d):
+		case !w.fresh(d):
+		case w.order.early(d):
+			d.nak(min(earlyDelay, d.binding.ackWait/4))
+			w.drop(d)
+		default:
 			r := w.do(dd, d, h)
 			for !r.Settled() && !r.Halt && !w.draining() && !d.expired() {
 				pause(w.quit, retryDelay(r.RetryAfter))
 				r = w.do(dd, d, h)
 			}
 			w.settle(d, r)
-			broken = !r.Settled() && !w.draining()
-		default:
-			broken = true
+			settled = r.Settled()
 		}
+		d = w.behind(d, settled)
 	}
 }
 
