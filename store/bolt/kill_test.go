@@ -36,7 +36,8 @@ func testKill(t *testing.T, kills int) {
 		for _, f := range killed(t, dir, run) {
 			l.write(f)
 		}
-		s, err := Open(dir, crashOptions())
+		o, _ := crashOptions()
+		s, err := Open(dir, o)
 		if err != nil {
 			t.Fatalf("run %d: %v", run, err)
 		}
@@ -108,9 +109,10 @@ func killed(t *testing.T, dir string, run int) []fact {
 // workerMain is the worker process.
 func workerMain(dir string) {
 	run, err := strconv.Atoi(os.Getenv(workerRun))
-	s, openErr := Open(dir, crashOptions())
+	o, clock := crashOptions()
+	s, openErr := Open(dir, o)
 	if err = errors.Join(err, openErr); err == nil {
-		err = load(s, run, func(f fact) error {
+		err = load(s, clock, run, func(f fact) error {
 			words := []any{int(f.phase), f.worker, f.n}
 			for i := range groupSize + 1 {
 				token := dedup.Token(0)

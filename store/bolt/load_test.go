@@ -2,7 +2,6 @@ package boltstore
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -13,17 +12,21 @@ import (
 
 // The load under which a store is killed, or loses its disk. It works on groups of
 // keys: claims one, settles it, and forgets it again, while around them short-lived
-// keys fill the files, which roll and are dropped all the time.
+// keys fill the files, which roll and are dropped all the time. Time passes with the
+// groups, so files roll and expire after so much load, however fast the machine is.
 
 const (
 	workers   = 4
 	groupSize = 8
-	around    = 100 // short-lived keys to a group
+	around    = 200 // short-lived keys to a group
+	groupTime = 10 * time.Millisecond
 )
 
-// crashOptions make files roll and be dropped all the time.
-func crashOptions() *Options {
-	return &Options{RollBytes: 64 << 10, RollAge: 50 * time.Millisecond}
+// crashOptions make files roll and be dropped all the time, on a clock that stands
+// still but for the load.
+func crashOptions() (*Options, *testClock) {
+	clock := &testClock{now: time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)}
+	return &Options{RollBytes: 256 << 10, RollAge: 4 * groupTime, Now: clock.Now}, clock
 }
 
 // group names a group: the n-th of a worker in a run of the load.
@@ -66,20 +69,34 @@ type fact struct {
 	tokens []dedup.Token
 }
 
-// load works on s until something fails, and tells the facts: each as soon as it is
-// one, and those of a group in order. tell may be called by many at once, and ends
-// the load by an error.
-func load(s *Store, run int, tell func(fact) error) error {
+// load works on s, whose clock it moves, until something fails, and tells the facts:
+// each as soon as it is one, and those of a group in order. tell may be called by many
+// at once, and ends the load by an error.
+func load(s *Store, clock *testClock, run int, tell func(fact) error) error {
 	ctx, stop := context.WithCancelCause(context.Background())
 	var running sync.WaitGroup
+	tend := make(chan struct{})
 	for w := range workers {
-		running.Go(func() { stop(work(ctx, s, group{run: run, worker: w}, tell)) })
+		running.Go(func() {
+			stop(work(ctx, s, group{run: run, worker: w}, func(f fact) error {
+				if f.phase == settled {
+					clock.advance(groupTime)
+					select {
+					case tend <- struct{}{}: // it keeps pace
+					case <-ctx.Done():
+					}
+				}
+				return tell(f)
+			}))
+		})
 	}
 	running.Go(func() {
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for ctx.Err() == nil {
-			<-tick.C
+		for {
+			select {
+			case <-tend:
+			case <-ctx.Done():
+				return
+			}
 			if err := s.tend(); err != nil {
 				stop(err)
 			}
@@ -133,9 +150,8 @@ func claimGroup(ctx context.Context, s *Store, g group) (tokens []dedup.Token, e
 	for i := range groupSize {
 		ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: g.id(i), Nonce: 1, Lease: time.Minute, TTL: time.Hour, Position: position})
 	}
-	for range around {
-		id := dedup.NewID("around", dedup.Key(rand.Text()))
-		ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: 1, Lease: 20 * time.Millisecond, TTL: 20 * time.Millisecond})
+	for i := range around {
+		ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: g.id(groupSize + i), Nonce: 1, Lease: groupTime, TTL: groupTime})
 	}
 	replies, err := applyAll(ctx, s, ops, dedup.StatusGranted)
 	if err != nil {

@@ -30,15 +30,16 @@ func TestRealPowerCut(t *testing.T) {
 		cuts := many(t, "BOLTSTORE_POWER_CUTS", 100)
 		dir := filepath.Join(disk.path, "store")
 		l := newLedger()
+		o, clock := crashOptions()
 		for run := range cuts {
 			disk.mount(t)
 			checkFiles(t, dir)
-			s, err := Open(dir, crashOptions())
+			s, err := Open(dir, o)
 			if err != nil {
 				t.Fatalf("cut %d: %v", run, err)
 			}
 			l.audit(t, s, run)
-			cutUnderLoad(t, disk, s, run, l)
+			cutUnderLoad(t, disk, s, clock, run+1, l)
 			disk.unmount(t)
 			if t.Failed() {
 				return
@@ -47,7 +48,7 @@ func TestRealPowerCut(t *testing.T) {
 		}
 		disk.mount(t)
 		oldest := checkFiles(t, dir)
-		s, err := Open(dir, crashOptions())
+		s, err := Open(dir, o)
 		if err != nil {
 			t.Fatalf("after the last cut: %v", err)
 		}
@@ -67,7 +68,8 @@ func TestRealPowerCutWithoutSync(t *testing.T) {
 		for run := range cuts {
 			disk.mount(t)
 			dir := filepath.Join(disk.path, fmt.Sprint("store ", run))
-			s, err := Open(dir, crashOptions())
+			o, clock := crashOptions()
+			s, err := Open(dir, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +80,7 @@ func TestRealPowerCutWithoutSync(t *testing.T) {
 				t.Fatal(err)
 			}
 			l := newLedger()
-			cutUnderLoad(t, disk, s, run, l)
+			cutUnderLoad(t, disk, s, clock, run, l)
 			disk.unmount(t)
 			disk.mount(t)
 			if lost, err := lostFrom(t, dir, l); lost > 0 || err != nil {
@@ -100,7 +102,8 @@ func TestRealPowerCutWithoutSync(t *testing.T) {
 // or why it does not open.
 func lostFrom(t *testing.T, dir string, l *ledger) (lost int, err error) {
 	t.Helper()
-	s, err := Open(dir, crashOptions())
+	o, _ := crashOptions()
+	s, err := Open(dir, o)
 	if err != nil {
 		return 0, err
 	}
@@ -121,11 +124,11 @@ func lostFrom(t *testing.T, dir string, l *ledger) (lost int, err error) {
 
 // cutUnderLoad puts s under load, cuts the power after a random number of facts,
 // and closes s.
-func cutUnderLoad(t *testing.T, disk *disk, s *Store, run int, l *ledger) {
+func cutUnderLoad(t *testing.T, disk *disk, s *Store, clock *testClock, run int, l *ledger) {
 	t.Helper()
 	last := rand.Int64N(120) + 5
 	var told atomic.Int64
-	err := load(s, run, func(f fact) error {
+	err := load(s, clock, run, func(f fact) error {
 		// What is acknowledged now was so before the cut, or has outlived it.
 		l.write(f)
 		if told.Add(1) == last {

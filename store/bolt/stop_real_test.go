@@ -4,4 +4,4 @@ package boltstore
 
 import "testing"
 
-func TestRealStop(t *testing.T) { testStop(t, many(t, "BOLTSTORE_STOPS", 20)) }
+func TestRealStop(t *testing.T) { testStop(t, many(t, "BOLTSTORE_STOPS", 50)) }

@@ -26,7 +26,7 @@ import (
 const holderDir = "BOLTSTORE_TEST_HOLDER"
 
 const (
-	stopLease = 100 * time.Millisecond
+	stopLease = 50 * time.Millisecond
 	lapsed    = "lapsed"
 )
 
