@@ -39,11 +39,14 @@ type link struct {
 	transport *kafka.Transport
 	renewed   time.Time
 	open      map[*conn]struct{}
-	closed    bool
+
+	closed context.Context // ended by close
+	end    context.CancelFunc
 }
 
 func newLink(brokers []string, clientID string, security Security, topics []string, ttl time.Duration) *link {
 	l := &link{brokers: brokers, clientID: clientID, security: security, topics: topics, ttl: ttl, open: make(map[*conn]struct{})}
+	l.closed, l.end = context.WithCancel(context.Background())
 	l.transport = l.newTransport()
 	return l
 }
@@ -78,7 +81,7 @@ func (l *link) roundTrip(ctx context.Context, req kafka.Request) (kafka.Response
 func (l *link) renew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); !l.closed && now.Sub(l.renewed) >= renewInterval {
+	if now := time.Now(); l.closed.Err() == nil && now.Sub(l.renewed) >= renewInterval {
 		l.transport.CloseIdleConnections()
 		l.transport = l.newTransport()
 		l.renewed = now
@@ -91,24 +94,22 @@ func (l *link) groupDialer() *kafka.Dialer {
 }
 
 func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	l.mu.Lock()
-	closed := l.closed
-	l.mu.Unlock()
-	if closed { // kafka-go tries one broker after the other
+	if l.closed.Err() != nil { // kafka-go tries one broker after the other
 		return nil, net.ErrClosed
 	}
-	d := net.Dialer{Timeout: dialTimeout}
-	raw, err := d.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	c, err := l.security.secure(ctx, raw, address)
-	if err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.closed, cancel)()
+	c, raw, err := l.security.open(ctx, network, address)
+	switch {
+	case err != nil && l.closed.Err() != nil:
+		return nil, net.ErrClosed
+	case err != nil:
 		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed.Err() != nil {
 		_ = raw.Close()
 		return nil, net.ErrClosed
 	}
@@ -117,10 +118,11 @@ func (l *link) dial(ctx context.Context, network, address string) (net.Conn, err
 	return lc, nil
 }
 
-// close ends all connections, and whatever waits on them.
+// close ends all connections, those that are being opened too, and whatever waits on
+// them.
 func (l *link) close() {
 	l.mu.Lock()
-	l.closed = true
+	l.end()
 	l.transport.CloseIdleConnections()
 	open := l.open
 	l.open = nil

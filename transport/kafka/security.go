@@ -34,6 +34,17 @@ type Security struct {
 	SASL sasl.Mechanism
 }
 
+// open opens a connection, with TLS if that is asked for, and also returns what is
+// below TLS.
+func (s *Security) open(ctx context.Context, network, address string) (c, raw net.Conn, err error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	if raw, err = d.DialContext(ctx, network, address); err != nil {
+		return nil, nil, err
+	}
+	c, err = s.secure(ctx, raw, address)
+	return c, raw, err
+}
+
 // secure returns c with TLS, if that is asked for. It closes c if it fails.
 func (s *Security) secure(ctx context.Context, c net.Conn, address string) (net.Conn, error) {
 	if s.TLS == nil {
