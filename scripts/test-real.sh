@@ -23,7 +23,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 go_test() { # go_test PACKAGE...
-  go test -race -count=1 -timeout 8m -tags real -run '^TestReal' -v "$@"
+  go test -race -count=1 -timeout 15m -tags real -run '^TestReal' -v "$@"
 }
 
 # start_server runs a script's start and sets address to the last word of it; it fails if the machine lacks

@@ -66,7 +66,7 @@ func (c *cluster) Addrs() []string { return c.addrs }
 
 // ctx is for one request.
 func (c *cluster) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	c.t.Cleanup(cancel)
 	return ctx
 }

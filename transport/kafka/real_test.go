@@ -25,8 +25,8 @@ const (
 	realPartitions = 6
 	realMessages   = 20_000
 	realDuplicates = realMessages / 5
-	realKeys       = 300 // of Kafka: the messages of one are handled in order
-	realDeadline   = time.Minute
+	realKeys       = 300             // of Kafka: the messages of one are handled in order
+	realDeadline   = 3 * time.Minute // of a test; a slow machine needs more than one
 )
 
 // TestRealHandover publishes with Sink and consumes with one member, then two,
