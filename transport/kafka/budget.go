@@ -28,10 +28,10 @@ func (b *budget) take(size int, always bool) bool {
 	return false
 }
 
-// free gives it back.
-func (b *budget) free(size int) {
-	b.count.Add(-1)
-	b.bytes.Add(int64(-size))
+// free gives room for messages back.
+func (b *budget) free(messages, bytes int) {
+	b.count.Add(int64(-messages))
+	b.bytes.Add(int64(-bytes))
 	b.wake()
 }
 

@@ -60,9 +60,9 @@ type Config struct {
 	// MaxInFlightBytes is the same in bytes of keys, values and headers. A single
 	// larger message passes. Default 16 MiB.
 	MaxInFlightBytes int
-	// TotalInFlight bounds the unsettled messages of all partitions together. A
-	// partition may have one in any case, so that none starves while others are
-	// stuck. Default 65536, or MaxInFlight if that is more.
+	// TotalInFlight bounds the unsettled messages of all partitions together, but
+	// for those that halted. A partition may have one in any case, so that none
+	// starves while others are stuck. Default 65536, or MaxInFlight if that is more.
 	TotalInFlight int
 	// TotalInFlightBytes is the same in bytes. Besides, each partition holds the
 	// rest of at most one fetch. Default 256 MiB, or MaxInFlightBytes if that is
@@ -90,7 +90,8 @@ type Config struct {
 type OffsetPolicy uint8
 
 const (
-	// Fail halts the partition: an operator must set the group's offset. The default.
+	// Fail halts the partition: an operator must choose another policy, or set the
+	// group's offset. The default.
 	Fail OffsetPolicy = iota
 	// Earliest goes on with the first message there is.
 	Earliest

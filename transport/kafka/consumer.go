@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// leaveTimeout is how long leaving the group may take at the end of Run.
-	leaveTimeout = time.Second
+	// leaveTimeout is how long leaving the group may take at the end of Run: with
+	// brokers that do not answer, and nothing to commit, Run returns within a second.
+	leaveTimeout = 800 * time.Millisecond
 	// stragglerTimeout is how long Run waits at its end for handlers that ignore
 	// their cancelled context; DrainTimeout if that is shorter.
 	stragglerTimeout = 5 * time.Second
@@ -41,7 +42,11 @@ type Consumer struct {
 //
 // All members of a group should subscribe to the same topics and share one store:
 // with a store each, a key that moves to another member is new to it, and only the
-// messages published before the move are flagged Stale.
+// messages published before the move are flagged Stale. The same holds for a store
+// that is not shared (see dedup.Vouch) where the group's offset was committed by
+// another kind of consumer, or set by an operator: what is there at that moment is
+// flagged, unless the store has a record of it. It does not hold where the group's
+// offsets were deleted, which looks like a group that is new.
 func NewConsumer(brokers []string, group string, topics []string, c *Config) (*Consumer, error) {
 	config, err := c.filled()
 	if err != nil {
@@ -164,7 +169,7 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 			s.status.bad(theGroup, s.link.explained(err))
 			continue // kafka-go waits before it tries again
 		}
-		g := newGeneration(s, gen.Assignments, func(ctx context.Context, topics []offsetcommit.RequestTopic) error {
+		g := newGeneration(s, gen.Assignments, func(ctx context.Context, topics []offsetcommit.RequestTopic) (map[string]error, error) {
 			return s.link.commit(ctx, gen, topics)
 		})
 		s.assigned(g)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,6 +43,50 @@ func TestCommitErrorsRideThrough(t *testing.T) {
 		t.Errorf("Run: got %v, want nil", err)
 	}
 	j.check(t, n)
+}
+
+// TestErrorOfOnePartitionIsItsOwn: the others start, and are committed.
+func TestErrorOfOnePartitionIsItsOwn(t *testing.T) {
+	for name, x := range map[string]struct {
+		fault   kfake.Fault
+		failing string
+	}{
+		"commit": {kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}}, "commit t/0"},
+		// kafka-go asks too when it joins, by an older version, and joins again after an error.
+		"owner": {kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetFetch}, When: func(r kmsg.Request) bool { return r.GetVersion() > 1 }}, "t/0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := brokertest.NewKafka(t, map[string]int32{"t": 3}, nil)
+			x.fault.Topic, x.fault.Partitions = "t", []int32{0}
+			x.fault.Err, x.fault.Count = kerr.TopicAuthorizationFailed, -1
+			fault := k.Cluster().Fault(x.fault)
+			const n = 300
+			records := numbered("t", 0, n, 30)
+			for i, r := range records {
+				r.Partition = int32(i % 3)
+			}
+			pinned(t, k, records...)
+			j := newJournal()
+			c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
+			r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+			eventually(t, "the others are committed, and its error shows", func() bool {
+				committed := k.Committed("g", "t")
+				return committed[1] == n/3 && committed[2] == n/3 && slices.Equal(c.Status().Failing, []string{x.failing})
+			})
+			if got := j.seen(); got != 2*n/3 {
+				t.Errorf("got %d messages handled, want the %d of the others: its owner is not named", got, 2*n/3)
+			}
+			if got := c.Stats().Rebalances; got != 1 {
+				t.Errorf("got %d assignments, want 1", got)
+			}
+			fault.Remove()
+			eventually(t, "all is committed, and well", func() bool { return complete(k, "g", "t") && c.Status().well(3) })
+			if err := r.Stop(); err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+			j.check(t, n)
+		})
+	}
 }
 
 func TestFetchErrorsRideThrough(t *testing.T) {
@@ -259,6 +304,48 @@ func TestHaltStopsItsPartitionOnly(t *testing.T) {
 				t.Errorf("committed %v, past the messages 10 and 51 that halted", got)
 			}
 		})
+	}
+}
+
+// TestHaltLeavesItsRoom: what a halted partition has in flight is no longer counted,
+// also while its handlers still run.
+func TestHaltLeavesItsRoom(t *testing.T) {
+	const n = 8
+	k := brokertest.NewKafka(t, map[string]int32{"t": 2}, nil)
+	write := func(partition int32, first string) {
+		records := numbered("t", int(partition)*n, n, n)
+		for _, r := range records {
+			r.Partition, r.Key = partition, nil // so that no two share a lane
+		}
+		records[0].Value = []byte(first)
+		pinned(t, k, records...)
+	}
+	write(0, "bad")
+	config := quick(t)
+	config.BatchSize, config.MaxInFlight, config.TotalInFlight = n, n, n
+	var running [2]atomic.Int32
+	filled, open := make(chan struct{}), make(chan struct{})
+	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, &dedup.Options{Concurrency: 2 * n})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(_ context.Context, m *dedup.Message) ([]byte, error) {
+			if running[m.Position.Partition].Add(1) == n && m.Position.Partition == 0 {
+				close(filled)
+			}
+			if string(m.Value) == "bad" {
+				<-filled
+				return nil, dedup.Permanent(errors.New("cannot be processed"))
+			}
+			<-open
+			return nil, nil
+		})
+	})
+	eventually(t, "the halt", func() bool { return c.Status().Halted == 1 })
+	write(1, "good")
+	eventually(t, "the other partition has as many in hand as there is room for", func() bool { return running[1].Load() == n })
+	close(open)
+	eventually(t, "it is committed", func() bool { return k.Committed("g", "t")[1] == n })
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
 	}
 }
 

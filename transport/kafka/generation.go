@@ -36,7 +36,7 @@ type generation struct {
 	partitions []*partition
 	total      *budget
 	workers    workers
-	commitTo   func(ctx context.Context, topics []offsetcommit.RequestTopic) error
+	commitTo   committer
 
 	handlers context.Context // of all handlers
 	cancel   context.CancelCauseFunc
@@ -51,6 +51,10 @@ type generation struct {
 	haltedCh chan struct{} // closed when all of them have
 }
 
+// committer commits offsets to the group. It returns what the group refused, by the
+// names of the partitions, or why it is not known what the group did.
+type committer func(ctx context.Context, topics []offsetcommit.RequestTopic) (refused map[string]error, err error)
+
 // outcome says why serve ended.
 type outcome string
 
@@ -61,7 +65,7 @@ const (
 	halted   outcome = "every partition halted"
 )
 
-func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignment, commitTo func(context.Context, []offsetcommit.RequestTopic) error) *generation {
+func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignment, commitTo committer) *generation {
 	g := &generation{
 		session:  s,
 		total:    &budget{maxCount: int64(s.config.TotalInFlight), maxBytes: int64(s.config.TotalInFlightBytes)},
@@ -77,7 +81,7 @@ func newGeneration(s *session, assignments map[string][]kafka.PartitionAssignmen
 			p := &partition{
 				tracker: newTracker(a.Offset, s.config.MaxInFlight, s.config.MaxInFlightBytes, g.total),
 				source:  source{topic: topic, partition: int32(a.ID), maxWait: s.config.MaxWait, patience: s.config.fetchPatience, maxBytes: s.config.FetchMaxBytes},
-				name:    fmt.Sprintf("%s/%d", topic, a.ID),
+				name:    partitionName(topic, int32(a.ID)),
 				first:   a.Offset,
 				owned:   make(chan struct{}),
 			}
@@ -97,17 +101,12 @@ func (g *generation) serve(stop context.Context, ended <-chan struct{}) outcome 
 	defer stopFetching()
 	defer g.over.Store(true)
 	g.workers.start(g)
-	ctxs := make([]context.Context, len(g.partitions))
-	for i, p := range g.partitions {
-		ctxs[i], p.stop = context.WithCancel(fetching)
-	}
 	g.busy.Go(func() {
-		if len(g.partitions) == 0 || !g.identify(fetching) {
-			return
-		}
-		for i, p := range g.partitions {
-			g.busy.Go(func() { g.fetchAll(ctxs[i], p) })
-		}
+		g.identify(fetching, func(p *partition) {
+			ctx, stop := context.WithCancel(fetching)
+			p.stop = stop
+			g.busy.Go(func() { g.fetchAll(ctx, p) })
+		})
 	})
 	why := g.watch(stop, ended)
 	close(g.quit)
@@ -192,21 +191,27 @@ func (g *generation) commit() error {
 	}
 	ctx, cancel := context.WithTimeout(g.base, commitTimeout)
 	defer cancel()
-	err := g.commitTo(ctx, topics)
-	switch {
-	case err == nil:
+	refused, err := g.commitTo(ctx, topics)
+	if err != nil {
+		g.status.bad(theCommit, err)
+		g.link.renew()
+		return err
+	}
+	g.status.good(theCommit)
+	if len(refused) < len(marks) {
 		g.counters.commits.Add(1)
-		g.status.good(theCommit)
-		for _, m := range marks {
+	}
+	for _, m := range marks {
+		switch why := refused[m.name]; {
+		case why == nil:
+			g.status.good(theCommit + " " + m.name)
 			m.committed.Store(m.offset)
 			m.resetsCommitted = m.resets
 			m.own()
-		}
-	case errors.Is(err, kafka.RebalanceInProgress): // the next generation commits
-	default:
-		g.status.bad(theCommit, err)
-		if _, answered := errors.AsType[kafka.Error](err); !answered {
-			g.link.renew()
+		case errors.Is(why, kafka.RebalanceInProgress): // the next generation commits
+		default:
+			g.status.bad(theCommit+" "+m.name, why)
+			err = errors.Join(err, fmt.Errorf("%s: %w", m.name, why))
 		}
 	}
 	return err
@@ -265,12 +270,14 @@ func (g *generation) haltAt(it item, r dedup.Result) {
 }
 
 // halt stops p for the rest of the generation: what waits is not run, nothing
-// more is fetched, and the watermark stays where it is.
+// more is fetched, the watermark stays where it is, and the other partitions get its
+// room in flight.
 func (g *generation) halt(p *partition, offset int64, err error) {
 	if p.halted.Swap(true) {
 		return
 	}
 	p.stop()
+	p.close()
 	g.log.Error("partition halted, an operator must look", "partition", p.name, "offset", offset, "err", err)
 	g.haltMu.Lock()
 	defer g.haltMu.Unlock()

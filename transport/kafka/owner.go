@@ -2,6 +2,7 @@ package kafkatransport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol/offsetcommit"
+
+	"github.com/oncequeue/oncequeue/dedup"
 )
 
 // owner is what a commit says besides the offset, in its metadata: with which
@@ -46,57 +49,94 @@ func parseOwner(metadata string) (o owner) {
 	return o
 }
 
-// next returns who owns the partition from now on, with the store of that identity.
-func (o owner) next(store string, now time.Time) owner {
-	if o.store != "" && o.store != store {
-		o.since = now.Truncate(time.Millisecond)
+// next returns who owns the partition from now on, with the store that vouches. A
+// commit that does not say with which store, be it by another kind of consumer or by
+// an operator who set the offset, may hide another one. To a shared store that does
+// not matter: its memory is that of all who use it.
+func (o owner) next(committed bool, v dedup.Vouch, now time.Time) (next owner, foreign bool) {
+	switch {
+	case o.store == v.ID:
+	case o.store != "", committed && !v.Shared:
+		o.since, foreign = now.Truncate(time.Millisecond), true
 	}
-	o.store = store
-	return o
+	o.store = v.ID
+	return o, foreign
 }
 
-// identify finds out who owned the partitions, and tries until it has. It returns
-// false if ctx ended first.
-func (g *generation) identify(ctx context.Context) bool {
+var errNotAnswered = errors.New("the group's answer does not have the partition")
+
+// identify finds out who owned the partitions, and starts each as soon as that is
+// known. It tries until it knows all, or ctx ends.
+func (g *generation) identify(ctx context.Context, start func(*partition)) {
 	backoff := backoff{}
-	for ctx.Err() == nil {
-		err := g.identifyOnce(ctx)
-		switch {
-		case err == nil:
-			g.status.good(theOwner)
-			return true
-		case ctx.Err() == nil:
+	for left := g.partitions; ; backoff.wait(ctx) {
+		var err error
+		switch left, err = g.identifySome(ctx, left, start); {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
 			g.status.bad(theOwner, err)
 			g.link.renew()
-			backoff.wait(ctx)
+		default:
+			g.status.good(theOwner)
+		}
+		if len(left) == 0 {
+			return
 		}
 	}
-	return false
 }
 
-func (g *generation) identifyOnce(ctx context.Context) error {
+// identifySome returns the partitions to be asked for again: all of them if there is
+// an error.
+func (g *generation) identifySome(ctx context.Context, ps []*partition, start func(*partition)) (left []*partition, err error) {
 	v, err := g.vouch()
 	if err != nil {
-		return err
+		return ps, err
 	}
-	metadata, err := g.link.committed(ctx, g.group, g.partitions)
+	commits, err := g.link.committed(ctx, g.group, ps)
 	if err != nil {
-		return err
+		return ps, err
 	}
-	for _, p := range g.partitions {
-		was := parseOwner(metadata[p])
-		p.owner = was.next(v.ID, time.Now())
-		p.named = metadata[p] == p.owner.String()
-		p.source.since = p.owner.since
-		if was.store != "" && was.store != v.ID {
-			g.log.Warn("partition was consumed with another store: its messages so far are flagged as stale", "partition", p.name, "store", v.ID, "other", was.store)
+	for _, p := range ps {
+		c, answered := commits[p.name]
+		if !answered {
+			c.err = errNotAnswered
 		}
+		if c.err != nil {
+			g.status.bad(p.name, fmt.Errorf("ask who consumed %s last: %w", p.name, c.err))
+			left = append(left, p)
+			continue
+		}
+		g.identified(p, c, v)
+		start(p)
 	}
-	return nil
+	return left, nil
 }
 
-// committed returns the metadata of the group's last commits.
-func (l *link) committed(ctx context.Context, group string, ps []*partition) (map[*partition]string, error) {
+// identified notes what the last commit of p says.
+func (g *generation) identified(p *partition, c lastCommit, v dedup.Vouch) {
+	was := parseOwner(c.metadata)
+	var foreign bool
+	p.owner, foreign = was.next(c.offset >= 0, v, time.Now())
+	p.named = c.metadata == p.owner.String()
+	p.source.since = p.owner.since
+	switch {
+	case foreign && was.store != "":
+		g.log.Warn("partition was consumed with another store: its messages so far are flagged as stale", "partition", p.name, "store", v.ID, "other", was.store)
+	case foreign:
+		g.log.Warn("the group's offset does not say with which store the partition was consumed, as after an operator set it or another kind of consumer committed it: the messages so far are flagged as stale", "partition", p.name, "store", v.ID)
+	}
+}
+
+// lastCommit is the group's for a partition, or why it is not known.
+type lastCommit struct {
+	offset   int64 // -1: there is none
+	metadata string
+	err      error
+}
+
+// committed returns the group's last commits by the names of the partitions.
+func (l *link) committed(ctx context.Context, group string, ps []*partition) (map[string]lastCommit, error) {
 	topics := make(map[string][]int)
 	for _, p := range ps {
 		topics[p.source.topic] = append(topics[p.source.topic], int(p.source.partition))
@@ -108,30 +148,21 @@ func (l *link) committed(ctx context.Context, group string, ps []*partition) (ma
 	if err != nil {
 		return nil, err
 	}
-	metadata := make(map[*partition]string, len(ps))
-	for _, p := range ps {
-		found := false
-		for _, f := range res.Topics[p.source.topic] {
-			if f.Partition != int(p.source.partition) {
-				continue
-			}
-			if f.Error != nil {
-				return nil, fmt.Errorf("%s: %w", p.name, f.Error)
-			}
-			metadata[p], found = f.Metadata, true
-		}
-		if !found {
-			return nil, fmt.Errorf("the answer does not have partition %s", p.name)
+	commits := make(map[string]lastCommit, len(ps))
+	for topic, found := range res.Topics {
+		for _, f := range found {
+			commits[partitionName(topic, int32(f.Partition))] = lastCommit{f.CommittedOffset, f.Metadata, f.Error}
 		}
 	}
-	return metadata, nil
+	return commits, nil
 }
 
 // commit sends the offsets to the coordinator of the group, as the member of the
-// generation: it refuses those of an earlier one. kafka.Generation could not carry
-// the metadata, and kafka.Client would commit leader epoch 0, by which a Java
-// consumer that follows us would take the log for cut.
-func (l *link) commit(ctx context.Context, gen *kafka.Generation, topics []offsetcommit.RequestTopic) error {
+// generation: it refuses those of an earlier one. It returns what was refused, by the
+// names of the partitions. kafka.Generation could not carry the metadata, and
+// kafka.Client would commit leader epoch 0, by which a Java consumer that follows us
+// would take the log for cut.
+func (l *link) commit(ctx context.Context, gen *kafka.Generation, topics []offsetcommit.RequestTopic) (refused map[string]error, err error) {
 	res, err := l.roundTrip(ctx, &offsetcommit.Request{
 		GroupID:         gen.GroupID,
 		GenerationID:    gen.ID,
@@ -140,18 +171,25 @@ func (l *link) commit(ctx context.Context, gen *kafka.Generation, topics []offse
 		Topics:          topics,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	answer, ok := res.(*offsetcommit.Response)
 	if !ok {
-		return fmt.Errorf("unexpected answer %T to a commit", res)
+		return nil, fmt.Errorf("unexpected answer %T to a commit", res)
+	}
+	refused = make(map[string]error)
+	for _, t := range topics {
+		for _, p := range t.Partitions {
+			refused[partitionName(t.Name, p.PartitionIndex)] = errNotAnswered
+		}
 	}
 	for _, t := range answer.Topics {
 		for _, p := range t.Partitions {
-			if p.ErrorCode != 0 {
-				return fmt.Errorf("%s/%d: %w", t.Name, p.PartitionIndex, kafka.Error(p.ErrorCode))
+			name := partitionName(t.Name, p.PartitionIndex)
+			if delete(refused, name); p.ErrorCode != 0 {
+				refused[name] = kafka.Error(p.ErrorCode)
 			}
 		}
 	}
-	return nil
+	return refused, nil
 }

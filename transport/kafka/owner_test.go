@@ -27,15 +27,23 @@ func TestOwner(t *testing.T) {
 	}
 	now := since.Add(time.Hour)
 	for _, x := range []struct {
-		was, want owner
+		was       owner
+		committed bool
+		shared    bool
+		want      owner
+		foreign   bool
 	}{
-		{owner{}, owner{store: "b"}}, // nobody said
-		{owner{store: "b"}, owner{store: "b"}},
-		{owner{store: "b", since: since}, owner{store: "b", since: since}},
-		{owner{store: "a", since: since}, owner{store: "b", since: now}},
+		{was: owner{}, want: owner{store: "b"}}, // the group is new
+		{was: owner{}, committed: true, shared: true, want: owner{store: "b"}},
+		{was: owner{}, committed: true, want: owner{store: "b", since: now}, foreign: true},
+		{was: owner{store: "b"}, committed: true, want: owner{store: "b"}},
+		{was: owner{store: "b", since: since}, committed: true, want: owner{store: "b", since: since}},
+		{was: owner{store: "a", since: since}, committed: true, want: owner{store: "b", since: now}, foreign: true},
+		{was: owner{store: "a"}, committed: true, shared: true, want: owner{store: "b", since: now}, foreign: true},
 	} {
-		if got := x.was.next("b", now); got != x.want {
-			t.Errorf("after %v: got %v, want %v", x.was, got, x.want)
+		got, foreign := x.was.next(x.committed, dedup.Vouch{ID: "b", Shared: x.shared}, now)
+		if got != x.want || foreign != x.foreign {
+			t.Errorf("%+v: got %v, foreign %v", x, got, foreign)
 		}
 	}
 }
@@ -105,6 +113,54 @@ func TestForeignStoreIsFlagged(t *testing.T) {
 	s = consume(first, func() { write(20) })
 	s.check(t, "the first again, of before", 80, 100, true)
 	s.check(t, "the first again, of later", 100, 120, false)
+}
+
+// shared is a store that says that others use it too.
+type shared struct{ *memstore.Store }
+
+func (s shared) Vouch(ctx context.Context) (dedup.Vouch, error) {
+	v, err := s.Store.Vouch(ctx)
+	v.Shared = true
+	return v, err
+}
+
+// TestOffsetWithoutOwner: an operator sets the group's offset, which then no longer
+// says with which store the partition was consumed. What a store of one process has
+// no record of may be known to another; a shared one knows all.
+func TestOffsetWithoutOwner(t *testing.T) {
+	for name, wrap := range map[string]func(*memstore.Store) dedup.Store{
+		"of one process": func(s *memstore.Store) dedup.Store { return s },
+		"shared":         func(s *memstore.Store) dedup.Store { return shared{s} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+			store := wrap(memstore.New(&memstore.Options{VouchFrom: time.Unix(0, 0)}))
+			consume := func(during func()) *staleness {
+				s := &staleness{}
+				c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicatorOver(t, store, &dedup.Options{ClockSkew: -1})
+				r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, s.handle) })
+				eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+				during()
+				eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+				if err := r.Stop(); err != nil {
+					t.Errorf("Run: got %v, want nil", err)
+				}
+				return s
+			}
+			write := func(from int) func() { return func() { produce(t, k, numbered("t", from, 10, 10)...) } }
+			consume(write(0)).check(t, "in a new group", 0, 10, false)
+			write(10)()
+			commitAt(5)(t, k)
+			s := consume(write(20))
+			s.check(t, "after the offset was set, of before", 10, 20, name == "of one process")
+			s.check(t, "after the offset was set, of later", 20, 30, false)
+			if len(s.stale) != 20 {
+				t.Errorf("got %d messages handled, want 20 and those recorded before not again", len(s.stale))
+			}
+			write(30)()
+			consume(write(40)).check(t, "after a restart", 30, 50, false)
+		})
+	}
 }
 
 // Before a message is handed out, the group knows with which store: a member that

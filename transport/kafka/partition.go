@@ -36,6 +36,10 @@ type partition struct {
 	named           bool         // that commit names the owner
 }
 
+func partitionName(topic string, partition int32) string {
+	return fmt.Sprintf("%s/%d", topic, partition)
+}
+
 // own notes that the last commit names the owner.
 func (p *partition) own() {
 	p.named = true
@@ -195,6 +199,10 @@ func (g *generation) locate(ctx context.Context, p *partition) (int64, bool) {
 	return 0, false
 }
 
+// goOn is what to do about it. An offset that an operator sets does not say with which
+// store the partition was consumed.
+const goOn = "to go on, choose OutOfRange Earliest or Latest, or set the group's offset: then a store that is not shared flags as stale what is there"
+
 // outOfRange says how an offset that the broker denied lies to the log, and where
 // the policy would go on.
 func (g *generation) outOfRange(ctx context.Context, p *partition, offset int64) (target int64, err error) {
@@ -206,9 +214,9 @@ func (g *generation) outOfRange(ctx context.Context, p *partition, offset int64)
 	switch {
 	case err != nil:
 	case offset < start:
-		err = fmt.Errorf("%w: %s at %d begins at %d, so up to %d messages were deleted unread; set the group's offset to go on", errOutOfRange, p.name, offset, start, start-offset)
+		err = fmt.Errorf("%w: %s at %d begins at %d, so up to %d messages were deleted unread; "+goOn, errOutOfRange, p.name, offset, start, start-offset)
 	case offset > end:
-		err = fmt.Errorf("%w: %s at %d ends at %d, so it was created anew or cut; set the group's offset to go on", errOutOfRange, p.name, offset, end)
+		err = fmt.Errorf("%w: %s at %d ends at %d, so it was created anew or cut; "+goOn, errOutOfRange, p.name, offset, end)
 	default:
 		err = fmt.Errorf("%s: %w", p.name, kafka.OffsetOutOfRange)
 	}

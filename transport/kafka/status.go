@@ -18,8 +18,9 @@ type Status struct {
 	// Halted is how many of them have halted: an operator must look.
 	Halted int
 	// Failing names what fails or does not answer, sorted: partitions as
-	// topic/partition, "group" for joining it, "commit", "owner" for asking with
-	// which store they were consumed last. Empty if all is well.
+	// topic/partition, "group" for joining it, "commit", "commit topic/partition" for
+	// an offset that the group refuses, "owner" for asking with which store they were
+	// consumed last. Empty if all is well.
 	Failing []string
 	// Since is when the first of them began to; zero if all is well.
 	Since time.Time

@@ -27,6 +27,7 @@ type tracker struct {
 	maxBytes int
 	next     int64 // the offset after all that was dispatched, or found to be no message
 	resets   int   // how often the offsets began anew
+	closed   bool  // nothing more is dispatched, and nothing counts in total
 }
 
 type flight struct {
@@ -50,7 +51,7 @@ func (t *tracker) dispatch(ms []dedup.Message) (n int, first uint64, starved boo
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first = t.tail
-	for n < len(ms) && t.tail-t.head < uint64(len(t.ring)) {
+	for !t.closed && n < len(ms) && t.tail-t.head < uint64(len(t.ring)) {
 		size := sizeOf(&ms[n])
 		if t.bytes > 0 && t.bytes+size > t.maxBytes {
 			break
@@ -128,11 +129,25 @@ func (t *tracker) settle(seq uint64) {
 	f.settled = true
 	t.inFlight--
 	t.bytes -= f.size
-	t.total.free(f.size)
+	if !t.closed {
+		t.total.free(1, f.size)
+	}
 	for t.head < t.tail && t.at(t.head).settled {
 		t.head++
 	}
 	notify(t.freed)
+}
+
+// close ends dispatching, and leaves the room of what is in flight to the other
+// partitions: what halted partitions keep would be missing for as long as this
+// assignment lasts.
+func (t *tracker) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.closed = true
+		t.total.free(t.inFlight, t.bytes)
+	}
 }
 
 // watermark returns the offset up to which, itself excluded, all is settled. It

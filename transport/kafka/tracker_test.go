@@ -39,11 +39,14 @@ func (m *model) watermark() int64 {
 func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		broker := map[int]int64{}
-		fails := false
-		commitTo := func(_ context.Context, topics []offsetcommit.RequestTopic) error {
+		fails, refused := false, map[string]error{}
+		commitTo := func(_ context.Context, topics []offsetcommit.RequestTopic) (map[string]error, error) {
 			for _, topic := range topics {
 				for _, rp := range topic.Partitions {
 					p, offset := int(rp.PartitionIndex), rp.CommittedOffset
+					if refused[partitionName(topic.Name, rp.PartitionIndex)] != nil {
+						continue
+					}
 					if topic.Name != "t" || p > 1 {
 						t.Fatalf("committed %s/%d, which is not assigned", topic.Name, p)
 					}
@@ -54,9 +57,9 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 				}
 			}
 			if fails {
-				return errors.New("no reply")
+				return nil, errors.New("no reply")
 			}
-			return nil
+			return refused, nil
 		}
 		config, err := (&Config{MaxInFlight: 16, BatchSize: 1}).filled()
 		if err != nil {
@@ -125,8 +128,18 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 				if ended {
 					t.Skip("ended")
 				}
-				fails = rapid.Bool().Draw(t, "fails")
+				fails, refused = rapid.Bool().Draw(t, "fails"), map[string]error{}
+				for _, p := range g.partitions {
+					if rapid.Bool().Draw(t, "refused") {
+						refused[p.name] = kafka.TopicAuthorizationFailed
+					}
+				}
 				_ = g.commit()
+				for i, p := range g.partitions {
+					if got := p.committed.Load(); !fails && refused[p.name] == nil && got != broker[i] || got > broker[i] {
+						t.Fatalf("partition %d: the broker has %d, noted is %d", i, broker[i], got)
+					}
+				}
 			},
 			"end": func(t *rapid.T) {
 				ended = true
@@ -237,6 +250,43 @@ func TestDispatchEndsWithItsContext(t *testing.T) {
 	cancel()
 	if n := <-ended; n != 0 || len(total.waiters) != 0 {
 		t.Errorf("got %d dispatched and %d waiters, want none", n, len(total.waiters))
+	}
+}
+
+// TestClosedLeavesItsRoom: what a halted partition had in flight is there for the
+// others, once.
+func TestClosedLeavesItsRoom(t *testing.T) {
+	total := &budget{maxCount: 5, maxBytes: 1000}
+	a, b, c := newTracker(0, 100, 1000, total), newTracker(0, 100, 1000, total), newTracker(0, 100, 1000, total)
+	a.dispatchSome(t.Context(), tens(5))
+	waited := make(chan int, 2)
+	for _, tr := range []*tracker{b, c} {
+		tr.dispatchSome(t.Context(), tens(1))
+		go func() {
+			n, _ := tr.dispatchSome(t.Context(), tens(2)[1:])
+			waited <- n
+		}()
+	}
+	eventually(t, "both wait", func() bool { return total.starving.Load() == 2 })
+	a.settle(2)
+	a.close()
+	for range 2 {
+		if n := <-waited; n != 1 {
+			t.Errorf("got %d dispatched, want 1", n)
+		}
+	}
+	a.close()
+	for seq := range uint64(5) {
+		a.settle(seq) // what ran goes on
+	}
+	if n, _, _ := a.dispatch(tens(6)[5:]); n != 0 {
+		t.Error("a closed tracker took a message")
+	}
+	if count, bytes := total.count.Load(), total.bytes.Load(); count != 4 || bytes != 40 {
+		t.Errorf("got %d messages of %d bytes in all, want the 4 of the others, 40 bytes", count, bytes)
+	}
+	if mark(a) != 5 {
+		t.Errorf("got watermark %d, want 5", mark(a))
 	}
 }
 
