@@ -126,7 +126,7 @@ token-env=NAME.`,
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVarP(&f.file, "config", "c", "", "YAML file of NAME: VALUE lines with the names of these flags; what is typed counts")
-	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest] | nats[+tls]://[USER@]HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
+	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest][&out-of-range=fail|earliest|latest] | nats[+tls]://[USER@]HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
 	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?compression=zstd] | nats[+tls]://[USER@]HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
 	cmd.Flags().StringVar(&f.store, "store", "", "where keys are remembered: bolt:DIR | redis://HOST:PORT/DB | redis+cluster://HOST:PORT,HOST:PORT | mem: (required)")
 	cmd.Flags().StringVar(&f.key, "key", "header:Idempotency-Key", "how to derive the key, the first that applies: header:NAME | json:PATH | payload | position, comma-separated")

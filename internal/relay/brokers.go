@@ -118,7 +118,7 @@ func newSource(ctx context.Context, e Endpoint, logger *slog.Logger) (source, er
 	if err != nil {
 		return nil, err
 	}
-	config := &kafkatransport.Config{ClientID: clientName, Security: security, SessionTimeout: e.Session, Logger: logger}
+	config := &kafkatransport.Config{ClientID: clientName, Security: security, SessionTimeout: e.Session, OutOfRange: e.OutOfRange, Logger: logger}
 	if e.Latest {
 		config.StartOffset = kafka.LastOffset
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 )
 
 // Kind is a kind of broker.
@@ -25,7 +27,7 @@ const (
 // Endpoint is a topic on a Kafka broker, or a subject on a NATS server, as a URL
 // names it:
 //
-//	kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?group=G&session=6s&start=earliest]
+//	kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?group=G&session=6s&start=earliest&out-of-range=fail]
 //	nats[+tls]://[USER@]HOST:PORT[,HOST:PORT]/SUBJECT[?consumer=DURABLE&stream=NAME]
 //
 // The parameters are for a source; those of a Kafka target are compression, and
@@ -42,6 +44,8 @@ type Endpoint struct {
 	Group   string        // Kafka source: the consumer group
 	Session time.Duration // Kafka source: its session timeout; 0 is the transport's default
 	Latest  bool          // Kafka source: without a committed offset begin at the end, not at the beginning
+
+	OutOfRange kafkatransport.OffsetPolicy // Kafka source: what to do when the log does not have the committed offset
 
 	Consumer string // NATS source: the durable consumer
 	Stream   string // NATS source: the stream; empty: the one that has the subject
@@ -65,6 +69,10 @@ func (e Endpoint) For(topic string) string {
 		return e.Topic
 	}
 	return strings.NewReplacer("{topic}", topic, "{subject}", topic).Replace(e.Topic)
+}
+
+var offsetPolicies = map[string]kafkatransport.OffsetPolicy{
+	"fail": kafkatransport.Fail, "earliest": kafkatransport.Earliest, "latest": kafkatransport.Latest,
 }
 
 // ParseSource reads the URL of a source.
@@ -92,6 +100,12 @@ func ParseSource(s string) (Endpoint, error) {
 				return e, fmt.Errorf("%q: start=%s: it is earliest (the default) or latest", shown, value)
 			}
 			e.Latest = value == "latest"
+		case e.Kind == Kafka && name == "out-of-range":
+			policy, known := offsetPolicies[value]
+			if !known {
+				return e, fmt.Errorf("%q: out-of-range=%s: it is fail (the default), earliest or latest", shown, value)
+			}
+			e.OutOfRange = policy
 		case e.Kind == NATS && name == "consumer":
 			e.Consumer = value
 		case e.Kind == NATS && name == "stream":
@@ -99,7 +113,7 @@ func ParseSource(s string) (Endpoint, error) {
 		case e.Kind == NATS:
 			return e, fmt.Errorf("%q: a NATS source has no parameter %q: it has consumer and stream, and those of its security", shown, name)
 		default:
-			return e, fmt.Errorf("%q: a Kafka source has no parameter %q: it has group, session and start, and those of its security", shown, name)
+			return e, fmt.Errorf("%q: a Kafka source has no parameter %q: it has group, session, start and out-of-range, and those of its security", shown, name)
 		}
 	}
 	switch {

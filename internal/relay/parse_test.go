@@ -10,17 +10,18 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 )
 
 func TestParseSource(t *testing.T) {
 	for in, want := range map[string]Endpoint{
 		"kafka://localhost:9092/orders?group=g": {Kind: Kafka, Hosts: []string{"localhost:9092"}, Topic: "orders", Group: "g"},
-		"kafka://a:1,b:2,a:1/o.1_x-y?group=a%20b&session=6s&start=latest": {
-			Kind: Kafka, Hosts: []string{"a:1", "b:2"}, Topic: "o.1_x-y", Group: "a b", Session: 6 * time.Second, Latest: true},
+		"kafka://a:1,b:2,a:1/o.1_x-y?group=a%20b&session=6s&start=latest&out-of-range=earliest": {
+			Kind: Kafka, Hosts: []string{"a:1", "b:2"}, Topic: "o.1_x-y", Group: "a b", Session: 6 * time.Second, Latest: true, OutOfRange: kafkatransport.Earliest},
 		"kafka+tls://a%40b@h:1/t?group=g&sasl=scram-sha-512&password-file=/p&tls-ca=/ca&tls-cert=/c&tls-key=/k": {Kind: Kafka, Hosts: []string{"h:1"}, Topic: "t", Group: "g",
 			Security: Security{TLS: true, CA: "/ca", Cert: "/c", Key: "/k", User: "a@b", Mechanism: "SCRAM-SHA-512", PasswordFile: "/p"}},
-		"kafka://u@h:1/t?group=g&sasl=PLAIN&password-env=P": {Kind: Kafka, Hosts: []string{"h:1"}, Topic: "t", Group: "g", Security: Security{User: "u", Mechanism: "PLAIN", PasswordEnv: "P"}},
-		"kafka://[::1]:9092/t?group=g&start=earliest":       {Kind: Kafka, Hosts: []string{"[::1]:9092"}, Topic: "t", Group: "g"},
+		"kafka://u@h:1/t?group=g&sasl=PLAIN&password-env=P":             {Kind: Kafka, Hosts: []string{"h:1"}, Topic: "t", Group: "g", Security: Security{User: "u", Mechanism: "PLAIN", PasswordEnv: "P"}},
+		"kafka://[::1]:9092/t?group=g&start=earliest&out-of-range=fail": {Kind: Kafka, Hosts: []string{"[::1]:9092"}, Topic: "t", Group: "g"},
 	} {
 		got, err := ParseSource(in)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -31,7 +32,7 @@ func TestParseSource(t *testing.T) {
 		"", "orders", "kafka:/h:1/t?group=g", "kafka://h:1/?group=g", "kafka://h:1?group=g", "kafka:///t?group=g", "kafka://h/t?group=g",
 		"kafka://h:0/t?group=g", "kafka://h:65536/t?group=g", "kafka://:1/t?group=g", "kafka://h:1,/t?group=g", "kafka://h:1/a b?group=g",
 		"kafka://h:1/t/u?group=g", "kafka://h:1/..?group=g", "kafka://h:1/{topic}?group=g", "kafka://h:1/t?group=", "kafka://h:1/t",
-		"kafka://h:1/t?group=g&session=-1s", "kafka://h:1/t?group=g&start=middle", "kafka://h:1/t?group=g&x=1", "kafka://h:1/t?group=g&group=h", "kafka://h:1/t?group=%zz",
+		"kafka://h:1/t?group=g&session=-1s", "kafka://h:1/t?group=g&start=middle", "kafka://h:1/t?group=g&out-of-range=Latest", "nats://h:1/t?consumer=c&out-of-range=fail", "kafka://h:1/t?group=g&x=1", "kafka://h:1/t?group=g&group=h", "kafka://h:1/t?group=%zz",
 		"kafka://h:1/t?group=g&tls-ca=/ca", "kafka://h:1/t?group=g&password-env=P", "kafka://u@h:1/t?group=g", "kafka://u@h:1/t?group=g&sasl=PLAIN", "kafka://u@h:1/t?group=g&sasl=GSSAPI&password-env=P",
 		"kafka://u@h:1/t?group=g&sasl=PLAIN&password-env=P&password-file=/p", "kafka+tls://h:1/t?group=g&tls-cert=/c", "kafka+tls://h:1/t?group=g&tls-ca=", "kafka+tls://h:1/t?group=g&tls-ca=/a&tls-ca=/b",
 		"kafka://@h:1/t?group=g", "kafka+ssl://h:1/t?group=g", "nats+tls+tls://h:1/t?consumer=c", "kafka://h:1/t?group=g&creds=/c",
