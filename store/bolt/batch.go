@@ -10,7 +10,7 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// What a batch keeps for the next one to encode its entries in, in bytes.
+// What a batch keeps for the next one to encode its entries in, in bytes, twice.
 const maxArena = 1 << 20
 
 // batch is what the writer does at one time: it reads records, changes them in
@@ -31,8 +31,8 @@ type batch struct {
 	ops    []*change
 	places []place
 	seqs   []uint64
-	arena  []byte
-	values [][]byte
+	entry  []byte
+	packer packer
 }
 
 // place is where the record of a key can be.
@@ -78,11 +78,11 @@ func (b *batch) end() {
 	clear(b.slab)
 	clear(b.ops)
 	clear(b.places)
-	clear(b.values)
+	b.packer.clear()
 	b.changes, b.slab, b.ops = b.changes[:0], b.slab[:0], b.ops[:0]
-	b.places, b.seqs, b.values = b.places[:0], b.seqs[:0], b.values[:0]
-	if b.arena = b.arena[:0]; cap(b.arena) > maxArena {
-		b.arena = nil
+	b.places, b.seqs = b.places[:0], b.seqs[:0]
+	if cap(b.entry) > maxArena {
+		b.entry = nil
 	}
 }
 
@@ -198,11 +198,11 @@ func (b *batch) append() error {
 		return err
 	}
 	known := f.sources.Load()
-	first := b.s.last + 1 // only the writer changes it
-	seq := first
+	p := &b.packer
+	p.next = b.s.last + 1       // only the writer changes it
 	if b.memory != b.s.memory { // likewise, only the writer changes it
-		b.put(appendState(b.arena, seq, &state{id: b.s.id, file: f.number, time: b.now, memory: b.memory, high: b.high}))
-		seq++
+		b.entry = appendState(b.entry[:0], p.next, &state{id: b.s.id, file: f.number, time: b.now, memory: b.memory, high: b.high})
+		p.add(b.entry)
 	}
 	for _, c := range b.changes {
 		if !c.append {
@@ -213,26 +213,20 @@ func (b *batch) append() error {
 		if source == 0 && name != "" {
 			if source = f.nextSource(); source != 0 {
 				f.addSource(source, name)
-				b.put(appendSource(b.arena, seq, source, name))
-				seq++
+				b.entry = appendSource(b.entry[:0], p.next, source, name)
+				p.add(b.entry)
 			}
 		}
-		c.prev, c.seq = c.seq, seq
+		c.prev, c.seq = c.seq, p.next
 		e := entry{id: c.id, prev: c.prev, written: b.now, record: c.record}
-		b.put(appendEntry(b.arena, f.base, source, seq, &e))
-		seq++
+		b.entry = appendEntry(b.entry[:0], f.base, source, p.next, &e)
+		p.add(b.entry)
 	}
-	err = b.s.appendTo(f, first, b.values)
+	err = b.s.appendTo(f, p)
 	if err != nil {
 		f.forgetSources(known)
 	}
 	return err
-}
-
-// put takes over the arena with one more entry at its end.
-func (b *batch) put(arena []byte) {
-	b.values = append(b.values, arena[len(b.arena):len(arena):len(arena)])
-	b.arena = arena
 }
 
 // publish makes the changes visible: they are on disk.
@@ -315,10 +309,11 @@ func (b *batch) closeView() {
 	}
 }
 
-// appendTo writes values to f in one transaction and counts the sequence on. It
-// returns when they are on disk. An error that matches ErrFull left everything as
+// appendTo writes what p has to f in one transaction and counts the sequence on. It
+// returns when that is on disk. An error that matches ErrFull left everything as
 // it was; after any other one nobody knows, and the store is poisoned.
-func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
+func (s *Store) appendTo(f *file, p *packer) error {
+	p.finish()
 	txid := 0
 	err := guarded(func() error {
 		tx, err := f.begin(true)
@@ -328,10 +323,10 @@ func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
 		defer func() { _ = tx.Rollback() }() // if there was no Commit, or bbolt panics in it
 		txid = tx.ID()
 		f.size.Store(tx.Size())
-		if err := s.space.secure(f, tx.Size()+roomForValues(values), false); err != nil {
+		if err := s.space.secure(f, tx.Size()+roomForValues(p.values), false); err != nil {
 			return err
 		}
-		if err := put(tx.Bucket(bucketName), first, values); err != nil {
+		if err := put(tx.Bucket(bucketName), p.values, p.next-1); err != nil {
 			return err
 		}
 		return s.commit(tx)
@@ -341,12 +336,12 @@ func (s *Store) appendTo(f *file, first uint64, values [][]byte) error {
 	case errors.Is(err, ErrFull):
 		return err
 	case unwritten(f, txid, err):
-		return s.space.full(roomForValues(values), err)
+		return s.space.full(roomForValues(p.values), err)
 	default:
 		return s.poison(f.path, err)
 	}
 	s.mu.Lock()
-	s.last = first + uint64(len(values)) - 1
+	s.last = p.next - 1
 	s.mu.Unlock()
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// An entry of the log is
+// An entry of the log, which stands alone or in a pack, is
 //
 //	version  1 byte
 //	kind     1 byte
@@ -223,7 +223,10 @@ var (
 )
 
 // unseal checks the entry b under seq and returns its kind and body.
-func unseal(b []byte, seq uint64) (kind, []byte, error) {
+func unseal(b []byte, seq uint64) (kind, []byte, error) { return unsealAs(version, b, seq) }
+
+// unsealAs checks what stands under seq and is to be of that version of the format.
+func unsealAs(version byte, b []byte, seq uint64) (kind, []byte, error) {
 	if len(b) < headLen+crcLen {
 		return 0, nil, errBody
 	}
@@ -232,7 +235,7 @@ func unseal(b []byte, seq uint64) (kind, []byte, error) {
 		return 0, nil, errChecksum
 	}
 	if b[0] != version {
-		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], version)
+		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], packVersion)
 	}
 	return kind(b[1]), b[headLen:end:end], nil
 }

@@ -91,6 +91,7 @@ func TestWhatAMessageWrites(t *testing.T) {
 		}
 		return float64(c.pages*4096) / (batches * streamBatch)
 	}
+	(&stream{b: b}).run(40) // from here on the tree has as many levels as a file of 64 MiB
 	few := perMessage()
 	for i := range 40 {
 		ops := make([]dedup.Op, dedup.MaxBatch)

@@ -30,17 +30,17 @@
 //
 // # What it takes
 //
-// A message takes about 260 bytes on disk, for its claim and its record, and its
-// result beside; a remembered key at most 32 bytes of memory. They are kept for
-// the TTL and RollAge, so
+// A message takes 180 bytes on disk, for its claim and its record, 140 where many
+// are recorded at a time, and its result beside; a remembered key at most 32 bytes
+// of memory. They are kept for the TTL and RollAge, so
 //
-//	disk   = messages a second x (TTL + RollAge) x (260 + result) + 32 MiB
+//	disk   = messages a second x (TTL + RollAge) x (180 + result) + 32 MiB
 //	memory = messages a second x (TTL + RollAge) x 32
 //
 //	messages a second   TTL 24h: disk   memory   TTL 7d: disk   memory
-//	               10         230 MB     29 MB         1.6 GB   200 MB
-//	              100         2.3 GB    290 MB          16 GB   2.0 GB
-//	            1,000          23 GB    2.9 GB         160 GB    20 GB
+//	               10         200 MB     29 MB         1.1 GB   200 MB
+//	              100         1.7 GB    290 MB          11 GB   2.0 GB
+//	            1,000          16 GB    2.9 GB         110 GB    20 GB
 //
 // Without results, in decimal units, with RollAge 1h. The operating system caches
 // files beside.
@@ -74,14 +74,15 @@
 // # Format
 //
 //	LOCK            locked by the process that uses the directory; holds its id
-//	log-<n>.db      bbolt: a bucket "log", sequence number -> entry, and a bucket
-//	                "head" with a copy of the first of them
+//	log-<n>.db      bbolt: a bucket "log", sequence number -> an entry, or a pack
+//	                of several from that number on, and a bucket "head" with a
+//	                copy of the first entry
 //	log-<n>.db.tmp  a file that was being made when the process died
 //
 // A sequence number is 8 bytes, big-endian; they continue from file to file, and
 // the bucket's own bbolt sequence is the last one of the file. The first entry
 // of each file holds the identity of the store, its clock and highest token, its
-// longest TTL, and since when it remembers. Every entry starts with the version of
-// the format and ends with a CRC-32C of its sequence number and itself. See
-// codec.go.
+// longest TTL, and since when it remembers. Every entry, and every pack, starts with
+// the version of the format and ends with a CRC-32C of its sequence number and
+// itself. See codec.go and pack.go.
 package boltstore

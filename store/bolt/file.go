@@ -112,9 +112,9 @@ func (f *file) addSource(n uint64, source string) {
 	f.numbers[source] = n
 }
 
-// decode reads the entry that value holds under seq. The Result aliases value.
-func (f *file) decode(seq uint64, value []byte) (kind, entry, error) {
-	k, body, err := unseal(value, seq)
+// decode reads the entry b that has the sequence number seq. The Result aliases b.
+func (f *file) decode(seq uint64, b []byte) (kind, entry, error) {
+	k, body, err := unseal(b, seq)
 	if err != nil {
 		return 0, entry{}, err
 	}
@@ -125,23 +125,23 @@ func (f *file) decode(seq uint64, value []byte) (kind, entry, error) {
 	return k, e, err
 }
 
-// damage makes the error for an entry of the file that cannot be read; value, if
-// it is known, is what bbolt returned for it.
-func (f *file) damage(seq uint64, value []byte, cause error) error {
+// damage makes the error for an entry of the file that cannot be read; b, if it is
+// known, is where bbolt has it.
+func (f *file) damage(seq uint64, b []byte, cause error) error {
 	if errors.Is(cause, ErrFormat) {
 		return fmt.Errorf("boltstore: %s: %w", f.path, cause)
 	}
-	return &DamageError{File: f.path, Sequence: seq, Last: seq, Offset: f.offset(value), Cause: cause}
+	return &DamageError{File: f.path, Sequence: seq, Last: seq, Offset: f.offset(b), Cause: cause}
 }
 
-// offset returns where in the file value is, or -1. The mapping tells, except for
-// the first few entries of a file, of which bbolt may return a copy.
-func (f *file) offset(value []byte) int64 {
+// offset returns where in the file b is, or -1. The mapping tells, except for the
+// first few entries of a file, of which bbolt may return a copy.
+func (f *file) offset(b []byte) int64 {
 	info, err := os.Stat(f.path)
-	if err != nil || len(value) == 0 {
+	if err != nil || len(b) == 0 {
 		return -1
 	}
-	offset := int64(uintptr(unsafe.Pointer(unsafe.SliceData(value))) - f.db.Info().Data)
+	offset := int64(uintptr(unsafe.Pointer(unsafe.SliceData(b))) - f.db.Info().Data)
 	if offset < 0 || offset >= info.Size() {
 		return -1
 	}
@@ -337,33 +337,40 @@ func (f *file) scan(fn func(seq uint64, k kind, body []byte) error) (last uint64
 	last = f.first - 1
 	err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
 		c := b.Cursor()
-		page := uintptr(0)
+		page, before := uintptr(0), uint64(0)
 		for key, value := c.First(); key != nil; key, value = c.Next() {
-			if len(key) != 8 || seqOf(key) != last+1 {
-				return f.damage(last+1, nil, errors.New("the entry is missing"))
+			first := last + 1
+			if len(key) != 8 || seqOf(key) != first {
+				return f.damage(first, nil, errors.New("the entry is missing"))
 			}
-			k, body, err := unseal(value, last+1)
-			if err == nil {
-				err = fn(last+1, k, body)
+			for _, e := range entries(value) {
+				k, body, err := unseal(e, last+1)
+				if err == nil {
+					err = fn(last+1, k, body)
+				}
+				if err != nil {
+					return f.damage(last+1, e, err)
+				}
+				last++
 			}
-			if err != nil {
-				return f.damage(last+1, value, err)
+			if err := checkPack(value, first); err != nil {
+				return f.damage(first, value, err)
 			}
-			last++
 			// A reader finds an entry by the first keys of pages, which are written
 			// apart from those: wrong ones show at the edges of a page.
 			if p := pageOf(value); p != page {
 				page = p
-				if (last > f.first && !found(b, last-1)) || !found(b, last) {
-					return f.damage(last, value, errors.New("the way to the entry is lost"))
+				if (before != 0 && !found(b, before)) || !found(b, first) {
+					return f.damage(first, value, errors.New("the way to the entry is lost"))
 				}
 			}
+			before = first
 		}
 		if want := b.Sequence(); last != want {
 			return f.damage(last+1, nil, fmt.Errorf("the entries up to %d are missing", want))
 		}
-		if !found(b, last) {
-			return f.damage(last, nil, errors.New("the way to the entry is lost"))
+		if !found(b, before) {
+			return f.damage(before, nil, errors.New("the way to the entry is lost"))
 		}
 		return nil
 	})
@@ -374,6 +381,7 @@ func (f *file) scan(fn func(seq uint64, k kind, body []byte) error) (last uint64
 	return last, err
 }
 
+// found says whether a reader finds the value under seq.
 func found(b *bolt.Bucket, seq uint64) bool {
 	key := keyOf(seq)
 	return b.Get(key[:]) != nil
@@ -420,8 +428,8 @@ func createFile(p *space, first uint64, st *state, o *Options) (*file, error) {
 				if err != nil {
 					return err
 				}
-				entry := [][]byte{appendState(nil, first, st)}
-				return errors.Join(put(head, first, entry), put(b, first, entry))
+				entry := []value{{first, appendState(nil, first, st)}}
+				return errors.Join(put(head, entry, first), put(b, entry, first))
 			})
 		})
 	}
@@ -440,17 +448,17 @@ func createFile(p *space, first uint64, st *state, o *Options) (*file, error) {
 	return f, nil
 }
 
-// put appends values from the sequence number first on.
-func put(b *bolt.Bucket, first uint64, values [][]byte) error {
+// put appends values, the last entry of which has the sequence number last.
+func put(b *bolt.Bucket, values []value, last uint64) error {
 	b.FillPercent = 1 // nothing will be put between
 	var key [8]byte   // which Put copies
-	for i, v := range values {
-		key = keyOf(first + uint64(i))
-		if err := b.Put(key[:], v); err != nil {
+	for _, v := range values {
+		key = keyOf(v.seq)
+		if err := b.Put(key[:], v.bytes); err != nil {
 			return err
 		}
 	}
-	return b.SetSequence(first + uint64(len(values)) - 1)
+	return b.SetSequence(last)
 }
 
 // syncDir makes the creation or removal of a file in dir durable.

@@ -11,13 +11,14 @@ import (
 )
 
 // Every version of the format has a directory in testdata that stays as it is.
-var update = flag.Bool("update-golden", false, "write testdata/v1 anew: only before its format is released")
+var update = flag.Bool("update-golden", false, "write the newest directory of testdata anew: only before its format is released")
 
-const goldenDir = "testdata/v1"
+// What wrote v1 had no packs.
+var goldenDirs = []string{"testdata/v1", "testdata/v2"}
 
 func golden(i int) dedup.ID { return dedup.NewID("golden", dedup.Key(rune('0'+i))) }
 
-// goldenRecords are what the store in testdata/v1 remembers.
+// goldenRecords are what the stores in testdata remember.
 func goldenRecords() map[dedup.ID]dedup.Record {
 	token := dedup.Token(base.UnixMicro())
 	position := dedup.Position{Source: "orders", Partition: 3, Offset: 42}
@@ -45,8 +46,14 @@ func goldenRecords() map[dedup.ID]dedup.Record {
 
 func TestGolden(t *testing.T) {
 	if *update {
-		writeGolden(t)
+		writeGolden(t, goldenDirs[len(goldenDirs)-1])
 	}
+	for _, dir := range goldenDirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) { readGolden(t, dir) })
+	}
+}
+
+func readGolden(t *testing.T, goldenDir string) {
 	dir := t.TempDir()
 	copyDir(t, dir, goldenDir)
 	clock := &testClock{now: base.Add(3 * time.Hour)}
@@ -80,31 +87,35 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func writeGolden(t *testing.T) {
+func writeGolden(t *testing.T, goldenDir string) {
 	b := newBench(t, Options{RollBytes: minRollBytes})
 	closeStore(t, b.Store)
 	b.dir = t.TempDir()
 	b.clock.now = base
 	b.opts.VouchFrom = base.Add(-2 * day)
 	b.open()
+	var claims, ends []dedup.Op
 	for i := range 6 {
 		op := claim1(golden(i), uint64(11+i))
 		op.Fingerprint = dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
-		token := b.want(op, dedup.StatusGranted).Token
-		end := complete1(golden(i), token, day)
+		claims = append(claims, op)
+	}
+	for i, reply := range b.apply(claims...) {
+		end := complete1(golden(i), reply.Record.Token, day)
 		switch i {
 		case 0:
 			continue
 		case 2:
 			end.Result, end.Omitted = nil, true
 		case 3:
-			end = release1(golden(i), token)
+			end = release1(golden(i), reply.Record.Token)
 			end.Ambiguous = true
 		case 4:
 			end.Kind, end.Result = dedup.OpPark, []byte("no such order")
 		}
-		b.want(end, dedup.StatusOK)
+		ends = append(ends, end)
 	}
+	b.apply(ends...)
 	if err := b.Forget(t.Context(), []dedup.ID{golden(5)}); err != nil {
 		t.Fatal(err)
 	}

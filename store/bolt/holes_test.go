@@ -247,6 +247,7 @@ func TestUnreadableRecordIsNoAbsence(t *testing.T) {
 		seq := b.index.find(nil, b.hash(k))[0]
 		return b.newest().db.Update(func(tx *bolt.Tx) error {
 			at := keyOf(seq)
+			unpack(t, tx.Bucket(bucketName))
 			value := slices.Clone(tx.Bucket(bucketName).Get(at[:]))
 			value[len(value)/2] ^= 1
 			return tx.Bucket(bucketName).Put(at[:], value)

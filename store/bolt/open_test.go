@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,6 +278,7 @@ func rewrite(t *testing.T, path string, seq uint64, change func(value []byte) []
 	err = db.Update(func(tx *bolt.Tx) error {
 		k := keyOf(seq)
 		b := tx.Bucket(bucketName)
+		unpack(t, b)
 		value := change(append([]byte{}, b.Get(k[:])...))
 		if value == nil {
 			return b.Delete(k[:])
@@ -288,10 +290,31 @@ func rewrite(t *testing.T, path string, seq uint64, change func(value []byte) []
 	}
 }
 
+// unpack gives each entry of a log a value of its own.
+func unpack(t *testing.T, b *bolt.Bucket) {
+	t.Helper()
+	var packs []value
+	c := b.Cursor()
+	for key, v := c.First(); key != nil; key, v = c.Next() {
+		if packed(v) {
+			packs = append(packs, value{seqOf(key), slices.Clone(v)})
+		}
+	}
+	for _, p := range packs {
+		for _, e := range entries(p.bytes) {
+			key := keyOf(p.seq)
+			if err := b.Put(key[:], e); err != nil {
+				t.Fatal(err)
+			}
+			p.seq++
+		}
+	}
+}
+
 func TestNewerFormat(t *testing.T) {
 	newer := func(seq uint64) func([]byte) []byte {
 		return func(value []byte) []byte {
-			value[0] = version + 1
+			value[0] = packVersion + 1
 			return seal(value[:len(value)-crcLen], 0, seq)
 		}
 	}
@@ -304,9 +327,9 @@ func TestNewerFormat(t *testing.T) {
 		before := snapshot(t, dir)
 		_, err := Open(dir, &b.opts)
 		if !errors.Is(err, ErrFormat) {
-			t.Fatalf("entry %d of version %d: got %v, want ErrFormat", seq, version+1, err)
+			t.Fatalf("entry %d of version %d: got %v, want ErrFormat", seq, packVersion+1, err)
 		}
-		oneLine(t, err, path, fmt.Sprint(version+1), "newer program")
+		oneLine(t, err, path, fmt.Sprint(packVersion+1), "newer program")
 		if _, err := Repair(dir, &b.opts); !errors.Is(err, ErrFormat) {
 			t.Errorf("Repair: got %v, want ErrFormat: nothing is damaged", err)
 		}

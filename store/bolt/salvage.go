@@ -117,22 +117,33 @@ func (f *file) salvage(fn func(seq uint64, e item) error, missing func(*DamageEr
 	}
 	next := f.first
 	var failed error
-	sequence, err := p.each(bucketName, func(e item) {
-		if failed != nil || len(e.key) != 8 {
-			return
+	// take takes over an entry, and says whether it is whole. Where it stands may say
+	// that it has the number seq, or not: its checksum does.
+	take := func(seq uint64, e item, certain bool) bool {
+		if failed != nil || seq < next {
+			return certain
 		}
-		seq := seqOf(e.key)
-		if seq < next {
-			return
+		_, _, err := unseal(e.value, seq)
+		whole := err == nil || errors.Is(err, ErrFormat)
+		if !whole && (seq > next || !certain) {
+			return false
 		}
 		if seq > next {
-			if _, _, err := unseal(e.value, seq); err != nil && !errors.Is(err, ErrFormat) {
-				return // it may as well be its number that is damaged
-			}
 			gap(next, seq-1)
 		}
 		next = seq + 1
 		failed = fn(seq, e)
+		return whole
+	}
+	sequence, err := p.each(bucketName, func(e item) {
+		if len(e.key) != 8 {
+			return
+		}
+		seq, certain := seqOf(e.key), true
+		for at, b := range entries(e.value) { // behind a damaged one it is guesswork
+			certain = take(seq, item{value: b, offset: e.offset + int64(at)}, certain)
+			seq++
+		}
 	})
 	if failed != nil {
 		return 0, failed

@@ -45,7 +45,7 @@ func newSpace(dir string, o *Options) space {
 const (
 	// What an op or a record takes, its result and source apart.
 	entryRoom = 192
-	// What bbolt adds to each entry in its page: a header and the key.
+	// What bbolt adds to each value in its page: a header and the key.
 	elementRoom = 24
 )
 
@@ -62,10 +62,10 @@ func roomForOps(ops []dedup.Op) int64 {
 	return roomFor(n)
 }
 
-func roomForValues(values [][]byte) int64 {
+func roomForValues(values []value) int64 {
 	n := 0
 	for _, v := range values {
-		n += elementRoom + len(v)
+		n += elementRoom + len(v.bytes)
 	}
 	return roomFor(n)
 }

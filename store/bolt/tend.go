@@ -248,24 +248,27 @@ func (s *Store) move(found []remains) error {
 // the index has, in the room of buffer, and where to go on; 0: nowhere.
 func (s *Store) remains(buffer []remains, f *file, seq uint64) (found []remains, next uint64, err error) {
 	found = buffer
-	err = f.read(func(_ *bolt.Tx, b *bolt.Bucket) error {
+	err = f.read(func(_ *bolt.Tx, log *bolt.Bucket) error {
 		key := keyOf(seq)
-		c := b.Cursor()
+		c := log.Cursor()
 		n := 0
 		for key, value := c.Seek(key[:]); key != nil; key, value = c.Next() {
 			seq := seqOf(key)
-			if n++; n > tendStep {
+			if n >= tendStep {
 				next = seq
 				break
 			}
-			k, e, err := f.decode(seq, value)
-			if err != nil {
-				return f.damage(seq, value, err)
+			for _, b := range entries(value) {
+				k, e, err := f.decode(seq, b)
+				if err != nil {
+					return f.damage(seq, b, err)
+				}
+				if k.state() != dedup.StateFree {
+					found = append(found, remains{seq, e})
+				}
+				seq++
+				n++
 			}
-			if k.state() == dedup.StateFree {
-				continue
-			}
-			found = append(found, remains{seq, e})
 		}
 		s.mu.Lock()
 		found = slices.DeleteFunc(found, func(r remains) bool { return !s.index.has(s.hash(r.id), r.seq) })
@@ -289,7 +292,10 @@ func (s *Store) writeState() error {
 	f := s.newest()
 	s.mu.Lock()
 	st := state{id: s.id, file: f.number, time: b.now, memory: s.memory, high: s.high}
-	first := s.last + 1
+	p := &b.packer
+	p.clear()
+	p.next = s.last + 1
 	s.mu.Unlock()
-	return s.appendTo(f, first, [][]byte{appendState(nil, first, &st)})
+	p.add(appendState(nil, p.next, &st))
+	return s.appendTo(f, p)
 }

@@ -13,13 +13,16 @@ import (
 // pinned are not closed before it is, even if they are dropped from the log.
 type view struct {
 	files []fileView
-	seqs  []uint64 // scratch
+
+	// Scratch.
+	seqs []uint64
+	key  [8]byte
 }
 
 type fileView struct {
 	file   *file
 	tx     *bolt.Tx // nil: not begun
-	bucket *bolt.Bucket
+	cursor *bolt.Cursor
 }
 
 // pin keeps f open. Its caller holds the store's mu, so that f is not dropped
@@ -45,19 +48,18 @@ func (v *view) get(seq uint64) (entry, error) {
 		}
 	}
 	var e entry
-	var value []byte
+	var b []byte
 	err := guarded(func() (err error) {
 		if fv.tx == nil {
 			if fv.tx, err = fv.file.begin(false); err != nil {
 				return err
 			}
-			fv.bucket = fv.tx.Bucket(bucketName)
+			fv.cursor = fv.tx.Bucket(bucketName).Cursor()
 		}
-		key := keyOf(seq)
-		if value = fv.bucket.Get(key[:]); value == nil {
+		if b = v.find(fv.cursor, seq); b == nil {
 			return errors.New("the entry is missing")
 		}
-		k, read, err := fv.file.decode(seq, value)
+		k, read, err := fv.file.decode(seq, b)
 		if err == nil && k.state() == 0 {
 			err = errBody // the index names records only
 		}
@@ -66,9 +68,23 @@ func (v *view) get(seq uint64) (entry, error) {
 		return err
 	})
 	if err != nil {
-		return entry{}, fv.file.damage(seq, value, err)
+		return entry{}, fv.file.damage(seq, b, err)
 	}
 	return e, nil
+}
+
+// find returns the entry with the sequence number seq, or nil: it is in the value
+// under that number, or in the last one before.
+func (v *view) find(c *bolt.Cursor, seq uint64) []byte {
+	v.key = keyOf(seq)
+	key, value := c.Seek(v.key[:])
+	if key == nil || seqOf(key) > seq {
+		key, value = c.Prev()
+	}
+	if key == nil || seqOf(key) > seq {
+		return nil
+	}
+	return entryAt(value, seq-seqOf(key))
 }
 
 // rest ends the transactions and keeps the files pinned.
@@ -76,7 +92,7 @@ func (v *view) rest() {
 	for i := range v.files {
 		if f := &v.files[i]; f.tx != nil {
 			_ = f.tx.Rollback() // of a reader: there is nothing to fail
-			f.tx, f.bucket = nil, nil
+			f.tx, f.cursor = nil, nil
 		}
 	}
 }
