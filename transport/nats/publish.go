@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,10 +14,10 @@ import (
 )
 
 const (
-	// inProcessTries is how often a message is sent whose id the stream is just
-	// storing for another.
-	inProcessTries   = 5
-	inProcessBackoff = 50 * time.Millisecond
+	// maxTries is how often a message is sent that the stream does not take at the
+	// moment.
+	maxTries   = 5
+	tryBackoff = 50 * time.Millisecond
 )
 
 // Publish writes the messages: their values and headers. It returns one error for
@@ -47,46 +48,32 @@ func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
 		return errs
 	}
 	defer s.calls.Done()
-	waiting := make([]sent, 0, len(ms)) // oldest first
-	settle := func() {
-		w := waiting[0]
-		waiting = waiting[1:]
-		errs[w.index] = s.explain(w.message, s.confirmed(ctx, w))
-	}
+	outs := make([]nats.Msg, len(ms))
+	todo := make([]int, 0, len(ms))
 	for i, m := range ms {
-		out, err := s.message(m)
-		if err != nil {
-			errs[i] = err
-			continue
+		if errs[i] = s.fill(&outs[i], m); errs[i] == nil {
+			todo = append(todo, i)
 		}
-		for len(waiting) > 0 && !s.tryEnterWindow() {
-			settle()
-		}
-		if len(waiting) == 0 {
-			if err := s.enterWindow(ctx); err != nil {
-				errs[i] = s.explain(out, err)
-				continue
-			}
-		}
-		future, err := s.send(ctx, out)
-		if err != nil {
-			<-s.window
-			errs[i] = s.explain(out, err)
-			continue
-		}
-		waiting = append(waiting, sent{i, out, future})
 	}
-	for len(waiting) > 0 {
-		settle()
+	flying := make([]*nats.Msg, 0, len(todo))
+	for try := 1; len(todo) > 0; try++ {
+		flying = flying[:0]
+		for _, i := range todo {
+			flying = append(flying, &outs[i])
+		}
+		for n, err := range s.fly(ctx, flying) {
+			i := todo[n]
+			if err != nil && errors.Is(errs[i], errInProcess) {
+				err = dedup.MaybeDone(err) // that other one may be this
+			}
+			errs[i] = s.explain(&outs[i], err)
+		}
+		todo = slices.DeleteFunc(todo, func(i int) bool { return !again(errs[i]) })
+		if try == maxTries || len(todo) > 0 && !pause(ctx.Done(), time.Duration(try)*tryBackoff) {
+			break
+		}
 	}
 	return errs
-}
-
-// sent is a message that waits for its confirmation, and holds a place in the window.
-type sent struct {
-	index   int
-	message *nats.Msg
-	future  jetstream.PubAckFuture
 }
 
 func (s *Sink) explain(m *nats.Msg, err error) error {
@@ -96,76 +83,10 @@ func (s *Sink) explain(m *nats.Msg, err error) error {
 	return fmt.Errorf("natstransport: publish to %s: %w", m.Subject, err)
 }
 
-func (s *Sink) tryEnterWindow() bool {
-	select {
-	case s.window <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-// enterWindow waits for a place. The others that hold one wait for nothing but
-// the server.
-func (s *Sink) enterWindow(ctx context.Context) error {
-	select {
-	case s.window <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return dedup.Transient(context.Cause(ctx))
-	}
-}
-
-// send hands the message to the connection. An error means that it was not sent.
-func (s *Sink) send(ctx context.Context, m *nats.Msg) (jetstream.PubAckFuture, error) {
-	if ctx.Err() != nil {
-		return nil, dedup.Transient(context.Cause(ctx))
-	}
-	if !s.conn.IsConnected() { // else it would wait in a buffer, and be sent who knows when
-		return nil, dedup.Transient(fmt.Errorf("the server does not answer: %w", errDisconnected))
-	}
-	future, err := s.js.PublishMsgAsync(m)
-	switch {
-	case err == nil:
-		return future, nil
-	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrBadHeaderMsg):
-		return nil, dedup.Permanent(err)
-	}
-	return nil, dedup.Transient(err)
-}
-
-var errDisconnected = errors.New("the connection is being made again")
-
-// confirmed waits for the confirmation, and gives back the place in the window.
-func (s *Sink) confirmed(ctx context.Context, w sent) error {
-	defer func() { <-s.window }()
-	for try := 1; ; try++ {
-		err := s.await(ctx, w.future)
-		if !errors.Is(err, errInProcess) {
-			return err
-		}
-		if try == inProcessTries || !pause(ctx.Done(), time.Duration(try)*inProcessBackoff) {
-			return dedup.MaybeDone(err) // that other one may be this
-		}
-		if w.future, err = s.send(ctx, w.message); err != nil {
-			return dedup.MaybeDone(err)
-		}
-	}
-}
-
-// await turns the server's answer into what is known of the message.
-func (s *Sink) await(ctx context.Context, future jetstream.PubAckFuture) error {
-	select {
-	case ack := <-future.Ok():
-		if ack.Duplicate && s.config.DeadLetters {
-			return fmt.Errorf("%w: stream %s has its Nats-Msg-Id at %d", ErrDuplicate, ack.Stream, ack.Sequence)
-		}
-		return nil
-	case err := <-future.Err():
-		return classify(err)
-	case <-ctx.Done():
-		return dedup.MaybeDone(fmt.Errorf("not confirmed: %w", context.Cause(ctx)))
-	}
+// again says that a message was not stored, and may be in a moment: the stream stores
+// one with its id just now, or has no leader.
+func again(err error) bool {
+	return errors.Is(err, errInProcess) || errors.Is(err, jetstream.ErrNoStreamResponse)
 }
 
 // errInProcess: the stream is storing a message of the same Nats-Msg-Id.
@@ -198,7 +119,7 @@ func classify(err error) error {
 		case jetstream.JSErrCodeStreamMessageExceedsMaximum, codeHeaderTooLarge:
 			return dedup.Permanent(err)
 		case codeDuplicateInProcess:
-			return fmt.Errorf("%w: %w", errInProcess, err)
+			return dedup.MaybeDone(fmt.Errorf("%w: %w", errInProcess, err)) // that other one may be this
 		case codeClusterNotAvailable, codeClusterNotLeader, codeAccountLimit, codeInsufficientResources,
 			codeMemoryExceeded, codeStorageExceeded, codeStreamNotMatch, codeStoreFailed, codeSealed, codeStreamOffline,
 			jetstream.JSErrCodeStreamNotFound, jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount:

@@ -52,15 +52,20 @@ type SinkConfig struct {
 // Sink writes messages to JetStream and waits for the confirmation of each. Its
 // methods may be called by several goroutines at once.
 type Sink struct {
-	js      jetstream.JetStream // its own, on the caller's connection
+	js      jetstream.JetStream
 	conn    *nats.Conn
 	subject string
+	scope   string // of the default of MsgID, if subject is set
 	config  SinkConfig
-	window  chan struct{}
+	window  chan struct{} // has an element for each message that waits for its confirmation
+	inbox   string        // where confirmations arrive
+	sub     *nats.Subscription
 
 	mu      sync.Mutex
 	closed  bool
 	calls   sync.WaitGroup
+	number  int             // of the last flight
+	flights map[int]*flight // those under way
 	remarks map[string]bool // made by Check
 }
 
@@ -100,6 +105,9 @@ func NewSink(js jetstream.JetStream, subject string, c *SinkConfig) (*Sink, erro
 		return nil, fmt.Errorf("natstransport: Redelivery %v is negative; leave it zero for the default", s.config.Redelivery)
 	}
 	s.config.Route = orDefault(s.config.Route, subject)
+	if subject != "" {
+		s.scope = s.scopeOf(subject)
+	}
 	s.config.Window = orDefault(s.config.Window, 1024)
 	s.config.Timeout = orDefault(s.config.Timeout, 10*time.Second)
 	s.config.Redelivery = orDefault(s.config.Redelivery, 30*time.Second)
@@ -109,25 +117,15 @@ func NewSink(js jetstream.JetStream, subject string, c *SinkConfig) (*Sink, erro
 	if s.config.Logger == nil {
 		s.config.Logger = slog.New(slog.DiscardHandler)
 	}
-	s.conn = js.Conn()
+	s.js, s.conn = js, js.Conn()
 	s.window = make(chan struct{}, s.config.Window)
-	// The caller's may bound or time out its publishing otherwise.
-	own := []jetstream.JetStreamOpt{
-		jetstream.WithPublishAsyncTimeout(s.config.Timeout),
-		jetstream.WithPublishAsyncMaxPending(2 * s.config.Window),
-	}
+	s.flights = make(map[int]*flight)
+	s.inbox = s.conn.NewInbox()
 	var err error
-	switch o := js.Options(); {
-	case o.APIPrefix != "":
-		s.js, err = jetstream.NewWithAPIPrefix(s.conn, o.APIPrefix, own...)
-	case o.Domain != "":
-		s.js, err = jetstream.NewWithDomain(s.conn, o.Domain, own...)
-	default:
-		s.js, err = jetstream.New(s.conn, own...)
+	if s.sub, err = s.conn.Subscribe(s.inbox+".*.*", s.heard); err != nil {
+		return nil, fmt.Errorf("natstransport: subscribe to confirmations: %w", err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("natstransport: %w", err)
-	}
+	_ = s.sub.SetPendingLimits(-1, -1) // Window is the limit
 	return s, nil
 }
 
@@ -140,8 +138,14 @@ func (s *Sink) msgID(m *dedup.Message) string {
 	if s.config.DeadLetters {
 		claim = fmt.Sprintf("%s.%d", claim, m.Claim.Token)
 	}
-	return dedup.NewID(s.config.Route+"\x00"+s.target(m), dedup.Key(claim)).String()
+	scope := s.scope
+	if scope == "" {
+		scope = s.scopeOf(m.Topic)
+	}
+	return dedup.NewID(scope, dedup.Key(claim)).String()
 }
+
+func (s *Sink) scopeOf(subject string) string { return s.config.Route + "\x00" + subject }
 
 func (s *Sink) target(m *dedup.Message) string {
 	if s.subject != "" {
@@ -151,14 +155,13 @@ func (s *Sink) target(m *dedup.Message) string {
 }
 
 // Close waits for the calls of Publish under way. Later calls of Publish fail. It
-// leaves the connection open; the subscription for confirmations goes with that.
+// leaves the connection open.
 func (s *Sink) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	// No CleanupPublisher: where it comes right after the first message, a goroutine
-	// of the client library waits for ever.
 	s.calls.Wait()
+	_ = s.sub.Unsubscribe() // a connection that is closed has done it
 	return nil
 }
 
@@ -171,42 +174,46 @@ func (s *Sink) enter() bool {
 	return !s.closed
 }
 
-// message makes the client library's message of m.
-func (s *Sink) message(m *dedup.Message) (*nats.Msg, error) {
+// fill makes out the client library's message of m.
+func (s *Sink) fill(out *nats.Msg, m *dedup.Message) error {
 	subject := s.target(m)
-	if err := checkSubject(subject); err != nil {
-		return nil, dedup.Permanent(err)
+	if s.subject == "" {
+		if err := checkSubject(subject); err != nil {
+			return dedup.Permanent(err)
+		}
 	}
-	out := &nats.Msg{Subject: subject, Data: m.Value}
+	out.Subject, out.Data = subject, m.Value
 	id := s.config.MsgID(m)
-	n := len(m.Headers)
-	if id != "" {
-		n++
+	if len(m.Headers) == 0 && id == "" && s.config.Stream == "" {
+		return nil
 	}
-	if s.config.Stream != "" {
-		n++
+	out.Header = make(nats.Header, len(m.Headers)+2)
+	values := make([]string, 0, len(m.Headers)+2) // one slab for all names
+	add := func(name, value string) {
+		values = append(values, value)
+		if out.Header[name] == nil {
+			out.Header[name] = values[len(values)-1 : len(values) : len(values)]
+		} else {
+			out.Header[name] = append(out.Header[name], value)
+		}
 	}
-	if n == 0 {
-		return out, nil
-	}
-	out.Header = make(nats.Header, n)
 	for _, h := range m.Headers {
 		if control(h.Key) {
 			continue
 		}
 		value := string(h.Value)
 		if !carries(h.Key, value) {
-			return nil, dedup.Permanent(fmt.Errorf("natstransport: NATS cannot carry the header %.40q as it is: a name has letters, digits and some signs, a value no line breaks and no spaces at its ends; leave it out, or encode it", h.Key))
+			return dedup.Permanent(fmt.Errorf("natstransport: NATS cannot carry the header %.40q as it is: a name has letters, digits and some signs, a value no line breaks and no spaces at its ends; leave it out, or encode it", h.Key))
 		}
-		out.Header[h.Key] = append(out.Header[h.Key], value)
+		add(h.Key, value)
 	}
 	if id != "" {
-		out.Header[jetstream.MsgIDHeader] = []string{id}
+		add(jetstream.MsgIDHeader, id)
 	}
 	if s.config.Stream != "" {
-		out.Header[jetstream.ExpectedStreamHeader] = []string{s.config.Stream}
+		add(jetstream.ExpectedStreamHeader, s.config.Stream)
 	}
-	return out, nil
+	return nil
 }
 
 // control says whether a header is an instruction to the server: one that a

@@ -293,7 +293,7 @@ func TestSinkWithoutServer(t *testing.T) {
 	s, silent := newSink(t, js, "out.x", nil), newSink(t, js, "silent", nil)
 	under := make(chan error, 1)
 	go func() { under <- silent.Publish(t.Context(), numbered(1))[0] }()
-	eventually(t, "sent", func() bool { return silent.js.PublishAsyncPending() == 1 })
+	eventually(t, "sent", func() bool { return len(silent.window) == 1 })
 	n.Stop()
 	if err := <-under; kind(t, err) != "maybe done" {
 		t.Errorf("the connection lost after sending: got %v, want it maybe done", err)
@@ -343,43 +343,24 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// busyStream answers n times that the id is being stored, then as it is told.
-type busyStream struct {
-	jetstream.JetStream
-	mu    sync.Mutex
-	times int
-	sent  int
-}
-
-func (b *busyStream) PublishMsgAsync(m *nats.Msg, _ ...jetstream.PublishOpt) (jetstream.PubAckFuture, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.sent++
-	f := &future{ok: make(chan *jetstream.PubAck, 1), err: make(chan error, 1), m: m}
-	if b.sent <= b.times {
-		f.err <- &jetstream.APIError{Code: 409, ErrorCode: codeDuplicateInProcess}
-	} else {
-		f.ok <- &jetstream.PubAck{Stream: "OUT", Duplicate: true}
-	}
-	return f, nil
-}
-
-type future struct {
-	ok  chan *jetstream.PubAck
-	err chan error
-	m   *nats.Msg
-}
-
-func (f *future) Ok() <-chan *jetstream.PubAck { return f.ok }
-func (f *future) Err() <-chan error            { return f.err }
-func (f *future) Msg() *nats.Msg               { return f.m }
-
 func TestSinkTriesAgainWhileTheIDIsBeingStored(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
 	for times, want := range map[int]string{2: "confirmed", 100: "maybe done"} {
-		s := newSink(t, js, "out.x", nil)
-		s.js = &busyStream{JetStream: s.js, times: times}
-		err := s.Publish(t.Context(), numbered(1))[0]
+		s := newSink(t, js, fmt.Sprintf("busy.%d", times), nil)
+		sent := 0
+		_, err := js.Conn().Subscribe(s.subject, func(m *nats.Msg) { // as a stream does
+			answer := `{"stream":"OUT","seq":1,"duplicate":true}`
+			if sent++; sent <= times {
+				answer = fmt.Sprintf(`{"error":{"code":409,"err_code":%d,"description":"duplicate message id is in process"},"stream":"OUT","seq":0}`, codeDuplicateInProcess)
+			}
+			if err := m.Respond([]byte(answer)); err != nil {
+				t.Error(err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Publish(t.Context(), numbered(1))[0]
 		if got := kind(t, err); got != want {
 			t.Errorf("in process %d times: got %v, want it %s", times, err, want)
 		}
