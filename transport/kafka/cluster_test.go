@@ -41,15 +41,20 @@ func realCluster(t *testing.T) *cluster {
 	t.Helper()
 	list := os.Getenv("KAFKA_BROKERS")
 	if list == "" {
-		const missing = "KAFKA_BROKERS is not set: run make test-real, or set it to HOST:PORT,... of your own"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
+		missing(t, "KAFKA_BROKERS is not set: run make test-real, or set it to HOST:PORT,... of your own")
 	}
 	c := newCluster(t, strings.Split(list, ","))
 	c.node = strings.Fields(os.Getenv("KAFKA_NODE"))
 	return c
+}
+
+// missing skips a test that needs what this machine lacks, which CI must have.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
 }
 
 func newCluster(t *testing.T, addrs []string) *cluster {

@@ -20,9 +20,11 @@ const (
 	// defaultMetadataTTL bounds how old the known leaders and partitions may be. It
 	// is also how long kafka-go waits for an answer to a request for them.
 	defaultMetadataTTL = 6 * time.Second
-	// renewInterval keeps many failing partitions from replacing the connections
-	// again and again.
-	renewInterval = time.Second
+	// firstRenew and lastRenew keep many failing partitions from replacing the
+	// connections again and again. The first few replacements come soon, because
+	// brokers learn of a new leader one after the other.
+	firstRenew = 100 * time.Millisecond
+	lastRenew  = time.Second
 )
 
 // link is the way to the brokers. All connections are opened and secured here:
@@ -38,6 +40,7 @@ type link struct {
 	mu        sync.Mutex
 	transport *kafka.Transport
 	renewed   time.Time
+	rest      time.Duration // after that
 	open      map[*conn]struct{}
 
 	closed context.Context // ended by close
@@ -81,11 +84,19 @@ func (l *link) roundTrip(ctx context.Context, req kafka.Request) (kafka.Response
 func (l *link) renew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); l.closed.Err() == nil && now.Sub(l.renewed) >= renewInterval {
-		l.transport.CloseIdleConnections()
-		l.transport = l.newTransport()
-		l.renewed = now
+	now := time.Now()
+	since := now.Sub(l.renewed)
+	switch {
+	case l.closed.Err() != nil, since < l.rest:
+		return
+	case since > 10*lastRenew:
+		l.rest = firstRenew
+	default:
+		l.rest = min(2*l.rest, lastRenew)
 	}
+	l.transport.CloseIdleConnections()
+	l.transport = l.newTransport()
+	l.renewed = now
 }
 
 // groupDialer is for the connections of the consumer group.

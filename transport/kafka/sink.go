@@ -119,7 +119,8 @@ func (s *Sink) enter() bool {
 //   - dedup.Transient: it is not written, for no fault of its own: no broker
 //     answers, the topic does not exist, a replica is missing, an earlier message
 //     for its partition was not written.
-//   - dedup.MaybeDone: it may or may not be written. It is not tried again here.
+//   - dedup.MaybeDone: it may or may not be written, as when its partition's leader
+//     moves before all replicas have it. It is not tried again here.
 //   - dedup.Permanent: it is not written, and never will be as it is: too large,
 //     or refused by the topic's rules.
 //

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	produceapi "github.com/segmentio/kafka-go/protocol/produce"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -79,6 +80,25 @@ func effect(t *testing.T, err error) string {
 		return "transient"
 	default:
 		return "failed"
+	}
+}
+
+// TestLeaderMovedAfterTheWrite: the code is the same before and after the write; the
+// offsets tell.
+func TestLeaderMovedAfterTheWrite(t *testing.T) {
+	for _, x := range []struct {
+		base, start int64
+		want        string
+	}{
+		{-1, -1, "transient"},
+		{0, -1, "transient"}, // kfake refuses at once
+		{0, 0, "maybe done"},
+		{1272, 18, "maybe done"},
+	} {
+		err := classify(&produceapi.ResponsePartition{ErrorCode: int16(kafka.NotLeaderForPartition), BaseOffset: x.base, LogStartOffset: x.start})
+		if got := effect(t, err); got != x.want || errors.Is(err, errMoved) != (x.want == "transient") {
+			t.Errorf("base offset %d, log from %d: got %v (%v), want %s", x.base, x.start, got, err, x.want)
+		}
 	}
 }
 

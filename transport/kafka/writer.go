@@ -17,7 +17,7 @@ import (
 
 const (
 	// leaderTries is how often a batch is sent to a partition whose leader moves.
-	leaderTries   = 3
+	leaderTries   = 5
 	leaderBackoff = 200 * time.Millisecond
 	// maxRequestBytes is how large a request for many partitions may get, far below
 	// the brokers' socket.request.max.bytes.
@@ -220,6 +220,12 @@ func classify(p *produceapi.ResponsePartition) error {
 	err := error(code)
 	if p.ErrorMessage != "" {
 		err = fmt.Errorf("%w: %s", code, p.ErrorMessage)
+	}
+	if p.BaseOffset >= 0 && p.LogStartOffset >= 0 {
+		// It is in the leader's log, and another broker became the leader before all
+		// replicas had confirmed: the new one may have it or not. A broker that
+		// refuses it at once has no offsets to tell.
+		return dedup.MaybeDone(fmt.Errorf("written at %d, and not confirmed: %w", p.BaseOffset, err))
 	}
 	switch code {
 	case kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition,
