@@ -3,7 +3,6 @@ package relay
 import (
 	"crypto/tls"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 
-	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	"github.com/oncequeue/oncequeue/internal/testcert"
 )
@@ -89,32 +87,6 @@ func TestNATSOverTLS(t *testing.T) {
 		err := connects(t, url)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: got %v, want %q", url, err, want)
-		}
-	}
-}
-
-func TestNATSSecretsThatCannotBeRead(t *testing.T) {
-	missing := filepath.Join(t.TempDir(), "missing")
-	for in, want := range map[string][]string{
-		"nats://h:1/t?creds=" + missing:                  {"creds", missing, "no such file"},
-		"nats://h:1/t?nkey=" + missing:                   {"nkey", missing},
-		"nats://h:1/t?nkey=" + write(t, "unprintable"):   {"nkey"},
-		"nats://h:1/t?token-file=" + missing:             {"token-file", missing, "no such file"},
-		"nats://h:1/t?token-env=NOBODY_SETS_THIS":        {"token-env", "NOBODY_SETS_THIS"},
-		"nats://u@h:1/t?password-file=" + write(t, "\n"): {"password-file", "is empty"},
-		"nats+tls://h:1/t?tls-ca=" + missing:             {"tls-ca", missing, "no such file"},
-	} {
-		target, err := ParseTarget(in)
-		if err != nil {
-			t.Errorf("%s: %v", in, err)
-			continue
-		}
-		c := Config{From: Endpoint{Kind: Kafka, Hosts: []string{"h:1"}, Topic: "orders", Group: "g"}, To: target, Key: dedup.PayloadHash()}
-		err = c.Check()
-		for _, part := range want {
-			if err == nil || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "unprintable") {
-				t.Errorf("%s: got %v, want %q in it", in, err, part)
-			}
 		}
 	}
 }

@@ -93,6 +93,13 @@ func TestSecurityThatCannotWork(t *testing.T) {
 		"kafka://u@h:1/t?sasl=PLAIN&password-file=" + write(t, "\n"):                         {"password-file", "is empty"},
 		"kafka://u@h:1/t?sasl=SCRAM-SHA-256&password-env=NOBODY_SETS_THIS":                   {"password-env", "NOBODY_SETS_THIS"},
 		"kafka://u@h:1/t?sasl=SCRAM-SHA-256&password-file=" + write(t, "a\x00b-unprintable"): {"forbids"},
+		"nats://h:1/t?creds=" + missing:                                                      {"creds", missing, "no such file"},
+		"nats://h:1/t?nkey=" + missing:                                                       {"nkey", missing},
+		"nats://h:1/t?nkey=" + write(t, "unprintable"):                                       {"nkey"},
+		"nats://h:1/t?token-file=" + missing:                                                 {"token-file", missing, "no such file"},
+		"nats://h:1/t?token-env=NOBODY_SETS_THIS":                                            {"token-env", "NOBODY_SETS_THIS"},
+		"nats://u@h:1/t?password-file=" + write(t, "\n"):                                     {"password-file", "is empty"},
+		"nats+tls://h:1/t?tls-ca=" + missing:                                                 {"tls-ca", missing, "no such file"},
 	} {
 		target, err := ParseTarget(in)
 		if err != nil {
