@@ -7,6 +7,7 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,8 +33,8 @@ type Hub struct {
 
 // Effect is what a handler did.
 type Effect struct {
-	Process, Value string
-	Claim          dedup.Claim
+	Process, Key, Value string
+	Claim               dedup.Claim
 }
 
 // StartHub starts a Hub that ends with the test.
@@ -136,6 +137,31 @@ func (h *Hub) Check(t *testing.T, n int) (ambiguous int) {
 	return ambiguous
 }
 
+// CheckOrder wants the effects of each message key in the order of their values, which
+// are numbers. An effect counts when it is first seen; those of a process that another
+// had taken the message from by then do not, as a system that looks at the token
+// refuses them.
+func (h *Hub) CheckOrder(t *testing.T) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tokens, last := map[string]dedup.Token{}, map[string]int{}
+	for _, e := range h.effects {
+		if e.Claim.Token < tokens[e.Value] {
+			continue
+		}
+		tokens[e.Value] = e.Claim.Token
+		n, err := strconv.Atoi(e.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n < last[e.Key] {
+			t.Errorf("key %s: got %d after %d, by the %s", e.Key, n, last[e.Key], e.Process)
+		}
+		last[e.Key] = n
+	}
+}
+
 // hubService is what the processes call.
 type hubService struct{ h *Hub }
 
@@ -220,7 +246,7 @@ func (c *HubClient) Vouch(context.Context) (v dedup.Vouch, err error) {
 // Handle is a handler whose effect is an entry in the Hub's journal. It goes on
 // when its context is cancelled, as a process does that was stopped.
 func (c *HubClient) Handle(_ context.Context, m *dedup.Message) ([]byte, error) {
-	e := Effect{Process: c.process, Value: string(m.Value), Claim: m.Claim}
+	e := Effect{Process: c.process, Key: string(m.Key), Value: string(m.Value), Claim: m.Claim}
 	if err := c.client.Call("Hub.Begin", e, new(struct{})); err != nil {
 		return nil, err
 	}

@@ -79,6 +79,7 @@ func realScram(t *testing.T, algorithm scram.Algorithm, password string) sasl.Me
 // TestRealSecurity writes with the Sink and reads with the Consumer, over each kind
 // of secured connection.
 func TestRealSecurity(t *testing.T) {
+	t.Parallel()
 	cluster, listeners := newRealCluster(t), newSecuredListeners(t)
 	for name, c := range map[string]struct {
 		listener string

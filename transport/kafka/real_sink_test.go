@@ -19,6 +19,7 @@ import (
 // TestRealSink writes messages of all sizes in every compression, and reads them
 // back. One that is larger than the broker takes is refused, and no other.
 func TestRealSink(t *testing.T) {
+	t.Parallel()
 	cluster := newRealCluster(t)
 	for _, compression := range []kafka.Compression{0, kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd} {
 		t.Run(compression.String(), func(t *testing.T) {

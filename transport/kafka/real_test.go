@@ -75,8 +75,11 @@ func testHandover(t *testing.T, run func(context.Context, *kafkatransport.Consum
 			t.Fatal(err)
 		}
 		consumer, err := kafkatransport.NewConsumer(cluster.brokers, group, []string{topic}, &kafkatransport.Config{
-			ClientID:       name,
-			SessionTimeout: 6 * time.Second,
+			ClientID: name,
+			// Long enough for a slow machine: a member that the group gives up
+			// leaves runs that are flagged.
+			SessionTimeout:    20 * time.Second,
+			HeartbeatInterval: time.Second,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -363,8 +364,8 @@ func lateHandler(t *testing.T, c *cluster) {
 func churn(t *testing.T, c *cluster, members int, lasts time.Duration) {
 	const partitions, keys, each = 12, 200, 500
 	topic := c.newTopic(partitions, nil)
-	hub := startHub(t)
-	running := make(map[string]*member)
+	hub := transporttest.StartHub(t)
+	running := make(map[string]*transporttest.Process)
 	join := func(i int) {
 		name := fmt.Sprint("member", i)
 		running[name] = startMember(t, hub, c.addrs, topic, name, c.config())
@@ -384,7 +385,7 @@ func churn(t *testing.T, c *cluster, members int, lasts time.Duration) {
 	}
 	deadline := time.Now().Add(lasts)
 	for turn := 0; joined < members || time.Now().Before(deadline); turn++ {
-		if produced-hub.done() < 4*each { // as fast as they are
+		if produced-hub.Done() < 4*each { // as fast as they are
 			write()
 		}
 		name := ""
@@ -396,15 +397,15 @@ func churn(t *testing.T, c *cluster, members int, lasts time.Duration) {
 			join(joined)
 			joined++
 		case turn%3 == 1:
-			running[name].stop()
+			running[name].Stop()
 			delete(running, name)
 		default:
-			running[name].kill()
+			running[name].Kill()
 			kills++
 			delete(running, name)
 		}
-		done := hub.done()
-		eventually(t, "some progress", func() bool { return hub.done() > done || hub.done() >= produced })
+		done := hub.Done()
+		eventually(t, "some progress", func() bool { return hub.Done() > done || hub.Done() >= produced })
 		pause(nil, min(time.Until(deadline), lasts/20))
 	}
 	if len(running) == 0 {
@@ -412,9 +413,10 @@ func churn(t *testing.T, c *cluster, members int, lasts time.Duration) {
 	}
 	c.awaitCommitted("g-"+topic, topic)
 	for _, m := range running {
-		m.stop()
+		m.Stop()
 	}
-	ambiguous := hub.check(t, produced)
+	ambiguous := hub.Check(t, produced)
+	hub.CheckOrder(t)
 	t.Logf("%d members, %d of them killed, %d messages, %d runs Ambiguous", joined, kills, produced, ambiguous)
 }
 
