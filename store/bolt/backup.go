@@ -74,14 +74,14 @@ func (s *Store) copyTo(ctx context.Context, dir string) (err error) {
 	s.mu.Unlock()
 	c := &Store{
 		dir: dir, options: s.options, log: s.log, hash: s.hash, commit: (*bolt.Tx).Commit,
-		held: make(map[dedup.ID]*standing), clock: newClock(s.options.Now, s.clock.now()),
+		held: make(map[dedup.ID]*standing), clock: newClock(&s.options, state{}, s.clock.now()),
 		high: high, last: 1, memory: horizon.New(neverOpened), space: newSpace(dir, &s.options),
 	}
 	c.memory.TTL = ttl
 	if _, err := rand.Read(c.id[:]); err != nil {
 		return err
 	}
-	f, err := createFile(&c.space, 1, &state{id: c.id, file: 1, time: c.clock.now(), memory: c.memory, high: high}, &c.options)
+	f, err := createFile(&c.space, 1, &state{id: c.id, file: 1, time: c.clock.now(), memory: c.memory, high: high, up: c.clock.uptime()}, &c.options)
 	if err != nil {
 		return err
 	}

@@ -201,7 +201,7 @@ func (b *batch) append() error {
 	p := &b.packer
 	p.next = b.s.last + 1       // only the writer changes it
 	if b.memory != b.s.memory { // likewise, only the writer changes it
-		b.entry = appendState(b.entry[:0], p.next, &state{id: b.s.id, file: f.number, time: b.now, memory: b.memory, high: b.high})
+		b.entry = appendState(b.entry[:0], p.next, &state{id: b.s.id, file: f.number, time: b.now, memory: b.memory, high: b.high, up: b.s.clock.uptime()})
 		p.add(b.entry)
 	}
 	for _, c := range b.changes {
@@ -365,7 +365,7 @@ func (s *Store) writable(now time.Time) (*file, error) {
 func (s *Store) roll(now time.Time) (*file, error) {
 	s.mu.Lock()
 	old := s.files[len(s.files)-1]
-	st := state{id: s.id, file: old.number + 1, time: now, memory: s.memory, high: s.high}
+	st := state{id: s.id, file: old.number + 1, time: now, memory: s.memory, high: s.high, up: s.clock.uptime()}
 	first := s.last + 1
 	s.mu.Unlock()
 	f, err := createFile(&s.space, first, &st, &s.options)

@@ -1,27 +1,54 @@
 package boltstore
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 )
 
-// clock tells store time: the greater of the wall clock and the last time on
-// record when the store was opened, and what has passed since. time.Now carries
-// a monotonic reading, so the wall clock may be set meanwhile.
+// clock tells store time: what it was when the store was opened, and what has passed
+// since. time.Now carries a monotonic reading, so the wall clock may be set meanwhile.
 type clock struct {
 	wall   func() time.Time
+	uptime func() uptime
 	opened time.Time    // what wall said then
 	base   time.Time    // store time then
 	last   atomic.Int64 // nanoseconds after base: store time never falls
 }
 
-func newClock(wall func() time.Time, high time.Time) *clock {
-	c := &clock{wall: wall, opened: wall()}
+// uptime is what has passed since a boot of the system. The zero boot is unknown.
+type uptime struct {
+	boot   [16]byte
+	passed time.Duration
+}
+
+// newClock goes on from what a state on record says, if that was written since the
+// system's last boot: the wall clock may have been set while the store was closed.
+// Else it starts from the wall clock, and never before high, the last time on record.
+func newClock(o *Options, last state, high time.Time) *clock {
+	c := &clock{wall: o.Now, uptime: o.uptime}
+	up := c.uptime()
+	c.opened = c.wall()
 	c.base = c.opened.Round(0).UTC()
+	if closed := up.passed - last.up.passed; up.boot != (uptime{}).boot && up.boot == last.up.boot && closed >= 0 {
+		c.base = last.time.Add(closed)
+	}
 	if high.After(c.base) {
 		c.base = high
 	}
 	return c
+}
+
+// noteBoot has the log tell store time by this boot of the system, if it does not. A
+// disk that is full shows with a claim.
+func (s *Store) noteBoot(last state) error {
+	if last.file == 0 || last.up.boot == s.clock.uptime().boot {
+		return nil // it is a new store, or told already
+	}
+	if err := s.writeState(); !errors.Is(err, ErrFull) {
+		return err
+	}
+	return nil
 }
 
 func (c *clock) now() time.Time {

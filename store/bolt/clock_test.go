@@ -17,6 +17,8 @@ type jumpClock struct {
 	mu   sync.Mutex
 	true time.Time // with a monotonic reading
 	off  time.Duration
+	boot byte
+	up   time.Time // since then
 }
 
 func (c *jumpClock) Now() time.Time {
@@ -29,6 +31,18 @@ func (c *jumpClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.true = c.true.Add(d)
+}
+
+func (c *jumpClock) reboot() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.boot, c.up = c.boot+1, c.true
+}
+
+func (c *jumpClock) uptime() uptime {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return uptime{[16]byte{c.boot}, c.true.Sub(c.up)}
 }
 
 func (c *jumpClock) jump(d time.Duration) {
@@ -65,9 +79,9 @@ func TestClockJumps(t *testing.T) {
 //
 //   - No lease that ended lives again, and tokens grow.
 //   - No record is forgotten before its TTL has passed, except when the wall clock
-//     was set forward before the store was opened again: nothing tells that from a
-//     long pause. What comes again is Stale then, unless the wall clock was slow when
-//     it was recorded.
+//     was set forward before the store was opened again, and the system was started
+//     anew: nothing tells that from a long pause. What comes again is Stale then,
+//     unless the wall clock was slow when it was recorded.
 //   - No key is stuck: a lease ends, and a record expires, when as much time as it
 //     was given has passed.
 func testClockJumps(t *testing.T, cases int) {
@@ -75,7 +89,8 @@ func testClockJumps(t *testing.T, cases int) {
 	forgotten := 0
 	for i := range cases {
 		c := &clockCase{t: t, rng: rand.New(rand.NewPCG(seed, uint64(i))), clock: &jumpClock{true: time.Now()}, keys: make([]clockKey, 12)}
-		c.bench = &bench{t: t, dir: t.TempDir(), hash: hashID, opts: Options{Now: c.clock.Now, RollBytes: 1 << 20}}
+		c.bench = &bench{t: t, dir: t.TempDir(), hash: hashID, opts: Options{Now: c.clock.Now, uptime: c.clock.uptime, RollBytes: 1 << 20}}
+		c.clock.reboot()
 		c.open()
 		c.last = c.Store.clock.now()
 		for n := range 150 {
@@ -133,12 +148,15 @@ func (c *clockCase) step() {
 		c.what = "tend"
 		c.tend()
 	case 6:
-		crash := c.rng.IntN(2) == 0
+		crash, reboot := c.rng.IntN(2) == 0, c.rng.IntN(2) == 0
 		if c.rng.IntN(2) == 0 {
 			jump = 0
 		}
-		c.what = fmt.Sprintf("reopened, after a crash: %v; meanwhile the wall clock jumps by %v", crash, jump)
-		c.reopenAt(jump, crash)
+		if c.rng.IntN(2) == 0 {
+			pass = 0
+		}
+		c.what = fmt.Sprintf("reopened, after a crash: %v, and a reboot: %v; meanwhile %v pass, and the wall clock jumps by %v", crash, reboot, pass, jump)
+		c.reopenAt(pass, jump, crash, reboot)
 	default:
 		c.op()
 	}
@@ -147,8 +165,9 @@ func (c *clockCase) step() {
 	}
 }
 
-// reopenAt opens the store again; the wall clock jumps while it is closed.
-func (c *clockCase) reopenAt(jump time.Duration, crash bool) {
+// reopenAt opens the store again; time passes and the wall clock jumps while it is
+// closed.
+func (c *clockCase) reopenAt(pass, jump time.Duration, crash, reboot bool) {
 	from := c.dir
 	if crash {
 		from = c.copy()
@@ -156,16 +175,23 @@ func (c *clockCase) reopenAt(jump time.Duration, crash bool) {
 	closeStore(c.t, c.Store)
 	c.dir = from
 	c.clock.jump(jump)
+	c.clock.advance(pass)
+	if reboot {
+		c.clock.reboot()
+	}
 	c.open()
 	now := c.Store.clock.now()
-	least := c.last
+	least, right := c.last, c.last.Add(pass)
 	if crash {
 		least = c.written // nothing tells how long it was idle
 	}
-	if wall := c.clock.Now().Round(0); now.Before(least) || now.After(least) && now.After(wall) && now.After(c.last) {
+	switch wall := c.clock.Now().Round(0); {
+	case !reboot && !now.Equal(right):
+		c.t.Errorf("%s: store time is %v, want %v", c.what, now, right)
+	case now.Before(least) || now.After(least) && now.After(wall) && now.After(right):
 		c.t.Errorf("%s: store time is %v, want it to be at least %v, and else that of the wall clock, %v", c.what, now, least, wall)
 	}
-	if now.After(c.last) {
+	if now.After(right) {
 		c.forward++
 	}
 	expired := c.last

@@ -22,7 +22,10 @@ import (
 //
 // Numbers in bodies are varints unless said otherwise, fixed ones little-endian.
 // Durations are in nanoseconds. What changes any of this gets a new version.
-const version = 1
+const (
+	version      = 1
+	stateVersion = 3 // of a state with the system's uptime; one of version 1 has none
+)
 
 type kind byte
 
@@ -30,7 +33,8 @@ const (
 	// kindState says what the store knows of itself. It is the first entry of
 	// each file; a later one replaces it. Body: store id 16 bytes, number of the
 	// file uvarint, then 8 bytes each: time, the highest token, and the fields of
-	// memory. Times are nanoseconds since 1970.
+	// memory; id of the system's boot 16 bytes; uptime 8 bytes. Times are nanoseconds
+	// since 1970.
 	kindState kind = 1
 	// kindSource gives a string a number for the records behind it in the same
 	// file; they count from 1. Body: number uvarint; the string.
@@ -108,6 +112,7 @@ type state struct {
 	time   time.Time
 	high   dedup.Token
 	memory horizon.Horizon
+	up     uptime // at that time, or a moment later
 }
 
 // entry is the body of a kindForgotten entry or of a record; a forgotten key has
@@ -140,7 +145,7 @@ func keyOf(seq uint64) (key [8]byte) {
 
 func appendState(dst []byte, seq uint64, s *state) []byte {
 	start := len(dst)
-	dst = append(dst, version, byte(kindState))
+	dst = append(dst, stateVersion, byte(kindState))
 	dst = append(dst, s.id[:]...)
 	dst = binary.AppendUvarint(dst, s.file)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.time.UnixNano()))
@@ -149,6 +154,8 @@ func appendState(dst []byte, seq uint64, s *state) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.TTL))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.Before.UnixNano()))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.memory.Short))
+	dst = append(dst, s.up.boot[:]...)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.up.passed))
 	return seal(dst, start, seq)
 }
 
@@ -234,8 +241,8 @@ func unsealAs(version byte, b []byte, seq uint64) (kind, []byte, error) {
 	if binary.LittleEndian.Uint32(b[end:]) != checksum(b[:end], seq) {
 		return 0, nil, errChecksum
 	}
-	if b[0] != version {
-		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], packVersion)
+	if b[0] != version && (b[0] != stateVersion || kind(b[1]) != kindState) {
+		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], stateVersion)
 	}
 	return kind(b[1]), b[headLen:end:end], nil
 }
@@ -251,6 +258,10 @@ func decodeState(body []byte) (state, error) {
 	s.memory.TTL = time.Duration(p.uint64())
 	s.memory.Before = p.time()
 	s.memory.Short = time.Duration(p.uint64())
+	if len(p.b) > 0 { // not of version 1
+		copy(s.up.boot[:], p.take(len(s.up.boot)))
+		s.up.passed = time.Duration(p.uint64())
+	}
 	if p.bad || len(p.b) != 0 {
 		return state{}, errBody
 	}

@@ -98,7 +98,7 @@ func TestEncoding(t *testing.T) {
 		})
 	}
 	t.Run("state", func(t *testing.T) {
-		want := state{storeID{1, 15: 2}, 3, at, 77, horizon.Horizon{Since: base, TTL: 2 * day, Before: at, Short: day}}
+		want := state{storeID{1, 15: 2}, 3, at, 77, horizon.Horizon{Since: base, TTL: 2 * day, Before: at, Short: day}, uptime{[16]byte{3, 15: 4}, time.Hour}}
 		b := appendState(nil, 5, &want)
 		if got := hex.EncodeToString(b); got != stateHex {
 			t.Errorf("encoded:\n got %s\nwant %s", got, stateHex)
@@ -109,6 +109,16 @@ func TestEncoding(t *testing.T) {
 		}
 		if got, err := decodeState(body); err != nil || got != want {
 			t.Errorf("decoded: got %+v, %v, want %+v", got, err, want)
+		}
+		want.up = uptime{}
+		if b, err = hex.DecodeString(stateHexOne); err != nil {
+			t.Fatal(err)
+		}
+		if _, body, err = unseal(b, 5); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decodeState(body); err != nil || got != want {
+			t.Errorf("decoded from version 1: got %+v, %v, want %+v", got, err, want)
 		}
 	})
 	t.Run("source", func(t *testing.T) {
@@ -127,8 +137,9 @@ func TestEncoding(t *testing.T) {
 }
 
 const (
-	stateHex  = "010101000000000000000000000000000002031525ef37c7b698184d000000000000000080d6b3d9b5981800009e22299d00001525ef37c7b6981800004f91944e0000b040b4f5"
-	sourceHex = "0102016f72646572731beb083a"
+	stateHex    = "030101000000000000000000000000000002031525ef37c7b698184d000000000000000080d6b3d9b5981800009e22299d00001525ef37c7b6981800004f91944e00000300000000000000000000000000000400a0b830460300007987f5db"
+	stateHexOne = "010101000000000000000000000000000002031525ef37c7b698184d000000000000000080d6b3d9b5981800009e22299d00001525ef37c7b6981800004f91944e0000b040b4f5" // of version 1
+	sourceHex   = "0102016f72646572731beb083a"
 )
 
 // The index, the file and the page cache hold what this size lets them.

@@ -23,10 +23,13 @@
 // that key is Ambiguous.
 //
 // Time passes on a monotonic clock while the store is open, and what the wall
-// clock does then does not matter. Open starts from the wall clock, or from the
-// last time on record if that is later. So a wall clock that is ahead when the
-// store is opened makes it forget that much too early, and nobody can tell: have
-// the clock right first. One that is behind makes it remember for longer.
+// clock does then does not matter. On Linux that holds while it is closed, too, up
+// to the next boot of the system, whose own clock Open goes by. After a boot, in
+// another container with a time namespace, and elsewhere, Open starts from the wall
+// clock, or from the last time on record if that is later. So a wall clock that is
+// ahead then makes the store forget that much too early, and nobody can tell: have
+// the clock right first. One that is behind makes it remember for longer. Open
+// warns in the log when store time and the wall clock are not the same.
 //
 // # What it takes
 //

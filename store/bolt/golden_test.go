@@ -13,8 +13,14 @@ import (
 // Every version of the format has a directory in testdata that stays as it is.
 var update = flag.Bool("update-golden", false, "write the newest directory of testdata anew: only before its format is released")
 
-// What wrote v1 had no packs.
-var goldenDirs = []string{"testdata/v1", "testdata/v2"}
+// What wrote v1 had no packs, and what wrote v2 no uptime.
+var goldenDirs = []string{"testdata/v1", "testdata/v2", "testdata/v3"}
+
+// goldenUptime is what the system's clock tells on a clock on which it began 5h
+// before base.
+func goldenUptime(clock *testClock) func() uptime {
+	return func() uptime { return uptime{[16]byte{1, 15: 2}, clock.Now().Sub(base) + 5*time.Hour} }
+}
 
 func golden(i int) dedup.ID { return dedup.NewID("golden", dedup.Key(rune('0'+i))) }
 
@@ -49,15 +55,24 @@ func TestGolden(t *testing.T) {
 		writeGolden(t, goldenDirs[len(goldenDirs)-1])
 	}
 	for _, dir := range goldenDirs {
-		t.Run(filepath.Base(dir), func(t *testing.T) { readGolden(t, dir) })
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			clock := &testClock{now: base.Add(3 * time.Hour)}
+			readGolden(t, dir, Options{Now: clock.Now})
+		})
 	}
+	t.Run("uptime", func(t *testing.T) {
+		clock := &testClock{now: base.Add(3 * time.Hour)}
+		wall := &testClock{now: base.Add(300 * day)}
+		readGolden(t, goldenDirs[len(goldenDirs)-1], Options{Now: wall.Now, uptime: goldenUptime(clock)})
+	})
 }
 
-func readGolden(t *testing.T, goldenDir string) {
+func readGolden(t *testing.T, goldenDir string, o Options) {
+	t.Helper()
 	dir := t.TempDir()
 	copyDir(t, dir, goldenDir)
-	clock := &testClock{now: base.Add(3 * time.Hour)}
-	s, err := Open(dir, &Options{Now: clock.Now, RollBytes: minRollBytes})
+	o.RollBytes = minRollBytes
+	s, err := Open(dir, &o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +107,7 @@ func writeGolden(t *testing.T, goldenDir string) {
 	closeStore(t, b.Store)
 	b.dir = t.TempDir()
 	b.clock.now = base
+	b.opts.uptime = goldenUptime(b.clock)
 	b.opts.VouchFrom = base.Add(-2 * day)
 	b.open()
 	var claims, ends []dedup.Op

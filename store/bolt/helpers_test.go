@@ -84,8 +84,17 @@ func (b *bench) crash() {
 func (b *bench) copy() string {
 	b.t.Helper()
 	dir := b.t.TempDir()
-	copyDir(b.t, dir, b.dir)
+	b.still(func() { copyDir(b.t, dir, b.dir) })
 	return dir
+}
+
+// still runs fn while nobody writes to the directory.
+func (b *bench) still(fn func()) {
+	b.tender.Lock()
+	defer b.tender.Unlock()
+	<-b.writer
+	defer func() { b.writer <- struct{}{} }()
+	fn()
 }
 
 func copyDir(t *testing.T, to, from string) {
@@ -167,7 +176,10 @@ func (b *bench) tend() {
 // numbers returns those of the files in the directory.
 func (b *bench) numbers() []uint64 {
 	b.t.Helper()
-	numbers, unfinished, err := listFiles(b.dir)
+	var numbers []uint64
+	var unfinished []string
+	var err error
+	b.still(func() { numbers, unfinished, err = listFiles(b.dir) })
 	if err != nil || len(unfinished) > 0 {
 		b.t.Fatalf("files: unfinished %v, error %v", unfinished, err)
 	}

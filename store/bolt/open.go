@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -73,17 +74,20 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 			return nil, fmt.Errorf("boltstore: remove what was never finished: %w: make the directory writable for this user", err)
 		}
 	}
-	s.clock = newClock(options.Now, r.time)
+	s.clock = newClock(&options, r.said, r.time)
 	s.opened = s.clock.now()
 	s.boot = s.high
+	if wall := s.clock.opened; wall.Sub(s.opened).Abs() > time.Minute {
+		s.log.Warn("the wall clock was set, or is wrong: the store goes by its own time", "dir", dir, "wall clock", wall.Round(0), "store time", s.opened)
+	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
 	s.name = hex.EncodeToString(s.id[:])
-	if err := s.firstOpened(); err != nil {
+	if err := errors.Join(s.firstOpened(), s.noteBoot(r.said)); err != nil {
 		return nil, err
 	}
-	s.writer <- struct{}{}
+	s.endWrite()
 	s.tending.Add(1)
 	go s.run()
 	return s, nil
@@ -114,7 +118,7 @@ func makeDir(dir string) error {
 // prepare makes the newest file one that can be written to, or the first one.
 func (s *Store) prepare() error {
 	if len(s.files) == 0 {
-		st := state{file: 1, time: s.opened, memory: horizon.New(s.options.VouchFrom)}
+		st := state{file: 1, time: s.opened, memory: horizon.New(s.options.VouchFrom), up: s.clock.uptime()}
 		if s.options.VouchFrom.IsZero() {
 			st.memory = horizon.New(s.opened)
 		}

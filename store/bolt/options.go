@@ -34,6 +34,8 @@ type Options struct {
 	// passes on it counts, so a wall clock that is set back or forth revives and
 	// forgets nothing. Default time.Now.
 	Now func() time.Time
+
+	uptime func() uptime // known by time.Now only, and set by tests
 }
 
 const (
@@ -73,7 +75,10 @@ func (o *Options) filled() (Options, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Now == nil {
-		c.Now = time.Now
+		c.Now, c.uptime = time.Now, systemUptime
+	}
+	if c.uptime == nil {
+		c.uptime = func() uptime { return uptime{} }
 	}
 	if now := c.Now(); c.VouchFrom.After(now) {
 		return c, fmt.Errorf("boltstore: VouchFrom %v is in the future: give a time up to now", c.VouchFrom)

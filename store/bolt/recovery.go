@@ -12,6 +12,7 @@ import (
 type recovery struct {
 	*Store
 	unfinished []string  // names of files that never got theirs
+	said       state     // the last one
 	time       time.Time // the latest found
 }
 
@@ -64,6 +65,7 @@ func (r *recovery) replay(f *file, seq uint64, k kind, body []byte) (step uint32
 	case kindState:
 		st, err := decodeState(body)
 		if err == nil {
+			r.said = st
 			r.memory, r.high = st.memory, max(r.high, st.high)
 			r.time = latest(r.time, st.time)
 		}

@@ -110,7 +110,7 @@ func check(dir string, o Options) (kept int, since time.Time, err error) {
 	if len(r.files) == 0 {
 		return 0, time.Time{}, fmt.Errorf("boltstore: %s: there is no store: name the directory of one", dir)
 	}
-	now := newClock(o.Now, r.time).now()
+	now := newClock(&o, r.said, r.time).now()
 	if since = r.memory.At(now); since.Equal(neverOpened) {
 		since = now
 	}
@@ -123,7 +123,8 @@ type repair struct {
 	numbers []uint64
 	files   []*file
 	lost    []*DamageError
-	state   state // the latest, with the latest time and the highest token
+	said    state // the last one
+	state   state // likewise, with the latest time and the highest token found
 	last    uint64
 	newest  map[dedup.ID]location
 }
@@ -136,6 +137,7 @@ type location struct {
 // observe takes over what a state entry says. A later one replaces it, but time
 // and token never fall.
 func (r *repair) observe(st state) {
+	r.said = st
 	st.time, st.high = latest(st.time, r.state.time), max(st.high, r.state.high)
 	r.state = st
 }
@@ -180,7 +182,7 @@ func (r *repair) write() (report Report, err error) {
 	s := &Store{
 		dir: r.dir, options: r.options, log: r.options.Logger,
 		hash: hashID, commit: (*bolt.Tx).Commit, held: make(map[dedup.ID]*standing),
-		clock: newClock(r.options.Now, r.state.time), boot: r.state.high, high: r.state.high,
+		clock: newClock(&r.options, r.said, r.state.time), boot: r.state.high, high: r.state.high,
 		id: r.state.id, last: r.last + 1, space: newSpace(r.dir, &r.options),
 	}
 	now := s.clock.now()
@@ -191,7 +193,7 @@ func (r *repair) write() (report Report, err error) {
 			return Report{}, fmt.Errorf("boltstore: %w", err)
 		}
 	}
-	st := state{id: s.id, file: r.numbers[len(r.numbers)-1] + 1, time: now, memory: s.memory, high: s.high}
+	st := state{id: s.id, file: r.numbers[len(r.numbers)-1] + 1, time: now, memory: s.memory, high: s.high, up: s.clock.uptime()}
 	f, err := createFile(&s.space, s.last, &st, &r.options)
 	if err != nil {
 		return Report{}, err

@@ -291,7 +291,7 @@ func (s *Store) writeState() error {
 	}
 	f := s.newest()
 	s.mu.Lock()
-	st := state{id: s.id, file: f.number, time: b.now, memory: s.memory, high: s.high}
+	st := state{id: s.id, file: f.number, time: b.now, memory: s.memory, high: s.high, up: s.clock.uptime()}
 	p := &b.packer
 	p.clear()
 	p.next = s.last + 1
