@@ -18,6 +18,10 @@ import (
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
 )
 
+// maxAckPending is more than the server's default of 1,000, which keeps whoever waits
+// for a disk from having the next batches at hand.
+const maxAckPending = 10_000
+
 // consumer consumes a stream in one way.
 type consumer interface {
 	// duplicates says whether the stream is to have some.
@@ -51,7 +55,7 @@ func (s *server) consume(ctx context.Context, r *harness.Round, c consumer) (err
 		return err
 	}
 	defer t.js.Conn().Close()
-	if _, err := s.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{Durable: t.durable, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1}); err != nil {
+	if _, err := s.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{Durable: t.durable, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1, MaxAckPending: maxAckPending}); err != nil {
 		return err
 	}
 	r.Server(s.cmd.Process.Pid)

@@ -52,7 +52,7 @@ func (s *server) publish(ctx context.Context, r *harness.Round) error {
 	r.Start()
 	futures := make([]jetstream.PubAckFuture, len(b))
 	for i, m := range b {
-		if futures[i], err = js.PublishMsgAsync(asNATS(name, m), jetstream.WithMsgID(m.Claim.ID.String())); err != nil {
+		if futures[i], err = js.PublishMsgAsync(asNATS(name, m), jetstream.WithMsgID(m.Claim.ID.String()), stall); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,10 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
+// stall is how long a full window is waited for. The client library's 200ms are not
+// enough on a machine that is busy.
+var stall = jetstream.WithStallWait(time.Minute)
+
 // server is a nats-server with the streams that were asked for.
 type server struct {
 	cmd     *exec.Cmd
@@ -100,7 +104,7 @@ func (s *server) stream(ctx context.Context, n int, duplicates bool) (string, *w
 		b = work.New(1).Next(n)
 	}
 	for _, m := range b.Messages {
-		if _, err := s.js.PublishMsgAsync(asNATS(name, m)); err != nil {
+		if _, err := s.js.PublishMsgAsync(asNATS(name, m), stall); err != nil {
 			return "", nil, err
 		}
 	}

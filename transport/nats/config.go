@@ -20,10 +20,11 @@ type Config struct {
 	// RunBatch. Default 256; at most 1024.
 	BatchSize int
 	// Prefetch is how many messages may be in hand: delivered to this member and
-	// not yet answered. The consumer's MaxAckPending bounds all members together.
+	// not yet answered. The consumer's MaxAckPending bounds all members together; the
+	// server's default for that, 1000, is little for a store that waits for its disk.
 	// Default: about what is settled in a second, so that messages do not wait here
-	// while other members are idle: from Workers, or twice BatchSize for RunBatch, up to
-	// 16 times that.
+	// while other members are idle: from Workers, or four times BatchSize for RunBatch,
+	// up to 16 times that.
 	Prefetch int
 	// PrefetchBytes bounds the same in bytes, subjects and headers included. One
 	// message may always be in hand, however large. Default 64 MiB.

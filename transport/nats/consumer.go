@@ -112,7 +112,7 @@ func (c *Consumer) runSingly(ctx context.Context, d deduplicator, h dedup.Handle
 }
 
 // RunBatch is Run with d.DoBatch, in batches of what is at hand, at most BatchSize
-// messages, two batches at once.
+// messages, four batches at once.
 func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
 	if c.config.Reply {
 		h = replyingBatch(h)

@@ -329,7 +329,7 @@ func TestDrainHandsBackWhatHasNotStarted(t *testing.T) {
 			// What no worker had taken comes back while the two handlers run.
 			waiting := 40 - 8
 			if mode == "batch" {
-				waiting = 40 - 2*5
+				waiting = 40 - batchesAtOnce*5
 			}
 			back := fetch(t, js, waiting)
 			if len(back) != waiting {

@@ -29,8 +29,9 @@ var errDraining = dedup.Transient(errors.New("the consumer is shutting down"))
 // earlyDelay is for how long a message that came before its turn is handed back.
 const earlyDelay = time.Second
 
-// batchesAtOnce: while one batch is recorded, the next is claimed.
-const batchesAtOnce = 2
+// batchesAtOnce: while two batches are recorded and claimed, by one write to the disk of
+// a store that has one, two others gather.
+const batchesAtOnce = 4
 
 // next waits for a delivery whose time has not run out. It returns nil once the
 // session drains.
