@@ -240,9 +240,11 @@ func (c *cluster) nodeIs(what string, node int) {
 	}
 }
 
-// config is quick, with a session that real brokers accept.
+// config is quick, with the shortest session that the brokers accept, as members are
+// killed.
 func (c *cluster) config() *Config {
 	config := quick(c.t)
+	config.SessionTimeout = 3 * time.Second
 	if c.fake == nil {
 		config.SessionTimeout, config.HeartbeatInterval = 6*time.Second, 500*time.Millisecond
 	}

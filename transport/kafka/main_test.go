@@ -18,12 +18,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// quick is a Config whose intervals suit tests.
+// quick is a Config whose intervals suit tests. The session is long enough for a
+// machine that stops a test for a while.
 func quick(t *testing.T) *Config {
 	return &Config{
-		SessionTimeout:    3 * time.Second,
+		SessionTimeout:    15 * time.Second,
 		HeartbeatInterval: 100 * time.Millisecond,
-		RebalanceTimeout:  10 * time.Second,
+		RebalanceTimeout:  15 * time.Second,
 		CommitInterval:    20 * time.Millisecond,
 		MaxWait:           50 * time.Millisecond,
 		Logger:            testLogger(t),

@@ -37,7 +37,8 @@ func TestProcessKilledInItsHandlers(t *testing.T) {
 	}
 	produce(t, k, records...)
 
-	victim, survivor := startMember(t, hub, k.Addrs(), "t", "victim", quick(t)), startMember(t, hub, k.Addrs(), "t", "survivor", quick(t))
+	const session = 3 * time.Second // for which the survivor waits
+	victim, survivor := startMember(t, hub, k.Addrs(), "t", "victim", session), startMember(t, hub, k.Addrs(), "t", "survivor", session)
 	eventually(t, "both members to run handlers", func() bool { return hub.Running("victim") > 0 && hub.Running("survivor") > 0 })
 	eventually(t, "a quarter to be done", func() bool { return hub.Done() > messages/4 })
 	eventually(t, "the victim to run a handler", func() bool { return hub.Running("victim") > 0 })
@@ -55,10 +56,10 @@ func TestProcessKilledInItsHandlers(t *testing.T) {
 
 const memberEnv = "ONCEQUEUE_TEST_MEMBER" // "name hub-address broker-addresses topic session-in-ms"
 
-func startMember(t *testing.T, h *transporttest.Hub, brokers []string, topic, name string, c *Config) *transporttest.Process {
+func startMember(t *testing.T, h *transporttest.Hub, brokers []string, topic, name string, session time.Duration) *transporttest.Process {
 	t.Helper()
 	return transporttest.StartProcess(t, name, "TestMember", fmt.Sprintf("%s=%s %s %s %s %d",
-		memberEnv, name, h.Addr, strings.Join(brokers, ","), topic, c.SessionTimeout.Milliseconds()))
+		memberEnv, name, h.Addr, strings.Join(brokers, ","), topic, session.Milliseconds()))
 }
 
 // TestMember is not a test but the body of a member's process.

@@ -368,7 +368,7 @@ func churn(t *testing.T, c *cluster, members int, lasts time.Duration) {
 	running := make(map[string]*transporttest.Process)
 	join := func(i int) {
 		name := fmt.Sprint("member", i)
-		running[name] = startMember(t, hub, c.addrs, topic, name, c.config())
+		running[name] = startMember(t, hub, c.addrs, topic, name, c.config().SessionTimeout)
 	}
 	produced, joined, kills := 0, 0, 0
 	write := func() {
