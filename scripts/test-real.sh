@@ -22,7 +22,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-go_test() { # go_test PACKAGE...
+go_test() { # go_test [FLAG...] PACKAGE...
   go test -race -count=1 -timeout 15m -tags real -run '^TestReal' -v "$@"
 }
 
@@ -45,11 +45,12 @@ failed() { # failed CODE NAME LOGS
   exit "$1"
 }
 
+# Members that come and go take a minute, for which other tests of Kafka need not wait: hence -parallel.
 test_kafka() { # test_kafka VERSION
   echo "test-real: Kafka $1"
   running=(scripts/kafka.sh stop "$1")
   start_server "Kafka $1" scripts/kafka.sh start "$1" 3 || return 0
-  KAFKA_BROKERS=$address KAFKA_NODE="$PWD/scripts/kafka.sh node $1" KAFKA_SECURITY=$PWD/.cache/kafka/run/$1/security go_test "${kafka_packages[@]}" || failed $? "Kafka $1" ".cache/kafka/run/$1"
+  KAFKA_BROKERS=$address KAFKA_NODE="$PWD/scripts/kafka.sh node $1" KAFKA_SECURITY=$PWD/.cache/kafka/run/$1/security go_test -parallel 4 "${kafka_packages[@]}" || failed $? "Kafka $1" ".cache/kafka/run/$1"
   passed+=("Kafka $1")
   "${running[@]}"
   running=()
