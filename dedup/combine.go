@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// maxBatchBytes bounds the results that one Apply carries.
+// maxBatchBytes bounds the room that the ops of one Apply take in a store, as far as
+// they come from several callers or in several groups.
 const maxBatchBytes = 1 << 20
 
 // combiner is the group commit. Callers queue their operations; whoever finds
@@ -276,10 +277,9 @@ func (c *combiner) giveBack(g *group) {
 	}
 }
 
-func size(ops []Op) int {
-	n := 0
+func size(ops []Op) (n int) {
 	for i := range ops {
-		n += len(ops[i].Result)
+		n += ops[i].size()
 	}
 	return n
 }

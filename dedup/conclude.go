@@ -129,8 +129,8 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 func (d *Deduplicator) send(ops []Op) (all []Reply) {
 	for len(ops) > 0 {
 		n := 1
-		for bytes := len(ops[0].Result); n < len(ops); n++ {
-			if bytes += len(ops[n].Result); bytes > maxBatchBytes {
+		for bytes := ops[0].size(); n < len(ops); n++ {
+			if bytes += ops[n].size(); bytes > maxBatchBytes {
 				break
 			}
 		}

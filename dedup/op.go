@@ -45,6 +45,9 @@ type Op struct {
 	Uncounted bool // OpRelease: the run does not count as an attempt
 }
 
+// size is about what op takes in a store.
+func (op *Op) size() int { return 128 + len(op.Result) }
+
 // Status is a store's answer to an Op.
 type Status uint8
 

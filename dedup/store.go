@@ -7,7 +7,7 @@ import (
 )
 
 // MaxBatch is the largest number of operations that one Apply receives.
-const MaxBatch = 1024
+const MaxBatch = 4096
 
 // Store keeps one Record for each ID and changes it by Step, atomically for
 // everyone who shares the store. Its methods are called by many goroutines at
