@@ -97,7 +97,7 @@ func (s *Store) copyTo(ctx context.Context, dir string) (err error) {
 		if err != nil {
 			return err
 		}
-		b.add(r.ID, standing{record: r.Record}).rewrite()
+		b.add(r.ID, standing{record: r.Record}, nil).rewrite()
 		if len(b.changes) < backupStep {
 			continue
 		}

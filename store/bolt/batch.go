@@ -45,8 +45,9 @@ type place struct {
 type change struct {
 	id dedup.ID
 	standing
-	prev    uint64 // sequence number of the record that is replaced; 0: none
-	err     error  // the record could not be read
+	held    *standing // what the store holds of the key in memory
+	prev    uint64    // sequence number of the record that is replaced; 0: none
+	err     error     // the record could not be read
 	hash    uint64
 	known   bool // the key may have a record
 	changed bool // in memory
@@ -86,12 +87,12 @@ func (b *batch) end() {
 	}
 }
 
-// add adds a key to the batch.
-func (b *batch) add(id dedup.ID, at standing) *change {
+// add adds a key to the batch, as it stands, and as it is held in memory.
+func (b *batch) add(id dedup.ID, at standing, held *standing) *change {
 	if len(b.slab) == cap(b.slab) {
 		b.slab = make([]change, 0, max(64, 2*cap(b.slab))) // the old one lives on in b.changes
 	}
-	b.slab = append(b.slab, change{id: id, hash: b.s.hash(id), standing: at})
+	b.slab = append(b.slab, change{id: id, hash: b.s.hash(id), standing: at, held: held})
 	c := &b.slab[len(b.slab)-1]
 	b.keys[id] = c
 	b.changes = append(b.changes, c)
@@ -106,7 +107,7 @@ func (b *batch) load(n int, id func(i int) dedup.ID) []*change {
 	for i := range n {
 		c := b.keys[id(i)]
 		if c == nil {
-			c = b.add(id(i), standing{})
+			c = b.add(id(i), standing{}, nil)
 		}
 		b.ops = append(b.ops, c)
 	}
@@ -139,7 +140,7 @@ func (b *batch) find(fresh []*change) {
 	}
 	for _, c := range fresh {
 		if h := s.held[c.id]; h != nil {
-			c.standing = *h
+			c.standing, c.held = *h, h
 			continue
 		}
 		if !c.known {
@@ -267,7 +268,7 @@ func (s *Store) reindex(c *change) {
 // hold keeps the claims of this process in memory, where they are renewed. The
 // caller holds mu.
 func (s *Store) hold(c *change) {
-	h := s.held[c.id]
+	h := c.held // only the writer changes which there are
 	if c.record.State != dedup.StateClaimed || c.record.Token <= s.boot {
 		if h != nil {
 			delete(s.held, c.id)

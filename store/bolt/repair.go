@@ -234,7 +234,7 @@ func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n, unname
 				return nil // reported before, or not to be kept
 			}
 			e.record.Result = bytes.Clone(e.record.Result)
-			b.add(e.id, standing{record: e.record, seq: seq}).rewrite()
+			b.add(e.id, standing{record: e.record, seq: seq}, nil).rewrite()
 			n++
 			if e.record.First.Source == lostSource {
 				unnamed++

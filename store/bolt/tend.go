@@ -116,7 +116,7 @@ func (b *batch) renewed(fn func(*standing) bool, limit int) {
 	defer b.s.mu.Unlock()
 	for id, c := range b.s.held {
 		if c.renewed && fn(c) && (limit == 0 || len(b.changes) < limit) {
-			b.add(id, *c).rewrite()
+			b.add(id, *c, c).rewrite()
 		}
 	}
 }
@@ -220,11 +220,12 @@ func (s *Store) move(found []remains) error {
 			continue
 		}
 		at := standing{record: s.lapsed(r.record), seq: r.seq, stored: r.record.Expires}
-		if c := s.held[r.id]; c != nil && c.seq == r.seq {
-			at = *c // renewed
+		held := s.held[r.id]
+		if held != nil && held.seq == r.seq {
+			at = *held // renewed
 		}
 		if at.record.Expires.After(b.now) {
-			b.add(r.id, at).rewrite()
+			b.add(r.id, at, held).rewrite()
 		}
 	}
 	s.mu.Unlock()
