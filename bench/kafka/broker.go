@@ -3,7 +3,6 @@ package kafkabench
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -20,6 +19,7 @@ type broker struct {
 	addrs  []string
 	pid    int // 0: not ours
 	topics map[int]*topic
+	target string // the topic that relays write to; empty: not made yet
 	groups int
 }
 
@@ -89,12 +89,12 @@ func (b *broker) close() error {
 	if b.pid != 0 {
 		return nil // it ends with its process
 	}
+	names := []string{b.target}
+	for _, t := range b.topics {
+		names = append(names, t.name)
+	}
 	return b.client(func(cl *kgo.Client) error {
-		var errs []error
-		for _, t := range b.topics {
-			_, err := kadm.NewClient(cl).DeleteTopics(context.Background(), t.name)
-			errs = append(errs, err)
-		}
-		return errors.Join(errs...)
+		_, err := kadm.NewClient(cl).DeleteTopics(context.Background(), names...)
+		return err
 	})
 }

@@ -14,7 +14,11 @@ import (
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 )
 
-// ours is a Consumer with the defaults, as a user has it.
+// inFlight is how many messages of a partition are in a batch, and how many
+// handlers run at once.
+const inFlight = 1024
+
+// ours is a Consumer with batches, or lanes, enough to make the most of each fsync.
 type ours struct {
 	*broker
 	batch  bool
@@ -39,7 +43,7 @@ func (o *ours) round(ctx context.Context, r *harness.Round) (err error) {
 			err = e
 		}
 	}()
-	consumer, err := kafkatransport.NewConsumer(o.addrs, o.group(), []string{topic.name}, nil)
+	consumer, err := kafkatransport.NewConsumer(o.addrs, o.group(), []string{topic.name}, &kafkatransport.Config{BatchSize: inFlight, Lanes: inFlight})
 	if err != nil {
 		return err
 	}

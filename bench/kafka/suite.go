@@ -65,18 +65,28 @@ func declare(r *harness.Run, b *broker) {
 	})
 	r.Contend(harness.Contender{
 		Name: "bare", Share: 2,
-		What:  "ours, RunBatch without keys, hence without a store",
+		What:  "ours, RunBatch without keys, hence without a store; batches of 1,024",
 		Round: (&ours{broker: b, batch: true}).round,
 	})
 	r.Contend(harness.Contender{
 		Name:  "batch",
-		What:  "ours, RunBatch with store/bolt",
+		What:  "ours, RunBatch with store/bolt; batches of 1,024",
 		Round: (&ours{broker: b, batch: true, stored: true}).round,
 	})
 	r.Contend(harness.Contender{
 		Name: "run", Share: 0.5,
-		What:  "ours, Run with store/bolt",
+		What:  "ours, Run with store/bolt; 1,024 lanes",
 		Round: (&ours{broker: b, stored: true}).round,
+	})
+	r.Contend(harness.Contender{
+		Name: "relay", Share: 0.5,
+		What:  "dedup-relay to another topic, with store/bolt",
+		Round: (&relayed{broker: b, stored: true}).round,
+	})
+	r.Contend(harness.Contender{
+		Name: "relay-off", Share: 0.5,
+		What:  "dedup-relay to another topic, without deduplication",
+		Round: (&relayed{broker: b}).round,
 	})
 	r.Contend(harness.Contender{
 		Name: "watermill", Share: 0.5,
@@ -87,5 +97,6 @@ func declare(r *harness.Run, b *broker) {
 	r.Figure(harness.Figure{What: "batch / bare", Unit: "x", Bar: 0.3, Goal: 0.4, From: harness.Ratio("batch", "bare")})
 	r.Figure(harness.Figure{What: "batch / watermill, which loses failed messages", Unit: "x", Bar: 2, From: harness.Ratio("batch", "watermill")})
 	r.Figure(harness.Figure{What: "run / batch", Unit: "x", Bar: 0.4, From: harness.Ratio("run", "batch")})
+	r.Figure(harness.Figure{What: "relay / the same with dedup off", Unit: "x", Bar: 0.4, From: harness.Ratio("relay", "relay-off")})
 	r.Figure(harness.Figure{What: "allocations per message, bare", AtMost: true, Bar: 6, From: harness.Median(harness.Allocs, "bare")})
 }

@@ -118,7 +118,10 @@ func newSource(ctx context.Context, e Endpoint, logger *slog.Logger) (source, er
 	if err != nil {
 		return nil, err
 	}
-	config := &kafkatransport.Config{ClientID: clientName, Security: security, SessionTimeout: e.Session, OutOfRange: e.OutOfRange, Logger: logger}
+	config := &kafkatransport.Config{
+		ClientID: clientName, Security: security, SessionTimeout: e.Session, OutOfRange: e.OutOfRange, Logger: logger,
+		BatchSize: 1024, // one request to the target, and two fsyncs, for as many as are there
+	}
 	if e.Latest {
 		config.StartOffset = kafka.LastOffset
 	}

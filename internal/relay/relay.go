@@ -208,7 +208,7 @@ func (r *Relay) decided(e dedup.Event) {
 		}
 	case !e.Result.Settled():
 		r.retried.Add(1)
-	case e.Result.Outcome == dedup.Processed:
+	case e.Result.Outcome == dedup.Processed, e.Result.Outcome == dedup.Unkeyed && r.config.OnUnkeyed == dedup.PolicyProcess:
 		r.relayed.Add(1)
 		if e.Message.Claim.Ambiguous {
 			r.ambiguous.Add(1)
@@ -225,7 +225,7 @@ func (r *Relay) decided(e dedup.Event) {
 
 // Summary says what a Relay has done so far.
 type Summary struct {
-	Relayed    int64 // published, confirmed and recorded
+	Relayed    int64 // published, confirmed, and recorded if they have a key
 	Ambiguous  int64 // of these, flagged so
 	Stale      int64 // of these, flagged so
 	Duplicates int64 // dropped
