@@ -2,9 +2,10 @@
 # nats-server with JetStream on loopback, for the tests against real servers. It syncs each message to disk
 # before it confirms it.
 #
-#   scripts/nats.sh start VERSION   the last line of output is its URL, once it takes connections
-#   scripts/nats.sh crash           kills it with SIGKILL and starts it again, with its port and its files
-#   scripts/nats.sh stop            ends what start began and removes its data; the log stays
+#   scripts/nats.sh start VERSION [NODES]  the last line of output is the URL, once it takes connections; with
+#                                          NODES, of a cluster of so many, named n0, n1 and so on
+#   scripts/nats.sh crash [NODE]           kills n0, or that one, with SIGKILL and starts it again, with its port and its files
+#   scripts/nats.sh stop                   ends what start began and removes the data; the logs stay
 #
 # The server is compiled once per version into .cache/bin, from the Go module; state and log live in
 # .cache/nats/run. Needs Go, and the module proxy for a version not compiled before.
@@ -34,80 +35,98 @@ listening() { # listening PORT
   (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# choose_port sets port to the first free one from 14222 upward, which is below the range that the kernel
+# choose_port sets port to the next free one from 14222 upward, which is below the range that the kernel
 # gives to outgoing connections.
+port=14221
 choose_port() {
-  port=14222
-  while listening $port; do
-    port=$((port + 1))
-    [[ $port -lt 15000 ]] || die 1 "no free port between 14222 and 14999"
+  while ((++port < 15000)); do
+    listening $port || return 0
   done
+  die 1 "no free port between 14222 and 14999"
 }
 
-# running tells whether the server lives. A pid alone could be another process by now.
-running() {
-  [[ -f $run/pid ]] && ps -ww -o args= -p "$(cat "$run/pid")" 2>/dev/null | grep -qF "$run/nats.conf"
+# running tells whether the node lives. A pid alone could be another process by now.
+running() { # running NODE
+  [[ -f $run/$1/pid ]] && ps -ww -o args= -p "$(cat "$run/$1/pid")" 2>/dev/null | grep -qF "$run/$1/nats.conf"
 }
 
-launch() { # starts what the file command says, and waits until it takes connections
-  local command tries
-  mapfile -t command <"$run/command"
-  nohup "${command[@]}" >>"$run/server.log" 2>&1 </dev/null &
-  echo $! >"$run/pid"
+launch() { # launch NODE: starts what its file command says, and waits until it takes connections
+  local node=$run/$1 command tries
+  mapfile -t command <"$node/command"
+  nohup "${command[@]}" >>"$node/server.log" 2>&1 </dev/null &
+  echo $! >"$node/pid"
   for ((tries = 0; tries < 300; tries++)); do
-    kill -0 "$(cat "$run/pid")" 2>/dev/null || break
-    listening "$(cat "$run/port")" && return
+    kill -0 "$(cat "$node/pid")" 2>/dev/null || break
+    listening "$(cat "$node/port")" && return
     sleep 0.1
   done
-  tail -n 20 "$run/server.log" >&2
+  tail -n 20 "$node/server.log" >&2
   stop
-  die 1 "nats-server ended while starting, or did not start within 30 s; its log is $run/server.log"
+  die 1 "nats-server ended while starting, or did not start within 30 s; its log is $node/server.log"
 }
 
-start() { # start VERSION
-  running && die 1 "nats-server already runs: scripts/nats.sh stop"
+start() { # start VERSION NODES
+  local i node routes="" urls=()
+  for node in "$run"/n*; do
+    running "${node##*/}" && die 1 "nats-server already runs: scripts/nats.sh stop"
+  done
   compile "$1"
   rm -rf "$run"
-  mkdir -p "$run"
-  choose_port
-  echo "$port" >"$run/port"
-  cat >"$run/nats.conf" <<END
-listen: "127.0.0.1:$port"
-jetstream { store_dir: "$run/data", sync_interval: always }
+  for ((i = 0; i < $2; i++)); do
+    mkdir -p "$run/n$i"
+    choose_port
+    echo $port >"$run/n$i/port"
+    urls+=("nats://127.0.0.1:$port")
+    choose_port
+    echo $port >"$run/n$i/route"
+    routes+="${routes:+, }\"nats://127.0.0.1:$port\""
+  done
+  for ((i = 0; i < $2; i++)); do
+    node=$run/n$i
+    cat >"$node/nats.conf" <<END
+server_name: n$i
+listen: "127.0.0.1:$(cat "$node/port")"
+jetstream { store_dir: "$node/data", sync_interval: always }
 END
-  printf '%s\n' "$binary" --config "$run/nats.conf" >"$run/command"
-  launch
-  echo "nats://127.0.0.1:$port"
+    [[ $2 -eq 1 ]] || echo "cluster { name: c, listen: \"127.0.0.1:$(cat "$node/route")\", routes: [$routes] }" >>"$node/nats.conf"
+    printf '%s\n' "$binary" --config "$node/nats.conf" >"$node/command"
+    launch "n$i"
+  done
+  (IFS=, && echo "${urls[*]}")
 }
 
-end() { # end SIGNAL: and wait until it is gone
+end() { # end NODE SIGNAL: and wait until it is gone
   local tries
-  running || return 0
-  kill "-$1" "$(cat "$run/pid")"
+  running "$1" || return 0
+  kill "-$2" "$(cat "$run/$1/pid")"
   for ((tries = 0; tries < 200; tries++)); do
-    running || return 0
+    running "$1" || return 0
     sleep 0.1
   done
-  kill -KILL "$(cat "$run/pid")"
+  kill -KILL "$(cat "$run/$1/pid")"
 }
 
-crash() {
-  running || die 1 "no nats-server runs: scripts/nats.sh start VERSION"
-  end KILL
-  launch
+crash() { # crash NODE
+  running "$1" || die 1 "no nats-server $1 runs: scripts/nats.sh start VERSION"
+  end "$1" KILL
+  launch "$1"
 }
 
 stop() {
-  end TERM
-  rm -rf "$run/data" "$run/pid" "$run/port" "$run/command" "$run/nats.conf"
+  local node
+  for node in "$run"/n*; do
+    end "${node##*/}" TERM
+    rm -rf "$node"/{data,pid,port,route,command,nats.conf}
+  done
 }
 
 case "$#-${1:-}" in
-2-start)
+2-start | 3-start)
   [[ $2 =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die 2 "version \"$2\" is not like 2.15.2"
-  start "$2"
+  [[ ${3:-1} =~ ^[1-9]$ ]] || die 2 "$3 is no number of nodes from 1 to 9"
+  start "$2" "${3:-1}"
   ;;
-1-crash) crash ;;
+1-crash | 2-crash) crash "${2:-n0}" ;;
 1-stop) stop ;;
-*) die 2 "usage: scripts/nats.sh start VERSION | crash | stop" ;;
+*) die 2 "usage: scripts/nats.sh start VERSION [NODES] | crash [NODE] | stop" ;;
 esac

@@ -56,15 +56,20 @@ test_kafka() { # test_kafka VERSION
   running=()
 }
 
+# The tests for a cluster, which their names begin with, come after the others.
 test_nats() { # test_nats VERSION
-  echo "test-real: nats-server $1"
-  running=(scripts/nats.sh stop)
-  start_server "nats-server $1" scripts/nats.sh start "$1" || return 0
-  NATS_URL=$address NATS_CRASH="$PWD/scripts/nats.sh crash" go_test "${nats_packages[@]}" ||
-    failed $? "nats-server $1" .cache/nats/run
+  local nodes only
+  for nodes in 1 3; do
+    echo "test-real: nats-server $1, $nodes of it"
+    [[ $nodes -eq 1 ]] && only=(-skip '^TestRealCluster') || only=(-run '^TestRealCluster')
+    running=(scripts/nats.sh stop)
+    start_server "nats-server $1" scripts/nats.sh start "$1" $nodes || return 0
+    NATS_URL=$address NATS_CRASH="$PWD/scripts/nats.sh crash" go_test "${only[@]}" "${nats_packages[@]}" ||
+      failed $? "nats-server $1" .cache/nats/run
+    "${running[@]}"
+    running=()
+  done
   passed+=("nats-server $1")
-  "${running[@]}"
-  running=()
 }
 
 # Some tests of Redis are for one kind of servers only, which their names begin with. One package at a time:
@@ -105,7 +110,7 @@ for word in "$@"; do
     ;;
   nats)
     kind=nats own=${NATS_URL:-}
-    [[ -z $own ]] || { echo "test-real: NATS at $own" && go_test "${nats_packages[@]}"; }
+    [[ -z $own ]] || { echo "test-real: NATS at $own" && go_test -skip '^TestRealCluster' "${nats_packages[@]}"; }
     ;;
   redis) kind=redis own="" ;;
   *)

@@ -59,22 +59,24 @@ func TestBacklog(t *testing.T) {
 	testBacklog(t, js, func() jetstream.JetStream { return connect(t, n) }, "S", 4000)
 }
 
-// A backlog of which half are retries is consumed by two members, of which one is
-// restarted over and over: drained, or with its connection gone, so that what it
-// holds comes back only after AckWait.
-func testBacklog(t *testing.T, js jetstream.JetStream, connect func() jetstream.JetStream, stream string, messages int) {
+// publishBacklog stores messages of which half are retries, in no order.
+func publishBacklog(t *testing.T, js jetstream.JetStream, stream string, messages int) {
+	t.Helper()
 	ms := orders(prefixOf(t, js, stream), 0, messages/2)
 	ms = append(ms, ms...)
 	random := rand.New(rand.NewPCG(1, 2))
 	random.Shuffle(len(ms), func(i, j int) { ms[i], ms[j] = ms[j], ms[i] })
-	sink, err := NewSink(js, "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sink.Close()
+	sink := newSink(t, js, "", nil)
 	if _, err := publishAll(t.Context(), sink, ms); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A backlog of which half are retries is consumed by two members, of which one is
+// restarted over and over: drained, or with its connection gone, so that what it
+// holds comes back only after AckWait.
+func testBacklog(t *testing.T, js jetstream.JetStream, connect func() jetstream.JetStream, stream string, messages int) {
+	publishBacklog(t, js, stream, messages)
 	store := memstore.New(&memstore.Options{VouchFrom: time.Unix(0, 0)})
 	j := newJournal()
 	member := func() (*run, jetstream.JetStream) {

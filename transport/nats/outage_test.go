@@ -102,9 +102,7 @@ func testCutOff(t *testing.T, js jetstream.JetStream, connect func(...nats.Optio
 	j.check(t, messages)
 }
 
-// The leader of the consumer and of its stream is killed, in a cluster of three.
 func TestLeaderKilled(t *testing.T) {
-	const messages = 300
 	cluster, err := brokertest.StartNATSCluster(3)
 	if err != nil {
 		t.Fatal(err)
@@ -118,19 +116,47 @@ func TestLeaderKilled(t *testing.T) {
 		t.Cleanup(js.Conn().Close)
 		return js
 	}
+	testLeaderKilled(t, connect, "S", 300, func(leader string) (restart func()) {
+		server, err := cluster.Server(leader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Stop()
+		return func() {
+			if err := server.Restart(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// The leader of the consumer and of its stream is killed, in a cluster of three, while
+// handlers run and messages are published.
+func testLeaderKilled(t *testing.T, connect func() jetstream.JetStream, stream string, messages int, kill func(leader string) (restart func())) {
 	js := connect()
+	soon := func() context.Context { // a request that comes before there is a leader is never answered
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		t.Cleanup(cancel)
+		return ctx
+	}
 	eventually(t, "the stream created", func() bool {
-		_, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Replicas: 3})
+		_, err := js.CreateStream(soon(), jetstream.StreamConfig{Name: stream, Subjects: []string{stream + ".>"}, Replicas: 3})
 		return err == nil
 	})
-	addConsumer(t, js, nil)
+	eventually(t, "the consumer created", func() bool {
+		_, err := js.CreateConsumer(soon(), stream, jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second, MaxDeliver: -1})
+		return err == nil
+	})
 	sink, err := NewSink(js, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sink.Close()
 	d := newDeduplicator(t, &dedup.Options{Concurrency: 8})
-	c := newConsumer(t, connect(), quick(t))
+	c, err := NewConsumer(connect(), stream, "c", quick(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	j := newJournal()
 	gate, release := messages/3, make(chan struct{})
 	r := start(t, func(ctx context.Context) error {
@@ -142,26 +168,20 @@ func TestLeaderKilled(t *testing.T) {
 		})
 	})
 	for range 2 { // twice each: half of them are duplicates
-		if _, err := publishAll(t.Context(), sink, orders("s", 0, messages)); err != nil {
+		if _, err := publishAll(t.Context(), sink, orders(stream, 0, messages)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "the handlers at the gate", func() bool { return j.seen() >= gate })
-	leader, err := cluster.Server(info(t, js).Cluster.Leader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leader.Stop()
+	restart := kill(infoOf(t, js, stream).Cluster.Leader)
 	close(release)
-	if _, err := publishAll(t.Context(), sink, orders("s", messages, messages)); err != nil { // while a new one is chosen
+	if _, err := publishAll(t.Context(), sink, orders(stream, messages, messages)); err != nil { // while a new one is chosen
 		t.Fatal(err)
 	}
 	eventually(t, "all handled", func() bool { return j.seen() == 2*messages })
-	if err := leader.Restart(); err != nil {
-		t.Fatal(err)
-	}
+	restart()
 	eventually(t, "everything acknowledged", func() bool {
-		c, err := js.Consumer(deadline(t), "S", "c")
+		c, err := js.Consumer(soon(), stream, "c")
 		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == 0
 	})
 	if err := r.Stop(); err != nil {

@@ -90,6 +90,27 @@ func testKilled(t *testing.T, js jetstream.JetStream, url, stream string, messag
 	t.Logf("%d runs were Ambiguous", ambiguous)
 }
 
+// A backlog of which half are retries is consumed by two processes, of which one is
+// killed and started again, over and over.
+func testBacklogKilled(t *testing.T, js jetstream.JetStream, url, stream string, messages int) {
+	publishBacklog(t, js, stream, messages)
+	hub := transporttest.StartHub(t)
+	steady := startMember(t, hub, "steady", url, stream)
+	kills := 0
+	for ; hub.Done() < messages/2; kills++ {
+		victim := startMember(t, hub, "victim", url, stream)
+		before, ofVictim := hub.Done(), hub.Decided("victim", dedup.Processed)
+		eventually(t, "some handled, by the victim too", func() bool {
+			done := hub.Done()
+			return done > before+messages/80 && hub.Decided("victim", dedup.Processed) > ofVictim || done >= messages/2
+		})
+		victim.Kill()
+	}
+	answeredIn(t, js, stream)
+	steady.Stop()
+	t.Logf("%d kills, %d runs were Ambiguous", kills, hub.Check(t, messages/2))
+}
+
 func TestProcessStoppedInItsHandler(t *testing.T) {
 	n := brokertest.NewNATS(t, nil)
 	js := connect(t, n)

@@ -9,6 +9,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -158,12 +159,23 @@ func TestRealMemberCutOff(t *testing.T) {
 	testCutOff(t, s.js, func(opts ...nats.Option) jetstream.JetStream { return s.connect(t, opts...) }, s.stream, 30*time.Second)
 }
 
+func TestRealClusterLeaderKilled(t *testing.T) {
+	s := realAddress(t)
+	testLeaderKilled(t, func() jetstream.JetStream { return s.connect(t) }, s.stream, 3000, func(leader string) func() {
+		crash := append(slices.Clone(s.crash), leader)
+		if out, err := exec.Command(crash[0], crash[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("NATS_CRASH: %v: %s", err, out)
+		}
+		return func() {} // it is back already
+	})
+}
+
 func TestRealBacklog(t *testing.T) {
 	s := newRealServer(t, func(stream *jetstream.StreamConfig, c *jetstream.ConsumerConfig) {
 		stream.PersistMode = jetstream.AsyncPersistMode // else most of the test is the wait for the disk to take the backlog
 		c.AckWait = 2 * time.Second
 	})
-	testBacklog(t, s.js, func() jetstream.JetStream { return s.connect(t) }, s.stream, 200_000)
+	testBacklogKilled(t, s.js, s.url, s.stream, 200_000)
 }
 
 // realOrders returns the messages to publish: one in five is a copy of an earlier
@@ -200,14 +212,7 @@ type realServer struct {
 
 func newRealServer(t *testing.T, change ...func(*jetstream.StreamConfig, *jetstream.ConsumerConfig)) *realServer {
 	t.Helper()
-	s := &realServer{url: os.Getenv("NATS_URL"), crash: strings.Fields(os.Getenv("NATS_CRASH")), stream: "orders-" + rand.Text()}
-	if s.url == "" {
-		const missing = "NATS_URL is not set: run make test-real, or set it to nats://HOST:PORT of your own"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
+	s := realAddress(t)
 	s.js = s.connect(t)
 	stream := jetstream.StreamConfig{Name: s.stream, Subjects: []string{s.stream + ".>"}, Storage: jetstream.FileStorage}
 	consumer := jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second, MaxDeliver: -1}
@@ -226,6 +231,20 @@ func newRealServer(t *testing.T, change ...func(*jetstream.StreamConfig, *jetstr
 	})
 	if _, err := s.js.CreateConsumer(deadline(t), s.stream, consumer); err != nil {
 		t.Fatal(err)
+	}
+	return s
+}
+
+// realAddress is a realServer without its stream.
+func realAddress(t *testing.T) *realServer {
+	t.Helper()
+	s := &realServer{url: os.Getenv("NATS_URL"), crash: strings.Fields(os.Getenv("NATS_CRASH")), stream: "orders-" + rand.Text()}
+	if s.url == "" {
+		const missing = "NATS_URL is not set: run make test-real, or set it to nats://HOST:PORT of your own"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
 	}
 	return s
 }
