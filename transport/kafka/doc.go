@@ -14,7 +14,8 @@
 //     cancelled with ErrRevoked; it may still record its result, it can no longer
 //     commit. Its claim stays held, so that the partition's new owner waits for it.
 //   - A commit says with which store the partition was consumed. Where that was
-//     another one, the messages written before are flagged Stale.
+//     another one, or the store is not shared and a commit does not say so, the
+//     messages written before are flagged Stale.
 //   - A message that the Deduplicator halts at stops its partition; the others go on.
 //   - Transaction markers and the records of aborted transactions are not handed out.
 package kafkatransport

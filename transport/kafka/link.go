@@ -40,7 +40,7 @@ type link struct {
 	mu        sync.Mutex
 	transport *kafka.Transport
 	renewed   time.Time
-	rest      time.Duration // after that
+	rest      time.Duration // in which they are not renewed again
 	open      map[*conn]struct{}
 
 	closed context.Context // ended by close

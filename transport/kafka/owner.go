@@ -69,7 +69,7 @@ var errNotAnswered = errors.New("the group's answer does not have the partition"
 // known. It tries until it knows all, or ctx ends.
 func (g *generation) identify(ctx context.Context, start func(*partition)) {
 	backoff := backoff{}
-	for left := g.partitions; ; backoff.wait(ctx) {
+	for left := g.partitions; len(left) > 0; {
 		var err error
 		switch left, err = g.identifySome(ctx, left, start); {
 		case ctx.Err() != nil:
@@ -80,8 +80,8 @@ func (g *generation) identify(ctx context.Context, start func(*partition)) {
 		default:
 			g.status.good(theOwner)
 		}
-		if len(left) == 0 {
-			return
+		if len(left) > 0 {
+			backoff.wait(ctx)
 		}
 	}
 }
