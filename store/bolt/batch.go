@@ -3,6 +3,7 @@ package boltstore
 import (
 	"bytes"
 	"errors"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -21,13 +22,13 @@ type batch struct {
 	now     time.Time
 	high    dedup.Token
 	memory  horizon.Horizon
-	full    error // why no new claim is taken in
-	keys    map[dedup.ID]*change
+	full    error     // why no new claim is taken in
 	changes []*change // in the order in which the keys came
 	view    view
 
 	// Scratch, kept from batch to batch.
 	slab   []change
+	table  []int32 // of load
 	ops    []*change
 	places []place
 	seqs   []uint64
@@ -61,9 +62,6 @@ func (c *change) rewrite() { c.changed, c.append = true, true }
 func (s *Store) newBatch() *batch {
 	b := &s.batch
 	b.s = s
-	if b.keys == nil {
-		b.keys = make(map[dedup.ID]*change)
-	}
 	s.mu.Lock()
 	b.now, b.high, b.memory = s.clock.now(), s.high, s.memory
 	s.mu.Unlock()
@@ -74,7 +72,6 @@ func (s *Store) newBatch() *batch {
 func (b *batch) end() {
 	b.closeView()
 	b.full = nil
-	clear(b.keys)
 	clear(b.changes)
 	clear(b.slab)
 	clear(b.ops)
@@ -94,24 +91,30 @@ func (b *batch) add(id dedup.ID, at standing, held *standing) *change {
 	}
 	b.slab = append(b.slab, change{id: id, hash: b.s.hash(id), standing: at, held: held})
 	c := &b.slab[len(b.slab)-1]
-	b.keys[id] = c
 	b.changes = append(b.changes, c)
 	return c
 }
 
-// load returns the batch's own view of n keys, in the order of their IDs. It
-// stays valid until the batch ends, and the slice until the next load.
+// load returns the batch's own view of n keys, in the order of their IDs, once for
+// a batch that has none. What it returns stays valid until the batch ends.
 func (b *batch) load(n int, id func(i int) dedup.ID) []*change {
-	b.ops = b.ops[:0]
-	known := len(b.changes)
+	// A table with linear probing, since it is filled anew for each batch: a map takes
+	// several times as long.
+	size := 1 << bits.Len(uint(2*n))
+	b.table = append(b.table[:0], make([]int32, size)...) // places in b.changes, from 1 on
 	for i := range n {
-		c := b.keys[id(i)]
-		if c == nil {
-			c = b.add(id(i), standing{}, nil)
+		id := id(i)
+		at := int(hashID(id)) & (size - 1)
+		for b.table[at] != 0 && b.changes[b.table[at]-1].id != id {
+			at = (at + 1) & (size - 1)
 		}
-		b.ops = append(b.ops, c)
+		if b.table[at] == 0 {
+			b.add(id, standing{}, nil)
+			b.table[at] = int32(len(b.changes))
+		}
+		b.ops = append(b.ops, b.changes[b.table[at]-1])
 	}
-	b.find(b.changes[known:])
+	b.find(b.changes)
 	for i, p := range b.places {
 		if p.c.err != nil || p.c.seq != 0 {
 			continue
