@@ -35,7 +35,8 @@ test-real: ## tests against real servers, started on loopback and stopped again,
 soak: ## the tests that count high, for an hour; PARTS="bolt-kill ..." for some of them
 	@scripts/soak.sh $(PARTS)
 
-lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml; the first run compiles it
+lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml, and what other systems compile; the first run compiles it
+	@for os in darwin windows; do GOOS=$$os go vet ./store/... || exit; done
 	@scripts/budget.sh lint 5 $(GOLANGCI_LINT) run ./...
 	@cd bench && ../$(GOLANGCI_LINT) run ./...
 

@@ -81,13 +81,22 @@ func realStore(t testing.TB, client redis.UniversalClient, o *redisstore.Options
 
 func sweep(t testing.TB, client redis.UniversalClient, prefix string) {
 	each := func(ctx context.Context, c *redis.Client) error {
-		keys := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
-		for keys.Next(ctx) {
-			if err := c.Unlink(ctx, keys.Val()).Err(); err != nil {
+		for cursor := uint64(0); ; {
+			keys, next, err := c.Scan(ctx, cursor, prefix+"*", 1000).Result()
+			if err != nil {
+				return err
+			}
+			// Together: servers that sync each write would take minutes.
+			_, err = c.Pipelined(ctx, func(p redis.Pipeliner) error {
+				for _, key := range keys {
+					p.Unlink(ctx, key)
+				}
+				return nil
+			})
+			if cursor = next; cursor == 0 || err != nil {
 				return err
 			}
 		}
-		return keys.Err()
 	}
 	var err error
 	if c, ok := client.(*redis.ClusterClient); ok {

@@ -1,0 +1,5 @@
+package redisstore_test
+
+import "syscall"
+
+var dieWithParent = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
