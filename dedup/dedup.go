@@ -166,11 +166,12 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 			replies[i].Err = err
 		}
 	}
-	answered := false
+	answered, refused := false, 0
 	for i := range replies {
 		r := &replies[i]
 		if r.Err != nil {
 			err = r.Err
+			refused++
 			r.Err = fmt.Errorf("%w: %w", ErrStore, r.Err)
 			continue
 		}
@@ -178,6 +179,9 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 		d.saw(r.Record.Token)
 	}
 	if answered {
+		if refused > 0 {
+			d.storeRefused(refused, err)
+		}
 		err = nil
 	}
 	if d.o.Hooks.Applied != nil {
@@ -188,6 +192,11 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 		d.storeChanged(down, err)
 	}
 	return replies
+}
+
+func (d *Deduplicator) storeRefused(ops int, err error) {
+	defer d.survive("the logger")
+	d.notes.storeRefused(ops, err)
 }
 
 func (d *Deduplicator) storeChanged(down bool, err error) {

@@ -16,7 +16,10 @@ type notes struct {
 
 	mu    sync.Mutex
 	store time.Time // when a change of the store was last told
-	kinds [len(outcomeNames)]struct {
+	// Operations that a store which answers others refused, since that was last told.
+	refused     int
+	refusedTold time.Time
+	kinds       [len(outcomeNames)]struct {
 		last       time.Time
 		suppressed int
 	}
@@ -124,6 +127,22 @@ func (n *notes) storeDue() bool {
 	}
 	n.store = now
 	return true
+}
+
+// storeRefused tells, once a second, that the store answers some operations and not
+// others.
+func (n *notes) storeRefused(ops int, err error) {
+	n.mu.Lock()
+	n.refused += ops
+	ops = n.refused
+	now := time.Now()
+	if !n.refusedTold.IsZero() && now.Sub(n.refusedTold) < time.Second {
+		n.mu.Unlock()
+		return
+	}
+	n.refused, n.refusedTold = 0, now
+	n.mu.Unlock()
+	n.logger.Warn("the store answers only some operations; what it refuses waits", "refused", ops, "err", err)
 }
 
 func (n *notes) storeChanged(down bool, err error) {

@@ -404,3 +404,25 @@ func TestStoreThatRefusesSomeIsToldOfRarely(t *testing.T) {
 		}
 	})
 }
+
+// Of one Apply, some operations are refused: its other answers do not hide that.
+func TestStoreThatRefusesPartOfABatchIsToldOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		var log strings.Builder
+		d := newDedup(t, s, &dedup.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		refused := dedup.NewID("orders", "refused")
+		s.after = func(ops []dedup.Op, replies []dedup.Reply) {
+			for i := range ops {
+				if ops[i].ID == refused {
+					replies[i] = dedup.Reply{Err: errBroken}
+				}
+			}
+		}
+		ms := []*dedup.Message{message("fine", "v"), message("refused", "v")}
+		d.DoBatch(t.Context(), ms, okAll)
+		if got := strings.Count(log.String(), "the store answers only some operations"); got != 1 || !strings.Contains(log.String(), errBroken.Error()) {
+			t.Errorf("got %d lines, want one that names %q:\n%s", got, errBroken, log.String())
+		}
+	})
+}

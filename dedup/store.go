@@ -94,5 +94,7 @@ type Stats struct {
 	Token   Token     // highest token issued
 	// Durability says in words what an answer survives.
 	Durability string
-	Vouch      Vouch
+	// Changes counts what raised Vouch.Since: a server that was replaced or restarted.
+	Changes int64
+	Vouch   Vouch
 }

@@ -78,7 +78,7 @@ test_redis() { # test_redis single|sentinel|cluster
   local name="Redis ($1)" script=scripts/redis.sh start=(scripts/redis.sh start "$1") environment skip
   case $1 in
   single) environment="REDIS_URL=redis://%s/0" skip='^TestReal(Sentinel|Cluster)' ;;
-  sentinel) environment="REDIS_SENTINELS=%s" skip='^TestReal(Single|Cluster|ACL|Footprint|TwoRelays)' ;;
+  sentinel) environment="REDIS_SENTINELS=%s" skip='^TestReal(Single|Cluster|ACL|Footprint)' ;;
   cluster)
     script=scripts/redis-cluster.sh start=(scripts/redis-cluster.sh start)
     environment="REDIS_CLUSTER=%s" skip='^TestReal(Single|Sentinel)'

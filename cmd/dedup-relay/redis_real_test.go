@@ -1,4 +1,4 @@
-//go:build real
+//go:build real && linux
 
 package main
 
@@ -18,19 +18,22 @@ import (
 )
 
 // realRedis returns the URL of the store that the tests against real servers use:
-// REDIS_URL, or the nodes of REDIS_CLUSTER.
+// REDIS_URL, the nodes of REDIS_CLUSTER, or a master of REDIS_SENTINELS.
 func realRedis(t *testing.T) string {
 	t.Helper()
 	if nodes := os.Getenv("REDIS_CLUSTER"); nodes != "" {
 		return "redis+cluster://" + nodes
 	}
+	if sentinels := os.Getenv("REDIS_SENTINELS"); sentinels != "" {
+		return "redis+sentinel://" + sentinels + "/main"
+	}
 	if url := os.Getenv("REDIS_URL"); url != "" {
 		return url
 	}
 	if os.Getenv("CI") == "true" {
-		t.Fatal("neither REDIS_URL nor REDIS_CLUSTER is set: CI tests against real servers")
+		t.Fatal("none of REDIS_URL, REDIS_SENTINELS and REDIS_CLUSTER is set: CI tests against real servers")
 	}
-	t.Skip("neither REDIS_URL nor REDIS_CLUSTER is set")
+	t.Skip("none of REDIS_URL, REDIS_SENTINELS and REDIS_CLUSTER is set")
 	return ""
 }
 

@@ -36,7 +36,7 @@ func RegisterStore(reg prometheus.Registerer, scope string, store dedup.Inspecto
 
 // stores collects the figures of all stores of a registry.
 type stores struct {
-	up, records, bytes, limit, oldest, vouched *prometheus.Desc
+	up, records, bytes, limit, oldest, vouched, changes *prometheus.Desc
 
 	mu      sync.Mutex
 	byScope map[string]dedup.Inspector
@@ -54,6 +54,7 @@ func newStores() *stores {
 		limit:   gauge("dedup_store_limit_bytes", "Size at which the store refuses new claims."),
 		oldest:  gauge("dedup_store_oldest_timestamp_seconds", "When the oldest data still kept was written."),
 		vouched: gauge("dedup_store_vouched_timestamp_seconds", "Since when the memory of the store is complete."),
+		changes: gauge("dedup_store_changes_total", "Times that a server of the store was replaced or restarted."),
 	}
 }
 
@@ -72,7 +73,7 @@ func (s *stores) add(scope string, store dedup.Inspector) error {
 
 // Describe implements prometheus.Collector.
 func (s *stores) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.up, s.records, s.bytes, s.limit, s.oldest, s.vouched} {
+	for _, d := range []*prometheus.Desc{s.up, s.records, s.bytes, s.limit, s.oldest, s.vouched, s.changes} {
 		ch <- d
 	}
 }
@@ -104,6 +105,7 @@ func (s *stores) Collect(ch chan<- prometheus.Metric) {
 		if !stats.Vouch.Since.IsZero() {
 			gauge(s.vouched, seconds(stats.Vouch.Since))
 		}
+		ch <- prometheus.MustNewConstMetric(s.changes, prometheus.CounterValue, float64(stats.Changes), scope)
 	}
 }
 

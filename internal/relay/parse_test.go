@@ -106,10 +106,13 @@ func TestParseKey(t *testing.T) {
 func TestParseStore(t *testing.T) {
 	for in, want := range map[string]StoreURL{
 		"bolt:/var/lib/x": {Kind: "bolt", Dir: "/var/lib/x"}, "bolt:.": {Kind: "bolt", Dir: "."}, "mem:": {Kind: "mem"},
-		"redis://h:1/3":               {Kind: "redis", Redis: redisURL{Hosts: "h:1", DB: 3}},
-		"redis+cluster://h:1,[::1]:2": {Kind: "redis", Redis: redisURL{Hosts: "h:1,[::1]:2", Cluster: true}},
-		"rediss://h:1/0":              {Kind: "redis", Redis: redisURL{Hosts: "h:1", Security: Security{TLS: true}}},
-		"rediss+cluster://h:1":        {Kind: "redis", Redis: redisURL{Hosts: "h:1", Cluster: true, Security: Security{TLS: true}}},
+		"bolt:/d?max-bytes=67108864":     {Kind: "bolt", Dir: "/d", MaxBytes: 64 << 20},
+		"redis+sentinel://h:1,g:2/main":  {Kind: "redis", Redis: redisURL{Hosts: "h:1,g:2", Master: "main"}},
+		"rediss+sentinel://h:1/m-1?db=3": {Kind: "redis", Redis: redisURL{Hosts: "h:1", Master: "m-1", DB: 3, Security: Security{TLS: true}}},
+		"redis://h:1/3":                  {Kind: "redis", Redis: redisURL{Hosts: "h:1", DB: 3}},
+		"redis+cluster://h:1,[::1]:2":    {Kind: "redis", Redis: redisURL{Hosts: "h:1,[::1]:2", Cluster: true}},
+		"rediss://h:1/0":                 {Kind: "redis", Redis: redisURL{Hosts: "h:1", Security: Security{TLS: true}}},
+		"rediss+cluster://h:1":           {Kind: "redis", Redis: redisURL{Hosts: "h:1", Cluster: true, Security: Security{TLS: true}}},
 	} {
 		if got, err := ParseStore(in); err != nil || got != want || got.String() != in {
 			t.Errorf("%q: got %v, %v", in, got, err)
@@ -120,7 +123,18 @@ func TestParseStore(t *testing.T) {
 	if err != nil || got.Redis != want || got.String() != "rediss://h:1/0" {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
+	got, err = ParseStore("redis+sentinel://u@h:1/main?password-env=P&sentinel-password-file=/s")
+	want = redisURL{Hosts: "h:1", Master: "main", Security: Security{User: "u", PasswordEnv: "P"}, Sentinel: Security{PasswordFile: "/s"}}
+	if err != nil || got.Redis != want || got.String() != "redis+sentinel://h:1/main" {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	if got, err := ParseStore("bolt:/d?max-bytes=20GiB"); err != nil || got.MaxBytes != 20<<30 {
+		t.Errorf("got %+v, %v, want 20 GiB", got, err)
+	}
 	for _, in := range []string{
+		"bolt:/d?", "bolt:?max-bytes=1", "bolt:/d?max-bytes=", "bolt:/d?max-bytes=0", "bolt:/d?max-bytes=-1", "bolt:/d?max-bytes=1GB", "bolt:/d?max-bytes=9999999999GiB", "bolt:/d?roll-bytes=1",
+		"redis+sentinel://h:1", "redis+sentinel://h:1/", "redis+sentinel://h:1/a/b", "redis+sentinel+cluster://h:1/m", "redis+sentinel://h:1/m?db=x", "redis+sentinel://u:secret@h:1/m", "redis+sentinel://:secret@h:1/m",
+		"redis+sentinel://h:1/m?sentinel-password-env=A&sentinel-password-file=B", "redis://h:1?sentinel-password-env=A",
 		"", "bolt", "bolt:", "mem", "mem:x", "redis:h:1", "redis://", "redis://h", "redis://h:1,g:2/0", "redis://h:1/x", "redis://h:1/-1", "redis+cluster://h:1/0",
 		"redis://u:secret@h:1", "redis://:secret@h:1", "redis://u:sec/ret@h:1", "redis://u@h:1", "redis://@h:1", "redis://h:1?tls-ca=/ca", "redis://h:1?x=secret", "redis://h:1?prefix=a&prefix=b",
 		"redis://h:1?password-env=A&password-file=B", "rediss://h:1?tls-cert=/c", "redis://h:1?db=%zz",

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,24 +18,32 @@ import (
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
-// redisURL is a Redis server, or a Redis Cluster:
+// redisURL is a Redis server, a master that Sentinels know, or a Redis Cluster:
 //
 //	redis[s]://[USER@]HOST:PORT[/DB]
+//	redis[s]+sentinel://[USER@]HOST:PORT[,HOST:PORT]/MASTER
 //	redis[s]+cluster://[USER@]HOST:PORT[,HOST:PORT]
 //
-// Its parameters are prefix, and those of Security but sasl.
+// Its parameters are prefix, and those of Security but sasl; with Sentinels also db,
+// and where their own password is. The user is that of the servers.
 type redisURL struct {
-	Hosts    string // comma-separated
+	Hosts    string // comma-separated; with a Master those of the Sentinels
+	Master   string
 	Cluster  bool
 	DB       int
 	Prefix   string
 	Security Security
+	Sentinel Security // PasswordFile or PasswordEnv
 }
 
 const (
-	plusCluster = "+cluster"
-	redisForm   = "redis://HOST:PORT/DB or redis+cluster://HOST:PORT,HOST:PORT, with rediss for TLS"
+	plusCluster  = "+cluster"
+	plusSentinel = "+sentinel"
+	redisForm    = "redis://HOST:PORT/DB, redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT, with rediss for TLS"
 )
+
+// masterName is what Sentinel takes for a name.
+var masterName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
 // String returns the URL without user and parameters.
 func (u redisURL) String() string {
@@ -42,8 +51,13 @@ func (u redisURL) String() string {
 	if u.Security.TLS {
 		scheme += "s"
 	}
-	if u.Cluster {
+	switch {
+	case u.Cluster:
 		scheme, db = scheme+plusCluster, ""
+	case u.Master != "" && u.DB > 0:
+		scheme, db = scheme+plusSentinel, fmt.Sprintf("/%s?db=%d", u.Master, u.DB)
+	case u.Master != "":
+		scheme, db = scheme+plusSentinel, "/"+u.Master
 	}
 	return scheme + "://" + u.Hosts + db
 }
@@ -51,7 +65,7 @@ func (u redisURL) String() string {
 // isRedis reports whether s is meant as a redisURL.
 func isRedis(s string) bool {
 	scheme, _, ok := strings.Cut(s, "://")
-	scheme = strings.TrimSuffix(scheme, plusCluster)
+	scheme = strings.TrimSuffix(strings.TrimSuffix(scheme, plusCluster), plusSentinel)
 	return ok && (scheme == "redis" || scheme == "rediss")
 }
 
@@ -62,6 +76,7 @@ func parseRedis(s string) (u redisURL, err error) {
 	}
 	scheme, rest, _ := strings.Cut(s, "://")
 	scheme, u.Cluster = strings.CutSuffix(scheme, plusCluster)
+	scheme, sentinel := strings.CutSuffix(scheme, plusSentinel)
 	u.Security.TLS = scheme == "rediss"
 	rest, query, _ := strings.Cut(rest, "?")
 	hosts, db, _ := strings.Cut(rest, "/")
@@ -85,8 +100,12 @@ func parseRedis(s string) (u redisURL, err error) {
 	}
 	u.Hosts = hosts
 	switch {
+	case sentinel && (u.Cluster || !masterName.MatchString(db)):
+		return wrong("after the Sentinels comes the name of the master that they watch: write %s", redisForm)
+	case sentinel:
+		u.Master = db
 	case !u.Cluster && strings.Contains(hosts, ","):
-		return wrong("several hosts are for a cluster: write %s", redisForm)
+		return wrong("several hosts are for Sentinels or a cluster: write %s", redisForm)
 	case u.Cluster && db != "":
 		return wrong("a Redis Cluster has one database: leave /%s away", db)
 	case db != "":
@@ -107,11 +126,15 @@ func (u *redisURL) take(params url.Values, shown string) error {
 		"prefix": &u.Prefix, "password-file": &s.PasswordFile, "password-env": &s.PasswordEnv,
 		"tls-ca": &s.CA, "tls-cert": &s.Cert, "tls-key": &s.Key,
 	}
+	db := ""
+	if u.Master != "" {
+		names["db"], names["sentinel-password-file"], names["sentinel-password-env"] = &db, &u.Sentinel.PasswordFile, &u.Sentinel.PasswordEnv
+	}
 	for name, values := range params {
 		to := names[name]
 		switch {
 		case to == nil:
-			return fmt.Errorf("%q: a Redis URL has no parameter %q: it has prefix, password-file, password-env, tls-ca, tls-cert and tls-key", shown, name)
+			return fmt.Errorf("%q: a Redis URL has no parameter %q: it has prefix, password-file, password-env, tls-ca, tls-cert and tls-key, and with Sentinels db, sentinel-password-file and sentinel-password-env", shown, name)
 		case len(values) > 1 || values[0] == "":
 			return fmt.Errorf("%q: the parameter %s has to have one value", shown, name)
 		case strings.HasPrefix(name, "tls-") && !s.TLS:
@@ -119,10 +142,16 @@ func (u *redisURL) take(params url.Values, shown string) error {
 		}
 		*to = values[0]
 	}
+	if db != "" {
+		var err error
+		if u.DB, err = strconv.Atoi(db); err != nil || u.DB < 0 {
+			return fmt.Errorf("%q: db=%s is no number of a database", shown, db)
+		}
+	}
 	switch {
 	case (s.Cert == "") != (s.Key == ""):
 		return fmt.Errorf("%q: tls-cert and tls-key belong together", shown)
-	case s.PasswordFile != "" && s.PasswordEnv != "":
+	case s.PasswordFile != "" && s.PasswordEnv != "", u.Sentinel.PasswordFile != "" && u.Sentinel.PasswordEnv != "":
 		return fmt.Errorf("%q: the password is in one place: password-file or password-env", shown)
 	case s.User != "" && s.PasswordFile == "" && s.PasswordEnv == "":
 		return fmt.Errorf("%q: say where the user's password is: password-file=FILE or password-env=NAME", shown)
@@ -134,7 +163,7 @@ func (u *redisURL) take(params url.Values, shown string) error {
 func (u redisURL) open(ctx context.Context, vouchFrom time.Time, logger *slog.Logger) (dedup.Store, io.Closer, error) {
 	o := redis.UniversalOptions{
 		Addrs: strings.Split(u.Hosts, ","), IsClusterMode: u.Cluster, DB: u.DB,
-		Username: u.Security.User, ContextTimeoutEnabled: true,
+		Username: u.Security.User, ContextTimeoutEnabled: true, MasterName: u.Master,
 	}
 	var err error
 	if u.Security.TLS {
@@ -144,6 +173,11 @@ func (u redisURL) open(ctx context.Context, vouchFrom time.Time, logger *slog.Lo
 	}
 	if u.Security.PasswordEnv != "" || u.Security.PasswordFile != "" {
 		if o.Password, err = u.Security.password(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if u.Sentinel.PasswordEnv != "" || u.Sentinel.PasswordFile != "" {
+		if o.SentinelPassword, err = secretOf("sentinel-password", u.Sentinel.PasswordFile, u.Sentinel.PasswordEnv); err != nil {
 			return nil, nil, err
 		}
 	}

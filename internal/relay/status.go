@@ -38,6 +38,7 @@ type storeStatus struct {
 	Error   string    `json:"error,omitempty"`
 
 	Durability string `json:"durability,omitempty"` // what an answer survives
+	Changes    int64  `json:"changes,omitempty"`    // times that a server was replaced or restarted, which raised Since
 }
 
 type counts struct {
@@ -88,6 +89,7 @@ func (r *Relay) status(ctx context.Context) status {
 			out.Store.Error = line(err.Error())
 		} else {
 			out.Store.Records, out.Store.Bytes, out.Store.Limit = &stats.Records, &stats.Bytes, stats.Limit
+			out.Store.Durability, out.Store.Changes = stats.Durability, stats.Changes
 		}
 	}
 	return out

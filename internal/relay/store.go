@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,11 +17,13 @@ import (
 
 // StoreURL says where the records are kept:
 //
-//	bolt:DIR | redis://HOST:PORT/DB | redis+cluster://HOST:PORT,HOST:PORT | mem:
+//	bolt:DIR[?max-bytes=N] | redis://HOST:PORT/DB | redis+sentinel://HOST:PORT,HOST:PORT/MASTER |
+//	redis+cluster://HOST:PORT,HOST:PORT | mem:
 type StoreURL struct {
-	Kind  string // "bolt", "redis" or "mem"
-	Dir   string // bolt
-	Redis redisURL
+	Kind     string // "bolt", "redis" or "mem"
+	Dir      string // bolt
+	MaxBytes int64  // bolt; 0: the disk is the limit
+	Redis    redisURL
 }
 
 // ParseStore reads a StoreURL.
@@ -33,20 +37,51 @@ func ParseStore(s string) (StoreURL, error) {
 	}
 	kind, arg, ok := strings.Cut(s, ":")
 	switch {
-	case ok && kind == "bolt" && arg != "":
-		return StoreURL{Kind: kind, Dir: arg}, nil
 	case ok && kind == "bolt":
-		return StoreURL{}, fmt.Errorf("%q names no directory: write bolt:DIR", s)
+		return parseBolt(arg)
 	case ok && kind == "mem" && arg == "":
 		return StoreURL{Kind: kind}, nil
 	}
-	return StoreURL{}, fmt.Errorf("%q is no store: it is bolt:DIR (kept on disk), redis://HOST:PORT/DB or redis+cluster://HOST:PORT,HOST:PORT (shared), or mem: (forgotten at exit)", redacted("store", s))
+	return StoreURL{}, fmt.Errorf("%q is no store: it is bolt:DIR (kept on disk), redis://HOST:PORT/DB, redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT (shared), or mem: (forgotten at exit)", redacted("store", s))
+}
+
+func parseBolt(s string) (StoreURL, error) {
+	dir, query, more := strings.Cut(s, "?")
+	u := StoreURL{Kind: "bolt", Dir: dir}
+	if dir == "" {
+		return StoreURL{}, fmt.Errorf("%q names no directory: write bolt:DIR", "bolt:"+s)
+	}
+	if !more {
+		return u, nil
+	}
+	name, value, _ := strings.Cut(query, "=")
+	if name != "max-bytes" {
+		return StoreURL{}, fmt.Errorf("%q: a bolt store has no parameter %q: it has max-bytes", "bolt:"+s, name)
+	}
+	n, unit := strings.TrimRight(value, "KMGTiB"), int64(0)
+	switch value[len(n):] {
+	case "":
+		unit = 1
+	case "MiB":
+		unit = 1 << 20
+	case "GiB":
+		unit = 1 << 30
+	}
+	var err error
+	if u.MaxBytes, err = strconv.ParseInt(n, 10, 64); err != nil || unit == 0 || u.MaxBytes <= 0 || u.MaxBytes > math.MaxInt64/unit {
+		return StoreURL{}, fmt.Errorf("%q: max-bytes %q is no size: write a number of bytes, or such as 500MiB or 20GiB", "bolt:"+s, value)
+	}
+	u.MaxBytes *= unit
+	return u, nil
 }
 
 // String returns the URL without what a secret could be in.
 func (u StoreURL) String() string {
 	if u.Kind == "redis" {
 		return u.Redis.String()
+	}
+	if u.MaxBytes > 0 {
+		return fmt.Sprintf("%s:%s?max-bytes=%d", u.Kind, u.Dir, u.MaxBytes)
 	}
 	return u.Kind + ":" + u.Dir
 }
@@ -59,6 +94,6 @@ func (u StoreURL) open(ctx context.Context, vouchFrom time.Time, logger *slog.Lo
 	case "redis":
 		return u.Redis.open(ctx, vouchFrom, logger)
 	}
-	s, err := boltstore.Open(u.Dir, &boltstore.Options{VouchFrom: vouchFrom, Logger: logger})
+	s, err := boltstore.Open(u.Dir, &boltstore.Options{MaxBytes: u.MaxBytes, VouchFrom: vouchFrom, Logger: logger})
 	return s, s, err
 }

@@ -151,6 +151,9 @@ func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
 	if stats.Vouch, err = s.Vouch(ctx); err != nil {
 		return stats, err
 	}
+	s.mu.Lock()
+	stats.Changes = s.ledger.Changes
+	s.mu.Unlock()
 	stats.Now, stats.Token = s.time(), dedup.Token(s.high.Load())
 	return stats, nil
 }
