@@ -28,6 +28,9 @@ type (
 	source interface {
 		io.Closer
 		Check(ctx context.Context) error
+		// redelivery is how long the broker may take, after a Check, to deliver a
+		// message again whose handler died; 0 if that is not known.
+		redelivery() time.Duration
 		Status() sourceStatus
 		metrics() prometheus.Collector
 		RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error
@@ -42,10 +45,15 @@ type (
 const clientName = "dedup-relay"
 
 // kafkaSource is a kafkatransport.Consumer as a source.
-type kafkaSource struct{ *kafkatransport.Consumer }
+type kafkaSource struct {
+	*kafkatransport.Consumer
+	session time.Duration
+}
 
 func (s kafkaSource) Status() sourceStatus { return sourceStatus(s.Consumer.Status()) }
 func (kafkaSource) Close() error           { return nil }
+
+func (s kafkaSource) redelivery() time.Duration { return s.session }
 
 func (s kafkaSource) metrics() prometheus.Collector { return kafkametrics.NewCollector(s.Consumer) }
 
@@ -55,22 +63,25 @@ type natsSource struct {
 	conn     *nats.Conn
 	js       jetstream.JetStream
 	endpoint Endpoint
+	ackWait  time.Duration
 }
 
-func (s natsSource) Status() sourceStatus {
+func (s *natsSource) redelivery() time.Duration { return s.ackWait }
+
+func (s *natsSource) Status() sourceStatus {
 	st := s.Consumer.Status()
 	return sourceStatus{Assigned: st.Assigned, Halted: st.Halted, Failing: st.Failing, Since: st.Since, Progress: st.Progress}
 }
 
-func (s natsSource) metrics() prometheus.Collector { return natsmetrics.New(s.Consumer) }
+func (s *natsSource) metrics() prometheus.Collector { return natsmetrics.New(s.Consumer) }
 
-func (s natsSource) Close() error {
+func (s *natsSource) Close() error {
 	s.conn.Close()
 	return nil
 }
 
 // Check also makes sure that the consumer delivers what the URL names.
-func (s natsSource) Check(ctx context.Context) error {
+func (s *natsSource) Check(ctx context.Context) error {
 	if err := s.Consumer.Check(ctx); err != nil {
 		return err
 	}
@@ -80,6 +91,7 @@ func (s natsSource) Check(ctx context.Context) error {
 		return err
 	}
 	config := consumer.CachedInfo().Config
+	s.ackWait = slices.Max(append(config.BackOff, config.AckWait))
 	delivers := config.FilterSubjects
 	if config.FilterSubject != "" {
 		delivers = []string{config.FilterSubject}
@@ -129,7 +141,7 @@ func newSource(ctx context.Context, e Endpoint, logger *slog.Logger) (source, er
 	if err != nil {
 		return nil, err // not a source that holds a nil pointer
 	}
-	return kafkaSource{c}, nil
+	return kafkaSource{c, e.Session}, nil
 }
 
 func newNATSSource(ctx context.Context, e Endpoint, logger *slog.Logger) (_ source, err error) {
@@ -151,7 +163,7 @@ func newNATSSource(ctx context.Context, e Endpoint, logger *slog.Logger) (_ sour
 	if err != nil {
 		return nil, err
 	}
-	return natsSource{c, conn, js, e}, nil
+	return &natsSource{Consumer: c, conn: conn, js: js, endpoint: e}, nil
 }
 
 // newSink returns a sink for what comes from the topic or subject from. route

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -301,6 +302,36 @@ func TestWildcardSubject(t *testing.T) {
 	for _, subject := range []string{"orders.eu", "orders.us"} {
 		if out := read(t, k, "once."+subject); len(out) != 1 || string(out[0].Value) != subject {
 			t.Errorf("%s: got %d messages", subject, len(out))
+		}
+	}
+}
+
+// A message whose relay died comes again after the AckWait of its source: the target has
+// to know its id until then.
+func TestDuplicateWindowIsComparedWithAckWait(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	js, err := n.Connect(nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(js.Conn().Close)
+	for _, name := range []string{"orders", "once"} {
+		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name}, Duplicates: 5 * time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ackWait, warned := range map[time.Duration]bool{time.Minute: false, 2 * time.Minute: true} {
+		if _, err := js.CreateOrUpdateConsumer(t.Context(), "orders", jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait}); err != nil {
+			t.Fatal(err)
+		}
+		var log syncBuffer
+		stop := start(t, nil, nil, func(c *Config) {
+			c.From, c.To = natsPlace{n, js, "orders"}.endpoint(), natsPlace{n, js, "once"}.endpoint()
+			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		stop()
+		if got := strings.Contains(log.String(), "window of the stream is short"); got != warned {
+			t.Errorf("AckWait %v, window 5m: warned %v, want %v: %s", ackWait, got, warned, log.String())
 		}
 	}
 }

@@ -65,6 +65,9 @@ func Open(ctx context.Context, c Config) (*Relay, error) {
 	return r, nil
 }
 
+// defaultLease is that of dedup.Options.
+const defaultLease = 30 * time.Second
+
 func (r *Relay) open(ctx context.Context) error {
 	c := &r.config
 	var err error
@@ -83,7 +86,15 @@ func (r *Relay) open(ctx context.Context) error {
 	if r.source, err = newSource(ctx, c.From, c.Logger); err != nil {
 		return fmt.Errorf("source %v: %w", c.From, err)
 	}
-	if r.sink, err = newSink(c.To, c.From.Topic, c.Scope, false, c.Lease, c.Logger); err != nil {
+	if err := r.source.Check(ctx); err != nil {
+		return fmt.Errorf("source %v: %w", c.From, err)
+	}
+	lease := c.Lease
+	if lease == 0 {
+		lease = defaultLease
+	}
+	redelivery := max(lease, r.source.redelivery())
+	if r.sink, err = newSink(c.To, c.From.Topic, c.Scope, false, redelivery, c.Logger); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)
 	}
 	if err := r.registry.Register(r.source.metrics()); err != nil {
@@ -95,13 +106,10 @@ func (r *Relay) open(ctx context.Context) error {
 	}
 	options := &dedup.Options{TTL: c.TTL, Lease: c.Lease, OnUnkeyed: c.OnUnkeyed, Logger: c.Logger, Hooks: measured.Hooks(r.hooks()), MaxResult: -1}
 	if c.DeadLetter.Kind != "" {
-		if r.letters, err = newSink(c.DeadLetter, c.From.Topic, c.Scope+" > dead letters", true, c.Lease, c.Logger); err != nil {
+		if r.letters, err = newSink(c.DeadLetter, c.From.Topic, c.Scope+" > dead letters", true, redelivery, c.Logger); err != nil {
 			return fmt.Errorf("dead letters %v: %w", c.DeadLetter, err)
 		}
 		options.DeadLetter = r.bury
-	}
-	if err := r.source.Check(ctx); err != nil {
-		return fmt.Errorf("source %v: %w", c.From, err)
 	}
 	if err := r.sink.Check(ctx); err != nil {
 		return fmt.Errorf("target %v: %w", c.To, err)

@@ -223,6 +223,7 @@ type pump struct{ ms []*dedup.Message }
 func (pump) Close() error                  { return nil }
 func (pump) Check(context.Context) error   { return nil }
 func (pump) metrics() prometheus.Collector { return nil }
+func (pump) redelivery() time.Duration     { return 0 }
 
 func (pump) Status() sourceStatus { return sourceStatus{Assigned: 1} }
 
