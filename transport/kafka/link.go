@@ -15,7 +15,11 @@ import (
 )
 
 const (
-	dialTimeout    = 3 * time.Second
+	// connectTimeout is how long an address may be silent before another is tried.
+	connectTimeout = 3 * time.Second
+	// dialTimeout bounds all that makes a connection: TLS and SASL take a broker
+	// longer that is busy.
+	dialTimeout    = 8 * time.Second
 	requestTimeout = 10 * time.Second
 	// defaultMetadataTTL bounds how old the known leaders and partitions may be. It
 	// is also how long kafka-go waits for an answer to a request for them.

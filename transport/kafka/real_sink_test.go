@@ -55,7 +55,7 @@ func TestRealSink(t *testing.T) {
 			}
 			add(noise(1_000_000))
 			add(bytes.Repeat([]byte("large "), 150_000))
-			for i, err := range sink.Publish(ctx, ms) {
+			for i, err := range publishAll(ctx, sink, ms) {
 				switch {
 				case i != tooLarge && err != nil:
 					t.Fatalf("message %d of %d bytes: %v", i, len(ms[i].Value), err)

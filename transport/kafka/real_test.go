@@ -158,11 +158,36 @@ func newOrders(topic string) []*dedup.Message {
 
 func publish(ctx context.Context, t *testing.T, sink *kafkatransport.Sink, ms []*dedup.Message) {
 	t.Helper()
-	for i, err := range sink.Publish(ctx, ms) {
+	for i, err := range publishAll(ctx, sink, ms) {
 		if err != nil {
 			t.Fatalf("Publish: message %d of %d: %v", i, len(ms), err)
 		}
 	}
+}
+
+// publishAll publishes again, in their order, what is not confirmed and not refused
+// for good: brokers on a busy machine may take too long to answer.
+func publishAll(ctx context.Context, sink *kafkatransport.Sink, ms []*dedup.Message) []error {
+	errs := make([]error, len(ms))
+	left := make([]int, len(ms))
+	for i := range left {
+		left[i] = i
+	}
+	for len(left) > 0 {
+		part := make([]*dedup.Message, len(left))
+		for i, at := range left {
+			part[i] = ms[at]
+		}
+		var again []int
+		for i, err := range sink.Publish(ctx, part) {
+			errs[left[i]] = err
+			if err != nil && !dedup.IsPermanent(err) && ctx.Err() == nil {
+				again = append(again, left[i])
+			}
+		}
+		left = again
+	}
+	return errs
 }
 
 // handled remembers what the handlers of all members saw.

@@ -37,7 +37,7 @@ type Security struct {
 // open opens a connection, with TLS if that is asked for, and also returns what is
 // below TLS.
 func (s *Security) open(ctx context.Context, network, address string) (c, raw net.Conn, err error) {
-	d := net.Dialer{Timeout: dialTimeout}
+	d := net.Dialer{Timeout: connectTimeout}
 	if raw, err = d.DialContext(ctx, network, address); err != nil {
 		return nil, nil, err
 	}
