@@ -249,11 +249,11 @@ func (failing) Stats(context.Context) (dedup.Stats, error) {
 	return dedup.Stats{}, errors.New("connection refused")
 }
 
-// limited is a store with a quota.
+// limited is a store with a quota, on servers that were replaced.
 type limited struct{ *memstore.Store }
 
 func (limited) Stats(context.Context) (dedup.Stats, error) {
-	return dedup.Stats{Bytes: 1, Limit: 2}, nil
+	return dedup.Stats{Bytes: 1, Limit: 2, Changes: 3}, nil
 }
 
 func TestStore(t *testing.T) {
@@ -282,6 +282,7 @@ func TestStore(t *testing.T) {
 	if err := RegisterStore(reg, "limited", limited{store}); err != nil {
 		t.Fatal(err)
 	}
+	newBench(t, reg, "limited", store, dedup.Hooks{}).want(3, "dedup_store_changes_total")
 	if n, err := testutil.GatherAndCount(reg, "dedup_store_limit_bytes"); n != 1 || err != nil {
 		t.Errorf("got %d limits of stores, %v; want one, of the store that has one", n, err)
 	}

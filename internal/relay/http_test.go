@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
 // get returns the status code and the body of an endpoint.
@@ -272,6 +274,21 @@ func TestCheckListen(t *testing.T) {
 		if err := CheckListen(in); err == nil {
 			t.Errorf("%q: want an error", in)
 		}
+	}
+}
+
+// replaced is a store on servers of which one was replaced.
+type replaced struct{ *memstore.Store }
+
+func (replaced) Stats(context.Context) (dedup.Stats, error) {
+	return dedup.Stats{Durability: "appendfsync=always", Changes: 2}, nil
+}
+
+func TestStatusOfServers(t *testing.T) {
+	f := newFakes()
+	f.records = replaced{memstore.New(nil)}
+	if got := f.status(t.Context()).Store; got.Durability != "appendfsync=always" || got.Changes != 2 {
+		t.Errorf("got %+v, want the durability of its servers, and 2 changes", got)
 	}
 }
 

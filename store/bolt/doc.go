@@ -55,6 +55,11 @@
 // Store.Backup makes a copy while the store serves. Verify reads everything in a
 // store that is not open, and Repair drops what cannot be read.
 //
+// Open reads every page and checksum before it trusts a file, and a record is checked
+// again when it is read. What damages a file while it is open is an error of those who
+// read there, with one exception: branch pages that have come to form a loop, which
+// bbolt follows until the process is out of memory. The next Open names the page.
+//
 // Open warns in the log of a file system that does not keep what a disk keeps: a
 // network's, FUSE, an overlay, memory.
 //

@@ -31,7 +31,8 @@ func TestRealStore(t *testing.T) {
 }
 
 func TestRealStep(t *testing.T) {
-	s := realStore(t, realClient(t), nil)
+	// What is sent again, because the server is slow, is another operation to Step.
+	s := realStore(t, realClientOf(t, time.Minute), &redisstore.Options{Timeout: 2 * time.Minute})
 	testStep(t, s, s.SetTime)
 }
 
@@ -40,17 +41,24 @@ func TestRealStep(t *testing.T) {
 // Sentinels of REDIS_SENTINELS name.
 func realClient(t testing.TB) redis.UniversalClient {
 	t.Helper()
+	return realClientOf(t, 0)
+}
+
+// realClientOf is realClient with a client that waits so long for an answer.
+func realClientOf(t testing.TB, wait time.Duration) redis.UniversalClient {
+	t.Helper()
 	var client redis.UniversalClient
 	switch url, nodes, sentinels := os.Getenv("REDIS_URL"), os.Getenv("REDIS_CLUSTER"), os.Getenv("REDIS_SENTINELS"); {
 	case sentinels != "":
-		client = redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "main", SentinelAddrs: strings.Split(sentinels, ",")})
+		client = redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "main", SentinelAddrs: strings.Split(sentinels, ","), ReadTimeout: wait})
 	case nodes != "":
-		client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(nodes, ",")})
+		client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(nodes, ","), ReadTimeout: wait})
 	case url != "":
 		o, err := redis.ParseURL(url)
 		if err != nil {
 			t.Fatal(err)
 		}
+		o.ReadTimeout = wait
 		client = redis.NewClient(o)
 	case os.Getenv("CI") == "true":
 		t.Fatal("none of REDIS_URL, REDIS_CLUSTER and REDIS_SENTINELS is set: CI tests against real servers")
