@@ -119,7 +119,7 @@ func TestTokensOverClockAndRestart(t *testing.T) {
 // ones at once, until it is back.
 func TestServerAway(t *testing.T) {
 	server := redistest.Run(t)
-	s := open(t, server, &redisstore.Options{Timeout: 50 * time.Millisecond})
+	s := open(t, server, &redisstore.Options{Timeout: time.Second})
 	r := granted(t, s, claim("a", 1))
 	addr := server.Addr()
 	server.Close()
