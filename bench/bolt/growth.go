@@ -29,6 +29,7 @@ const (
 	windows   = 5 // at each size
 	doublings = 3 // of the index, over which its memory is averaged
 	samples   = 60
+	fillStep  = 1024 // records in an Apply that lets it grow
 )
 
 func declareGrowth(_ context.Context, r *harness.Run) error {
@@ -123,9 +124,9 @@ func (g *growth) grow(ctx context.Context, n int) error {
 	made := make(chan []dedup.Op, 4)
 	go func() {
 		defer close(made)
-		for left := n - g.keys; left > 0 && ctx.Err() == nil; left -= dedup.MaxBatch {
+		for left := n - g.keys; left > 0 && ctx.Err() == nil; left -= fillStep {
 			select {
-			case made <- g.stream.Fresh(min(left, dedup.MaxBatch)).Completes(nil):
+			case made <- g.stream.Fresh(min(left, fillStep)).Completes(nil):
 			case <-ctx.Done():
 			}
 		}

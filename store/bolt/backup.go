@@ -17,8 +17,14 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// So many records are copied in one transaction.
-const backupStep = 8 * dedup.MaxBatch
+// So many records are copied in one transaction, or so many bytes of results.
+const (
+	copyRecords = 1024
+	copyBytes   = 1 << 20
+)
+
+// enough says whether it is time to write what was added.
+func (b *batch) enough() bool { return len(b.changes) >= copyRecords || b.results >= copyBytes }
 
 // neverOpened is what a copy vouches from until it is opened: nobody knows how
 // long the store that it was made of goes on.
@@ -74,7 +80,7 @@ func (s *Store) copyTo(ctx context.Context, dir string) (err error) {
 	s.mu.Unlock()
 	c := &Store{
 		dir: dir, options: s.options, log: s.log, hash: s.hash, commit: (*bolt.Tx).Commit,
-		held: make(map[dedup.ID]*standing), clock: newClock(&s.options, state{}, s.clock.now()),
+		held: make(map[dedup.ID]*standing), clock: s.clock,
 		high: high, last: 1, memory: horizon.New(neverOpened), space: newSpace(dir, &s.options),
 	}
 	c.memory.TTL = ttl
@@ -98,7 +104,7 @@ func (s *Store) copyTo(ctx context.Context, dir string) (err error) {
 			return err
 		}
 		b.add(r.ID, standing{record: r.Record}, nil).rewrite()
-		if len(b.changes) < backupStep {
+		if !b.enough() {
 			continue
 		}
 		// Nobody reads the copy yet, so it needs no index.
@@ -127,7 +133,7 @@ func (s *Store) firstOpened() error {
 		return nil
 	}
 	ttl := s.memory.TTL
-	s.memory = horizon.New(s.opened)
+	s.memory = horizon.New(s.clock.latest())
 	s.memory.TTL = ttl
 	return s.writeState()
 }

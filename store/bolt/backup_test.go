@@ -171,3 +171,24 @@ func TestRecordsStallNobody(t *testing.T) {
 		t.Errorf("got %d records", seen)
 	}
 }
+
+// A copy goes by the store's time, not by a wall clock that was ahead when it was made.
+func TestBackupWhileTheWallClockIsAhead(t *testing.T) {
+	c := &jumpClock{true: time.Now()}
+	c.reboot()
+	b := &bench{t: t, dir: t.TempDir(), hash: hashID, opts: Options{Now: c.Now, uptime: c.uptime}}
+	b.open()
+	defer func() { closeStore(t, b.Store) }()
+	k := key("k", 0)
+	b.done(k, 30*day)
+	c.jump(300 * day)
+	dir := filepath.Join(t.TempDir(), "copy")
+	if err := b.Backup(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	c.jump(-300 * day)
+	copied := &bench{t: t, dir: dir, hash: hashID, opts: b.opts}
+	copied.open()
+	defer func() { closeStore(t, copied.Store) }()
+	copied.lookup(k, dedup.StateDone)
+}

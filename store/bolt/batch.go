@@ -24,6 +24,7 @@ type batch struct {
 	memory  horizon.Horizon
 	full    error     // why no new claim is taken in
 	changes []*change // in the order in which the keys came
+	results int       // bytes of them that came with the keys
 	view    view
 
 	// Scratch, kept from batch to batch.
@@ -71,7 +72,7 @@ func (s *Store) newBatch() *batch {
 // end forgets everything, the callers' results included, but the room it took.
 func (b *batch) end() {
 	b.closeView()
-	b.full = nil
+	b.full, b.results = nil, 0
 	clear(b.changes)
 	clear(b.slab)
 	clear(b.ops)
@@ -91,6 +92,7 @@ func (b *batch) add(id dedup.ID, at standing, held *standing) *change {
 	}
 	b.slab = append(b.slab, change{id: id, hash: b.s.hash(id), standing: at, held: held})
 	c := &b.slab[len(b.slab)-1]
+	b.results += len(at.record.Result)
 	b.changes = append(b.changes, c)
 	return c
 }

@@ -10,14 +10,16 @@ import (
 )
 
 // bootID tells boots apart, and containers whose clock of the boot is shifted by a
-// time namespace. Zero: unknown, such as where /proc is hidden.
+// time namespace (time_namespaces(7)). Zero: unknown, such as where /proc is hidden.
 var bootID = sync.OnceValue(func() (id [16]byte) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil || len(boot) == 0 {
 		return id
 	}
-	namespace, _ := os.Readlink("/proc/self/ns/time") // before Linux 5.6 there are none
-	sum := sha256.Sum256(append(boot, namespace...))
+	// By how much it is shifted, and not the namespace's own number, which another may
+	// get later. Before Linux 5.6 there is no such file.
+	offsets, _ := os.ReadFile("/proc/self/timens_offsets")
+	sum := sha256.Sum256(append(boot, offsets...))
 	copy(id[:], sum[:])
 	return id
 })

@@ -51,6 +51,22 @@ func (s *Store) noteBoot(last state) error {
 	return nil
 }
 
+// tolerated is how far store time and the wall clock may be apart: clocks are set and
+// slewed all the time.
+const tolerated = time.Minute
+
+// behind returns the wall clock, if store time is behind it.
+func (c *clock) behind() (wall time.Time, is bool) {
+	wall = c.wall().Round(0).UTC()
+	return wall, wall.Sub(c.now()) > tolerated
+}
+
+// latest returns store time or the wall clock, whichever is later: what is unknown is
+// unknown up to then.
+func (c *clock) latest() time.Time {
+	return latest(c.now(), c.wall().Round(0).UTC())
+}
+
 func (c *clock) now() time.Time {
 	elapsed := int64(c.wall().Sub(c.opened))
 	for {

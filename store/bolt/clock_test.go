@@ -292,3 +292,34 @@ func (c *clockCase) finish() {
 		c.lookup(key("k", i), dedup.StateFree)
 	}
 }
+
+// A system that comes up with a clock that is behind, and is set right: whatever the
+// store goes by then, what it has forgotten is flagged.
+func TestForgottenIsStaleWhereStoreTimeIsBehind(t *testing.T) {
+	c := &jumpClock{true: time.Now(), off: -2 * day}
+	c.reboot()
+	b := &bench{t: t, dir: t.TempDir(), hash: hashID, opts: Options{Now: c.Now, uptime: c.uptime}}
+	b.open()
+	defer func() { closeStore(t, b.Store) }()
+	c.jump(2 * day)
+	b.reopen()
+	c.advance(10 * day)
+	published := c.Now().Round(0)
+	k := key("k", 0)
+	b.want(complete1(k, b.want(claim1(k, 1), dedup.StatusGranted).Token, day), dedup.StatusOK)
+	since := func() time.Time {
+		v, err := b.Vouch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Since
+	}
+	if got := since(); !published.After(got) {
+		t.Errorf("a message of now: got since %v, after it was published at %v", got, published)
+	}
+	c.advance(25 * time.Hour)
+	b.lookup(k, dedup.StateFree)
+	if got := since(); !got.After(published) {
+		t.Errorf("a message of %v whose record has gone: got since %v, want it flagged", published, got)
+	}
+}

@@ -28,7 +28,9 @@
 // another container with a time namespace, and elsewhere, Open starts from the wall
 // clock, or from the last time on record if that is later. So a wall clock that is
 // ahead then makes the store forget that much too early, and nobody can tell: have
-// the clock right first. One that is behind makes it remember for longer. Open
+// the clock right first. One that was behind, or a system that slept while the store
+// was open, leaves store time behind until the next boot: the store remembers as
+// long as ever, and vouches for no more than the TTL before the wall clock. Open
 // warns in the log when store time and the wall clock are not the same.
 //
 // # What it takes

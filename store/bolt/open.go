@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -77,8 +76,8 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 	s.clock = newClock(&options, r.said, r.time)
 	s.opened = s.clock.now()
 	s.boot = s.high
-	if wall := s.clock.opened; wall.Sub(s.opened).Abs() > time.Minute {
-		s.log.Warn("the wall clock was set, or is wrong: the store goes by its own time", "dir", dir, "wall clock", wall.Round(0), "store time", s.opened)
+	if wall := s.clock.opened; wall.Sub(s.opened).Abs() > tolerated {
+		s.log.Warn("the wall clock was set, is wrong, or went on while the system slept: the store goes by its own time until the next boot", "dir", dir, "wall clock", wall.Round(0), "store time", s.opened)
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err

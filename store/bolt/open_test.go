@@ -23,11 +23,11 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.RollBytes != 256<<20 || o.RollAge != time.Hour || o.MaxBytes != 0 || o.Logger == nil || o.Now == nil || !o.VouchFrom.IsZero() {
-		t.Errorf("got %+v, want 256 MiB, 1h, a logger, a clock, no VouchFrom, no MaxBytes", o)
+	if o.RollBytes != 96<<20 || o.RollAge != time.Hour || o.MaxBytes != 0 || o.Logger == nil || o.Now == nil || !o.VouchFrom.IsZero() {
+		t.Errorf("got %+v, want 96 MiB, 1h, a logger, a clock, no VouchFrom, no MaxBytes", o)
 	}
-	if o, err := (&Options{MaxBytes: 1 << 30}).filled(); err != nil || o.RollBytes != 128<<20 {
-		t.Errorf("MaxBytes 1 GiB: got RollBytes %d, %v, want 128 MiB", o.RollBytes, err)
+	if o, err := (&Options{MaxBytes: 512 << 20}).filled(); err != nil || o.RollBytes != 64<<20 {
+		t.Errorf("MaxBytes 512 MiB: got RollBytes %d, %v, want 64 MiB", o.RollBytes, err)
 	}
 	if given.RollBytes != 0 || given.Logger != nil || given.Now != nil {
 		t.Errorf("the caller's options were written to: %+v", given)

@@ -186,7 +186,7 @@ func (r *repair) write() (report Report, err error) {
 		id: r.state.id, last: r.last + 1, space: newSpace(r.dir, &r.options),
 	}
 	now := s.clock.now()
-	s.memory = horizon.New(now)
+	s.memory = horizon.New(s.clock.latest())
 	s.memory.TTL = r.state.memory.TTL
 	if s.id == (storeID{}) {
 		if _, err := rand.Read(s.id[:]); err != nil {
@@ -204,7 +204,7 @@ func (r *repair) write() (report Report, err error) {
 			err = errors.Join(err, f.release())
 		}
 	}()
-	report = Report{Lost: r.lost, Since: now}
+	report = Report{Lost: r.lost, Since: s.memory.Since}
 	for _, d := range r.lost {
 		d.repaired = true
 	}
@@ -239,7 +239,7 @@ func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n, unname
 			if e.record.First.Source == lostSource {
 				unnamed++
 			}
-			if len(b.changes) < dedup.MaxBatch {
+			if !b.enough() {
 				return nil
 			}
 			err = b.write()

@@ -1,12 +1,14 @@
 package boltstore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -220,4 +222,69 @@ func FuzzDamagedFile(f *testing.F) {
 		}
 		_ = r.read()
 	})
+}
+
+// Whatever byte of a page of packs is damaged, each entry is found as it was written,
+// or reported, and those of other pages are found.
+func TestSalvageOfDamagedPacks(t *testing.T) {
+	b := newBench(t, Options{})
+	b.fill("k", 200, day)
+	path := filepath.Join(b.copy(), fileName(1))
+	f := newFile(1, 0, time.Time{}, time.Hour, path, nil, nil)
+	if _, err := readHead(f); err != nil {
+		t.Fatal(err)
+	}
+	read := func() (found map[uint64][]byte, lost map[uint64]bool) {
+		found, lost = make(map[uint64][]byte), make(map[uint64]bool)
+		_, err := f.salvage(func(seq uint64, e item) error {
+			if _, _, err := unseal(e.value, seq); err != nil {
+				lost[seq] = true
+			} else {
+				found[seq] = bytes.Clone(e.value)
+			}
+			return nil
+		}, func(d *DamageError) {
+			for seq := d.Sequence; seq <= d.Last; seq++ {
+				lost[seq] = true
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found, lost
+	}
+	want, _ := read()
+	_, leaves, size := logPages(t, path)
+	leaf := leaves[len(leaves)/2]
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	worst := 0
+	for at := leaf + pageHeaderLen; at < leaf+size; at += 5 {
+		overwriteWith(t, path, at, whole[at]^1<<(at%8))
+		found, lost := read()
+		for seq, e := range want {
+			if (found[seq] != nil) == lost[seq] || found[seq] != nil && !bytes.Equal(found[seq], e) {
+				t.Fatalf("offset %d: entry %d: got %x, reported lost: %t, want %x or lost", at, seq, found[seq], lost[seq], e)
+			}
+		}
+		worst = max(worst, len(want)-len(found))
+		overwriteWith(t, path, at, whole[at])
+	}
+	if pack := 8; worst > pack*2 {
+		t.Errorf("one byte took %d entries with it, want no more than those of the packs that it is in or points to", worst)
+	}
+}
+
+func overwriteWith(t *testing.T, path string, at int64, b byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte{b}, at)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

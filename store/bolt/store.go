@@ -166,9 +166,17 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 	return s.vouch(), s.err
 }
 
-// vouch is Vouch for who holds mu.
+// vouch is Vouch for who holds mu. Messages are dated by clocks that are right, and a
+// key that is new to the store is first seen at store time: if that is behind, a
+// message that is older than the TTL would pass for one that is not. So the store
+// vouches for no more than the TTL before the wall clock then. If it is that clock
+// which is wrong, too much is flagged, and nothing is missed.
 func (s *Store) vouch() dedup.Vouch {
-	return dedup.Vouch{ID: s.name, Since: s.memory.At(s.clock.now())}
+	v := dedup.Vouch{ID: s.name, Since: s.memory.At(s.clock.now())}
+	if wall, behind := s.clock.behind(); behind && s.memory.TTL > 0 {
+		v.Since = latest(v.Since, wall.Add(-s.memory.TTL))
+	}
+	return v
 }
 
 // beginWrite waits for the right to write.
