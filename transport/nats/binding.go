@@ -32,9 +32,10 @@ type binding struct {
 
 	sequence uint64 // of the last delivery, as the consumer counts them; for receive alone
 
-	mu    sync.Mutex
-	state state
-	late  []answer // to be sent when the binding is known to hold
+	mu     sync.Mutex
+	state  state
+	doubts int      // how often it was suspended
+	late   []answer // to be sent when the binding is known to hold
 }
 
 type state uint8
@@ -111,8 +112,8 @@ var errRestarted = errors.New("the consumer counts its deliveries anew")
 // receive is called for each message of the subscription, one after the other.
 func (b *binding) receive(m *nats.Msg) {
 	if n, ok := b.puller.isStatus(m); ok {
-		if b.puller.heard(n, m) {
-			b.suspend() // serve finds out
+		if why := b.puller.heard(n, m); why != nil {
+			b.complain(why)
 		}
 		return
 	}
@@ -132,8 +133,7 @@ func (b *binding) receive(m *nats.Msg) {
 		b.consumer.counts.redelivered.Add(1)
 	}
 	if sequence <= b.sequence {
-		b.suspend()
-		b.puller.complain(errRestarted)
+		b.complain(errRestarted)
 	}
 	b.sequence = sequence
 	b.well(received)
@@ -164,16 +164,36 @@ func (b *binding) well(now time.Time) {
 func (b *binding) suspend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.doubts++
 	if b.state == holds {
 		b.state = doubtful
 	}
 }
 
-// resume sends what was held back.
-func (b *binding) resume() {
+// complain puts the binding in doubt, and has serve find out. In that order: else serve
+// could have resumed it before it is suspended, and not look at it again.
+func (b *binding) complain(why error) {
+	b.suspend()
+	b.puller.complain(why)
+}
+
+// suspensions returns how often the binding was suspended, for resume.
+func (b *binding) suspensions() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.doubts
+}
+
+// resume sends what was held back, unless the binding was suspended again since it was
+// checked: doubts is what suspensions returned before. It returns whether the binding
+// holds.
+func (b *binding) resume(doubts int) bool {
 	b.puller.forget()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.doubts != doubts {
+		return false
+	}
 	b.state = holds
 	for _, a := range b.late {
 		if a.body[0] == nakBody[0] && a.delivery.overdue() {
@@ -182,6 +202,7 @@ func (b *binding) resume() {
 		b.send(a)
 	}
 	b.late = nil
+	return true
 }
 
 // answer sends an answer to the server, or keeps it until the binding is known to

@@ -39,7 +39,9 @@ type Config struct {
 	// most for twice AckWait. The order holds within one member: to share the work, give
 	// each member a durable consumer of its own with a filter on subjects. A member that
 	// binds while messages of an earlier one are unanswered waits for AckWait, so that
-	// these come first.
+	// these come first. It does not hold over a connection that breaks: what the server
+	// had sent and did not arrive comes again after AckWait, and what follows it may be
+	// handled before.
 	OrderBy func(*dedup.Message) string
 	// ConfirmAcks waits for the server's confirmation of each acknowledgement. It
 	// costs a round trip for each message, many of them at once, and saves the

@@ -2,6 +2,7 @@ package natstransport
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -229,6 +230,34 @@ func TestOrphansAreNotAnswered(t *testing.T) {
 	}
 }
 
+// What is said of the consumer while it is looked at is not forgotten.
+func TestDoubtWhileItIsChecked(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, nil)
+	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8, 8)
+	defer s.cancel(nil)
+	b, err := s.bind(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.abandon()
+	b.suspend()
+	doubts := b.suspensions()
+	if err := b.check(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	b.complain(errDeleted)
+	if b.resume(doubts) || b.current() != doubtful {
+		t.Error("the binding holds, by an answer from before the doubt")
+	}
+	if _, why := b.puller.complaint(); !errors.Is(why, errDeleted) {
+		t.Errorf("serve hears %v, want %v", why, errDeleted)
+	}
+	if !b.resume(b.suspensions()) || b.current() != holds {
+		t.Error("the binding does not hold without a doubt")
+	}
+}
+
 func TestAnswersWaitForTheConnection(t *testing.T) {
 	n := brokertest.NewNATS(t, nil)
 	js := connect(t, n)
@@ -357,7 +386,9 @@ func TestSilenceIsNoticed(t *testing.T) {
 	if !p.silent() {
 		t.Error("not silent after three intervals")
 	}
-	p.heard(1, &nats.Msg{Header: nats.Header{"Status": {"100"}}})
+	if why := p.heard(1, &nats.Msg{Header: nats.Header{"Status": {"100"}}}); why != nil {
+		t.Errorf("a heartbeat: got the complaint %q, want none", why)
+	}
 	if p.silent() {
 		t.Error("silent after a heartbeat")
 	}
@@ -394,12 +425,15 @@ func TestStatuses(t *testing.T) {
 				p.forget()
 			}
 		}
-		p.heard(test.request, &nats.Msg{Header: nats.Header{
+		why := p.heard(test.request, &nats.Msg{Header: nats.Header{
 			"Status": {test.code}, "Description": {test.description}, "Nats-Pending-Messages": {"3"}, "Nats-Pending-Bytes": {"100"},
 		}})
-		_, why := p.complaint()
 		got := ""
+		if _, early := p.complaint(); early != nil {
+			t.Errorf("%+v: serve hears %q before the binding is suspended", test, early)
+		}
 		if why != nil {
+			p.complain(why)
 			got = why.Error()
 		}
 		if p.hand.asked != test.asked || !strings.Contains(got, test.want) || (test.want == "") != (got == "") {

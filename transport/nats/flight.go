@@ -113,8 +113,12 @@ func (s *Sink) fly(ctx context.Context, ms []*nats.Msg) []error {
 			continue
 		}
 		m.Reply = string(strconv.AppendInt(reply, int64(i), 10))
-		if err := s.send(m); err != nil && s.settle(f, i, err) {
+		err := s.send(m)
+		if err != nil && s.settle(f, i, err) {
 			<-s.window
+		}
+		if err != nil && !dedup.IsPermanent(err) {
+			vain = err // what follows it would be stored before it
 		}
 	}
 	if vain == nil {

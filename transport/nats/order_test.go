@@ -183,8 +183,10 @@ func expire(c *Consumer) {
 func TestOrderAfterAnOutage(t *testing.T) {
 	for _, where := range []string{"in its handler", "in the queue"} {
 		t.Run(where, func(t *testing.T) {
+			t.Parallel()
 			js := connect(t, brokertest.NewNATS(t, nil))
-			newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Second })
+			// It is waited for for twice the longest of them, and comes in half of that.
+			newStream(t, js, func(o *jetstream.ConsumerConfig) { o.BackOff = []time.Duration{time.Second, 5 * time.Second} })
 			publishKeys := func(subjects ...string) {
 				for i, subject := range subjects {
 					if _, err := js.PublishMsg(deadline(t), jetstreamMessage(subject, fmt.Sprint(subject, i, time.Now()))); err != nil {
@@ -231,11 +233,12 @@ func TestOrderAfterAnOutage(t *testing.T) {
 				publishKeys("s.key")
 				eventually(t, "both in hand", func() bool { return c.Status().InHand == 2 })
 			}
+			expire(c)
+			if where == "in the queue" {
+				close(release)
+			}
 			eventually(t, "a delivery given up", func() bool {
 				expire(c)
-				if where == "in the queue" && c.Status().InHand == 2 {
-					close(release)
-				}
 				return c.Status().StaleDeliveries > 0
 			})
 			publishKeys("s.key", "s.key")

@@ -34,8 +34,13 @@ const (
 //
 // Headers whose names begin with Nats- are instructions to the server that stored
 // the message; they are left out. A NATS message has no place for Key and
-// Published: what is to be kept of them has to be in a header. The messages of one
-// call are stored in their order if all of them are.
+// Published: what is to be kept of them has to be in a header.
+//
+// The messages of one call are sent in their order, without waiting for each other's
+// confirmation. One that the stream does not take at the moment, since its leader moves,
+// is sent again after those that it took; one that is not confirmed may be stored by the
+// next call, after others of this one. Who needs their order in spite of that publishes
+// them one by one.
 //
 // The messages are not changed, and not used after the return, except those that
 // are MaybeDone, whose values may still be sent.
@@ -56,6 +61,7 @@ func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
 		}
 	}
 	flying := make([]*nats.Msg, 0, len(todo))
+	met := make(map[int]bool) // those whose id another message had while that was being stored
 	for try := 1; len(todo) > 0; try++ {
 		flying = flying[:0]
 		for _, i := range todo {
@@ -63,8 +69,11 @@ func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
 		}
 		for n, err := range s.fly(ctx, flying) {
 			i := todo[n]
-			if err != nil && errors.Is(errs[i], errInProcess) {
+			if met[i] {
 				err = dedup.MaybeDone(err) // that other one may be this
+			}
+			if errors.Is(err, errInProcess) {
+				met[i] = true
 			}
 			errs[i] = s.explain(&outs[i], err)
 		}

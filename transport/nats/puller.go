@@ -131,47 +131,47 @@ func (p *puller) noFault() {
 	}
 }
 
-// heard takes in a status of the request of that number. It returns true if that
-// puts the binding in doubt.
-func (p *puller) heard(request int, m *nats.Msg) (doubtful bool) {
+// heard takes in a status of the request of that number. What it returns puts the
+// binding in doubt: it is to be complained of.
+func (p *puller) heard(request int, m *nats.Msg) (why error) {
 	p.last.Store(int64(p.now()))
 	code, text := m.Header.Get("Status"), strings.ToLower(m.Header.Get("Description"))
 	if code == "100" { // a heartbeat
 		p.noFault()
 		p.well(time.Now())
-		return false
+		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	deleted := code == "409" && strings.Contains(text, "consumer deleted")
 	if request < p.oldest && !deleted {
-		return false
+		return nil
 	}
 	messages, told := pending(m, "Nats-Pending-Messages")
 	bytes, _ := pending(m, "Nats-Pending-Bytes")
 	switch {
 	case deleted:
-		p.why = jetstream.ErrConsumerDeleted
+		return jetstream.ErrConsumerDeleted
 	case code == "404", code == "408", strings.Contains(text, "batch completed"): // it is over
 	case strings.Contains(text, "exceeds maxbytes"):
 		switch {
 		case p.maxBytes > 0 && bytes >= p.maxBytes:
-			p.why = fmt.Errorf("the next message is larger than max_bytes %d of the consumer: nats consumer edit %s %s --max-pull-bytes=%d", p.maxBytes, p.consumer.stream, p.consumer.durable, 2*p.largest)
+			return fmt.Errorf("the next message is larger than max_bytes %d of the consumer: nats consumer edit %s %s --max-pull-bytes=%d", p.maxBytes, p.consumer.stream, p.consumer.durable, 2*p.largest)
 		case bytes >= p.largest: // it was stored when the server took larger ones
 			p.largest = 2 * bytes
 		}
 	case code == "503":
-		p.why = nats.ErrNoResponders
+		return nats.ErrNoResponders
 	default:
-		p.why = errors.New("nats: " + code + " " + m.Header.Get("Description"))
+		return errors.New("nats: " + code + " " + m.Header.Get("Description"))
 	}
-	if p.why != nil || !told {
-		p.giveUp()
-	} else {
+	if told {
 		p.hand.unask(messages, bytes)
+	} else {
+		p.giveUp()
 	}
 	p.wake()
-	return p.why != nil
+	return nil
 }
 
 // pending returns what a request that has ended did not bring, as its status says.
@@ -187,13 +187,14 @@ func (p *puller) wake() {
 	}
 }
 
-// complain has serve look after something that went wrong.
+// complain gives up the requests, and has serve look after something that went wrong.
 func (p *puller) complain(why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.why == nil {
 		p.why = why
 	}
+	p.giveUp()
 	p.wake()
 }
 

@@ -85,10 +85,13 @@ func (b *binding) serve(ctx context.Context) ending {
 				tries++
 				continue
 			}
+			doubts := b.suspensions()
 			switch err := b.check(ctx); {
 			case err == nil:
 				tries = 0
-				b.resume() // all is well when it brings something
+				if !b.resume(doubts) { // all is well when it brings something
+					again.Reset(b.backoff(tries))
+				}
 			case gone(err), errors.Is(err, errRefused):
 				b.status.bad("pull", err)
 				return consumerGone // bind judges it anew

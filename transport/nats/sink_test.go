@@ -69,12 +69,8 @@ func kind(t *testing.T, err error) string {
 		return "permanent"
 	}
 	// The other marks show in what becomes of the claim.
-	parking := &dedup.Options{DeadLetter: func(context.Context, *dedup.Message, error) error { return nil }, MaxAttempts: 1}
 	m := &dedup.Message{Headers: dedup.Headers{{Key: dedup.HeaderIdempotencyKey, Value: []byte("k")}}}
 	fails := func(context.Context, *dedup.Message) ([]byte, error) { return nil, err }
-	if newDeduplicator(t, parking).Do(t.Context(), m, fails).Outcome == dedup.Failed {
-		return "transient" // the attempt did not count
-	}
 	var claim dedup.Claim
 	d := newDeduplicator(t, nil)
 	_ = d.Do(t.Context(), m, fails)
@@ -83,7 +79,11 @@ func kind(t *testing.T, err error) string {
 		return nil, nil
 	})
 	if claim.Ambiguous {
-		return "maybe done"
+		return "maybe done" // whether or not the attempt counts
+	}
+	parking := &dedup.Options{DeadLetter: func(context.Context, *dedup.Message, error) error { return nil }, MaxAttempts: 1}
+	if newDeduplicator(t, parking).Do(t.Context(), m, fails).Outcome == dedup.Failed {
+		return "transient" // the attempt did not count
 	}
 	return "failed"
 }
@@ -287,13 +287,14 @@ func TestSinkWithoutServer(t *testing.T) {
 	n := brokertest.NewNATS(t, nil)
 	js := connect(t, n)
 	out := target(t, js, jetstream.StreamConfig{Storage: jetstream.FileStorage})
-	if _, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "SILENT", Subjects: []string{"silent"}, NoAck: true}); err != nil {
+	unconfirmed, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "SILENT", Subjects: []string{"silent"}, NoAck: true})
+	if err != nil {
 		t.Fatal(err)
 	}
 	s, silent := newSink(t, js, "out.x", nil), newSink(t, js, "silent", nil)
 	under := make(chan error, 1)
 	go func() { under <- silent.Publish(t.Context(), numbered(1))[0] }()
-	eventually(t, "sent", func() bool { return len(silent.window) == 1 })
+	eventually(t, "sent", func() bool { return stored(t, unconfirmed) == 1 })
 	n.Stop()
 	if err := <-under; kind(t, err) != "maybe done" {
 		t.Errorf("the connection lost after sending: got %v, want it maybe done", err)
@@ -315,6 +316,44 @@ func TestSinkWithoutServer(t *testing.T) {
 	}
 	if got := stored(t, out); got != 3 {
 		t.Errorf("stored: got %d, want 3: nothing was sent while the server was away", got)
+	}
+}
+
+// endingContext calls a function each time it is asked whether it has ended.
+type endingContext struct {
+	context.Context
+	asked func()
+}
+
+func (c endingContext) Err() error {
+	c.asked()
+	return c.Context.Err()
+}
+
+// What follows a message that could not be sent is held back, also when the connection
+// is made again in between: it would be stored before it.
+func TestSinkHoldsBackWhatFollows(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	out := target(t, connect(t, n), jetstream.StreamConfig{})
+	line := &cable{}
+	js := connect(t, n, nats.SetCustomDialer(line))
+	s := newSink(t, js, "out.x", nil)
+	line.set(true)
+	eventually(t, "the loss noticed", func() bool { return !js.Conn().IsConnected() })
+	asked := 0
+	ctx := endingContext{t.Context(), func() {
+		if asked++; asked == 2 { // before the second message
+			line.set(false)
+			eventually(t, "connected again", js.Conn().IsConnected)
+		}
+	}}
+	for i, err := range s.Publish(ctx, numbered(3)) {
+		if kind(t, err) != "transient" {
+			t.Errorf("message %d: got %v, want it transient", i, err)
+		}
+	}
+	if got := stored(t, out); got != 0 {
+		t.Errorf("stored: got %d, want 0", got)
 	}
 }
 
@@ -364,5 +403,30 @@ func TestSinkTriesAgainWhileTheIDIsBeingStored(t *testing.T) {
 		if got := kind(t, err); got != want {
 			t.Errorf("in process %d times: got %v, want it %s", times, err, want)
 		}
+	}
+}
+
+// A message whose id another had may be stored, whatever is heard of it later.
+func TestSinkRemembersThatTheIDWasBeingStored(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	s := newSink(t, js, "busy", nil)
+	sent := 0
+	_, err := js.Conn().Subscribe(s.subject, func(m *nats.Msg) { // as a stream does whose leader then moves
+		answer := nats.NewMsg(m.Reply)
+		if sent++; sent == 1 {
+			answer.Data = fmt.Appendf(nil, `{"error":{"code":409,"err_code":%d,"description":"duplicate message id is in process"},"stream":"OUT","seq":0}`, codeDuplicateInProcess)
+		} else {
+			answer.Header.Set("Status", "503")
+		}
+		if err := js.Conn().PublishMsg(answer); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Publish(t.Context(), numbered(1))[0]
+	if got := kind(t, err); got != "maybe done" {
+		t.Errorf("got %v, want it maybe done", err)
 	}
 }

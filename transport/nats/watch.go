@@ -26,7 +26,7 @@ func (b *binding) watch() {
 		switch err := b.check(b.watching); {
 		case err == nil, unreachable(err):
 		case b.watching.Err() == nil:
-			b.puller.complain(err)
+			b.complain(err)
 		}
 	}
 }
@@ -44,8 +44,7 @@ func (b *binding) listen() error {
 	stream, durable := b.consumer.stream, b.consumer.durable
 	// While the hand is full no request waits at the server, whose end would tell.
 	deleted := func(*nats.Msg) {
-		b.suspend()
-		b.puller.complain(errDeleted)
+		b.complain(errDeleted)
 	}
 	for subject, heard := range map[string]nats.MsgHandler{
 		"CONSUMER.DELETED." + stream + "." + durable:        deleted,
