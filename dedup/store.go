@@ -94,7 +94,8 @@ type Stats struct {
 	Token   Token     // highest token issued
 	// Durability says in words what an answer survives.
 	Durability string
-	// Changes counts what raised Vouch.Since: a server that was replaced or restarted.
+	// Changes counts how often a server was replaced, restarted or added since the
+	// store's data began: each time raised Vouch.Since.
 	Changes int64
 	Vouch   Vouch
 }

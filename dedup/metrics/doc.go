@@ -37,8 +37,8 @@
 //	                                              want of room; absent if it cannot tell
 //	dedup_store_oldest_timestamp_seconds   gauge  RegisterStore: when the oldest data still kept was written; absent if there is none
 //	dedup_store_vouched_timestamp_seconds  gauge  RegisterStore: since when the store's memory is complete
-//	dedup_store_changes_total          counter    RegisterStore: times that a server of the store was replaced or restarted,
-//	                                              so that its memory is complete only since then; as all who share it know
+//	dedup_store_changes_total          counter    RegisterStore: times that a server of the store was replaced, restarted or added
+//	                                              since its data began; its memory is complete only since the last time
 //
 // A message is unfinished while it is in flight, and after a delivery that did not
 // settle it, until it is settled here or was not delivered again for five minutes

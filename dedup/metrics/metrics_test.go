@@ -429,6 +429,9 @@ func TestScrape(t *testing.T) {
 	if err != nil || res.StatusCode != 200 {
 		t.Fatalf("got %s, %v", res.Status, err)
 	}
+	if last := fmt.Sprintf(`dedup_store_batch_ops_bucket{scope="orders",le="%d"} `, dedup.MaxBatch); !strings.Contains(string(text), last) {
+		t.Errorf("the scrape has no %s: a full batch is in no bucket", last)
+	}
 	for _, want := range []string{
 		`dedup_messages_total{outcome="processed",scope="orders"} 1`,
 		`dedup_duplicates_total{cause="redelivery",scope="billing > kafka:invoices"} 1`,

@@ -54,7 +54,7 @@ func newStores() *stores {
 		limit:   gauge("dedup_store_limit_bytes", "Size at which the store refuses new claims."),
 		oldest:  gauge("dedup_store_oldest_timestamp_seconds", "When the oldest data still kept was written."),
 		vouched: gauge("dedup_store_vouched_timestamp_seconds", "Since when the memory of the store is complete."),
-		changes: gauge("dedup_store_changes_total", "Times that a server of the store was replaced or restarted."),
+		changes: gauge("dedup_store_changes_total", "Times that a server of the store was replaced, restarted or added since its data began."),
 	}
 }
 

@@ -38,7 +38,7 @@ type storeStatus struct {
 	Error   string    `json:"error,omitempty"`
 
 	Durability string `json:"durability,omitempty"` // what an answer survives
-	Changes    int64  `json:"changes,omitempty"`    // times that a server was replaced or restarted, which raised Since
+	Changes    int64  `json:"changes,omitempty"`    // times that a server was replaced, restarted or added, which raised Since
 }
 
 type counts struct {

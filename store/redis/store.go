@@ -215,7 +215,7 @@ func (s *Store) timeLocked() time.Time {
 }
 
 // Vouch implements dedup.Store. Since is raised for all who share the store when
-// a server was replaced or restarted: what it acknowledged before may be gone.
+// a server was replaced, restarted or added: what it acknowledged before may be gone.
 func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 	s.mu.Lock()
 	known := s.ledger != nil
