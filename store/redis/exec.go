@@ -94,7 +94,7 @@ func (s *Store) exec(ctx context.Context, to target, items []*item, anonymous bo
 // same pipeline asks the server who it is: only so it is known which one has
 // answered, whatever connection was used. The error says that none did.
 func (s *Store) pipeline(ctx context.Context, to target, calls []call, load bool) (x sighting, err error) {
-	addr := to.client.Options().Addr
+	addr := address(to.client)
 	if err := ctx.Err(); err != nil {
 		return x, err
 	}

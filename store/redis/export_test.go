@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// Address is how errors and logs name the server of a client.
+var Address = address
+
 // SetClock replaces the local clock.
 func (s *Store) SetClock(now func() time.Time) { s.now = now }
 

@@ -105,7 +105,7 @@ func unfit(format string, args ...any) error { return &unfitError{fmt.Errorf(for
 
 // inspect asks a server what it is, and refuses one that cannot keep records.
 func (s *Store) inspect(ctx context.Context, c *redis.Client) (x sighting, err error) {
-	addr := c.Options().Addr
+	addr := address(c)
 	info, err := s.bounded(ctx, c).Info(ctx).Result()
 	if err != nil {
 		return x, explain(err, addr)

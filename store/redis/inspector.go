@@ -82,7 +82,7 @@ func (s *Store) scan(ctx context.Context, c *redis.Client, seen map[dedup.ID]str
 	for cursor := uint64(0); ; {
 		keys, next, err := c.Scan(ctx, cursor, s.o.Prefix+"*", scanCount).Result()
 		if err != nil {
-			yield(dedup.StoredRecord{}, fmt.Errorf("redisstore: %w", explain(err, c.Options().Addr)))
+			yield(dedup.StoredRecord{}, fmt.Errorf("redisstore: %w", explain(err, address(c))))
 			return false
 		}
 		var ids []dedup.ID
@@ -135,11 +135,11 @@ func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
 		c = s.bounded(ctx, c)
 		keys, err := c.DBSize(ctx).Result()
 		if err != nil {
-			return stats, fmt.Errorf("redisstore: %w", explain(err, c.Options().Addr))
+			return stats, fmt.Errorf("redisstore: %w", explain(err, address(c)))
 		}
 		info, err := c.Info(ctx).Result()
 		if err != nil {
-			return stats, fmt.Errorf("redisstore: %w", explain(err, c.Options().Addr))
+			return stats, fmt.Errorf("redisstore: %w", explain(err, address(c)))
 		}
 		stats.Records += keys
 		stats.Bytes += integer(info, "used_memory")

@@ -40,6 +40,15 @@ func newNodes(client redis.UniversalClient) (nodes, error) {
 	return nil, errors.New("redisstore: New needs a client")
 }
 
+// address says which server c is for, in errors and logs. Of one that Sentinels find
+// go-redis does not tell the address, and says "FailoverClient" in its place.
+func address(c *redis.Client) string {
+	if addr := c.Options().Addr; addr != "FailoverClient" {
+		return addr
+	}
+	return "the Sentinels' master"
+}
+
 // maxScript bounds the keys of one script: while it runs, the server does nothing
 // else.
 const maxScript = 256

@@ -3,8 +3,11 @@ package redisstore_test
 import (
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/redistest"
+	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
 // TestRefused: a server that cannot keep records is refused, with what to do.
@@ -32,6 +35,18 @@ func TestRefused(t *testing.T) {
 			_, err = s.Vouch(t.Context())
 			wants(t, "Vouch", err, c.words...)
 		})
+	}
+}
+
+func TestAddress(t *testing.T) {
+	for want, client := range map[string]*redis.Client{
+		"127.0.0.1:1":           redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}),
+		"the Sentinels' master": redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "main", SentinelAddrs: []string{"127.0.0.1:1"}}),
+	} {
+		t.Cleanup(func() { _ = client.Close() })
+		if got := redisstore.Address(client); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
 

@@ -102,7 +102,7 @@ func (s *Store) onSources(ctx context.Context, commands func(redis.Pipeliner)) e
 	if err != nil {
 		return err
 	}
-	addr := c.Options().Addr
+	addr := address(c)
 	if err := s.health.enter(addr); err != nil {
 		return err
 	}
