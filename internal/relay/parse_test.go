@@ -134,13 +134,24 @@ func TestParseStore(t *testing.T) {
 	for _, in := range []string{
 		"bolt:/d?", "bolt:?max-bytes=1", "bolt:/d?max-bytes=", "bolt:/d?max-bytes=0", "bolt:/d?max-bytes=-1", "bolt:/d?max-bytes=1GB", "bolt:/d?max-bytes=9999999999GiB", "bolt:/d?roll-bytes=1",
 		"redis+sentinel://h:1", "redis+sentinel://h:1/", "redis+sentinel://h:1/a/b", "redis+sentinel+cluster://h:1/m", "redis+sentinel://h:1/m?db=x", "redis+sentinel://u:secret@h:1/m", "redis+sentinel://:secret@h:1/m",
-		"redis+sentinel://h:1/m?sentinel-password-env=A&sentinel-password-file=B", "redis://h:1?sentinel-password-env=A",
+		"redis://h:1?sentinel-password-env=A",
 		"", "bolt", "bolt:", "mem", "mem:x", "redis:h:1", "redis://", "redis://h", "redis://h:1,g:2/0", "redis://h:1/x", "redis://h:1/-1", "redis+cluster://h:1/0",
 		"redis://u:secret@h:1", "redis://:secret@h:1", "redis://u:sec/ret@h:1", "redis://u@h:1", "redis://@h:1", "redis://h:1?tls-ca=/ca", "redis://h:1?x=secret", "redis://h:1?prefix=a&prefix=b",
-		"redis://h:1?password-env=A&password-file=B", "rediss://h:1?tls-cert=/c", "redis://h:1?db=%zz",
+		"rediss://h:1?tls-cert=/c", "redis://h:1?db=%zz",
 	} {
 		if _, err := ParseStore(in); err == nil || strings.Contains(err.Error(), "secret") && !strings.Contains(in, "x=secret") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: got error %v, want one line without the password", in, err)
+		}
+	}
+}
+
+func TestPasswordInTwoPlaces(t *testing.T) {
+	for in, want := range map[string]string{
+		"redis://h:1?password-env=A&password-file=B":                              ": password-file or password-env",
+		"redis+sentinel://h:1/m?sentinel-password-env=A&sentinel-password-file=B": ": sentinel-password-file or sentinel-password-env",
+	} {
+		if _, err := ParseStore(in); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%q: got error %v, want it to end in %q", in, err, want)
 		}
 	}
 }

@@ -151,8 +151,10 @@ func (u *redisURL) take(params url.Values, shown string) error {
 	switch {
 	case (s.Cert == "") != (s.Key == ""):
 		return fmt.Errorf("%q: tls-cert and tls-key belong together", shown)
-	case s.PasswordFile != "" && s.PasswordEnv != "", u.Sentinel.PasswordFile != "" && u.Sentinel.PasswordEnv != "":
+	case s.PasswordFile != "" && s.PasswordEnv != "":
 		return fmt.Errorf("%q: the password is in one place: password-file or password-env", shown)
+	case u.Sentinel.PasswordFile != "" && u.Sentinel.PasswordEnv != "":
+		return fmt.Errorf("%q: the Sentinels' password is in one place: sentinel-password-file or sentinel-password-env", shown)
 	case s.User != "" && s.PasswordFile == "" && s.PasswordEnv == "":
 		return fmt.Errorf("%q: say where the user's password is: password-file=FILE or password-env=NAME", shown)
 	}
