@@ -94,7 +94,7 @@ func TestWhatAMessageWrites(t *testing.T) {
 	(&stream{b: b}).run(40) // from here on the tree has as many levels as a file of 64 MiB
 	few := perMessage()
 	for i := range 40 {
-		ops := make([]dedup.Op, dedup.MaxBatch)
+		ops := make([]dedup.Op, 1000)
 		for j := range ops {
 			ops[j] = complete1(key("more", i*len(ops)+j), 1, day)
 		}
