@@ -83,6 +83,7 @@ type Config struct {
 	metadataTTL   time.Duration // how old what is known of topics and leaders may be
 	answerWithin  time.Duration // how long a request may be without an answer before Status says so
 	fetchPatience time.Duration // how long beyond MaxWait a fetch may take; then its connection counts as dead
+	leaveTimeout  time.Duration // how long leaving the group may take: two new connections, and a request on each
 }
 
 // OffsetPolicy says what to do when a partition does not have the offset to go on
@@ -145,6 +146,7 @@ func (o *Config) filled() (Config, error) {
 	c.metadataTTL = orDefault(c.metadataTTL, defaultMetadataTTL)
 	c.answerWithin = orDefault(c.answerWithin, 5*time.Second)
 	c.fetchPatience = orDefault(c.fetchPatience, requestTimeout)
+	c.leaveTimeout = orDefault(c.leaveTimeout, 3*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

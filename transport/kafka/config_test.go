@@ -43,6 +43,7 @@ func TestConfigDefaults(t *testing.T) {
 		metadataTTL:        6 * time.Second,
 		answerWithin:       5 * time.Second,
 		fetchPatience:      10 * time.Second,
+		leaveTimeout:       3 * time.Second,
 	}
 	if c != want {
 		t.Errorf("got %+v\nwant %+v", c, want)

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// leaveTimeout is how long leaving the group may take at the end of Run: with
-	// brokers that do not answer, and nothing to commit, Run returns within a second.
-	leaveTimeout = 800 * time.Millisecond
+	// silentTimeout is Config.leaveTimeout for a member that the group does not
+	// answer: with nothing to commit, Run returns within a second then.
+	silentTimeout = 800 * time.Millisecond
 	// stragglerTimeout is how long Run waits at its end for handlers that ignore
 	// their cancelled context; DrainTimeout if that is shorter.
 	stragglerTimeout = 5 * time.Second
@@ -166,6 +166,7 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 		case errors.Is(err, kafka.InvalidSessionTimeout):
 			return fmt.Errorf("kafkatransport: the brokers refuse a SessionTimeout of %v: choose one between their group.min.session.timeout.ms (6s unless changed) and group.max.session.timeout.ms", s.config.SessionTimeout)
 		default:
+			s.member = false
 			s.status.bad(theGroup, s.link.explained(err))
 			continue // kafka-go waits before it tries again
 		}
@@ -204,6 +205,7 @@ func (s *session) assigned(g *generation) {
 		names[i] = p.name
 	}
 	slices.Sort(names)
+	s.member = true
 	s.counters.rebalances.Add(1)
 	s.log.Info("partitions assigned", "partitions", names)
 	s.status.joined(names)
@@ -213,7 +215,11 @@ func (s *session) assigned(g *generation) {
 // leave ends the membership. What does not end in time, such as a join that
 // waits for others, loses its connections.
 func (s *session) leave(group *kafka.ConsumerGroup) {
-	cut := time.AfterFunc(leaveTimeout, s.link.close)
+	limit := silentTimeout
+	if s.member {
+		limit = s.config.leaveTimeout
+	}
+	cut := time.AfterFunc(limit, s.link.close)
 	defer cut.Stop()
 	_ = group.Close() // never fails
 }

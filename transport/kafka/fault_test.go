@@ -210,6 +210,7 @@ func TestIdleRunReturnsSoon(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"t": 3}, nil)
 	config := quick(t)
 	config.MaxWait = 0 // the default, which a shutdown must not wait for
+	config.leaveTimeout = time.Minute
 	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, nil)
 	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
 	eventually(t, "the member is in the group", func() bool {
@@ -220,8 +221,32 @@ func TestIdleRunReturnsSoon(t *testing.T) {
 	if err := r.Stop(); err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
-	t.Logf("Run returned %v after its context ended", time.Since(began))
+	if took := time.Since(began); took > config.leaveTimeout/2 {
+		t.Errorf("Run returned %v after its context ended, want it not to wait", took)
+	}
 	eventually(t, "the member has left the group", func() bool { return len(k.Cluster().GroupInfo("g").Members) == 0 })
+}
+
+// TestMemberLeavesSlowBroker: the connections of TLS and SASL take many round trips.
+func TestMemberLeavesSlowBroker(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	config := quick(t)
+	config.leaveTimeout = time.Minute
+	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, newJournal().handle) })
+	eventually(t, "the member holds its partition", func() bool { return c.Status().Assigned == 1 })
+	cluster := k.Cluster()
+	cluster.ControlKey(int16(kmsg.FindCoordinator), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		cluster.SleepControl(func() { <-time.After(2 * silentTimeout) })
+		return nil, nil, false
+	})
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	if got := len(cluster.GroupInfo("g").Members); got != 0 {
+		t.Errorf("got %d members after Run, want 0", got)
+	}
 }
 
 func TestShutdownDuringJoinReturnsSoon(t *testing.T) {

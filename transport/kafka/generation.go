@@ -304,6 +304,7 @@ type session struct {
 	progress progress
 
 	known      map[string]int // partitions of each topic at the last look
+	member     bool           // the group answered when it was last asked
 	given      map[string]int // partitions that this member assigned as leader of the group; nil: another leads
 	calls      atomic.Int64   // of Do and DoBatch under way
 	active     atomic.Int64   // handlers that run

@@ -205,12 +205,12 @@ func TestPublishWithoutAnswerMayBeDone(t *testing.T) {
 			k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
 			config := &SinkConfig{}
 			if x.err == nil {
-				config.Timeout = 2 * time.Second // enough to send what is not answered
+				config.Timeout = 5 * time.Second // enough to send what is not answered
 			}
 			sink := newSink(t, k, "t", config)
-			if err := sink.Publish(context.Background(), []*dedup.Message{message("v")})[0]; err != nil {
-				t.Fatal(err) // else connecting would take of the time
-			}
+			eventually(t, "a message is written", func() bool { // else connecting would take of the time
+				return sink.Publish(context.Background(), []*dedup.Message{message("v")})[0] == nil
+			})
 			var requests atomic.Int32
 			cluster := k.Cluster()
 			cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
