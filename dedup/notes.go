@@ -121,11 +121,16 @@ func (n *notes) decided(x *delivery) {
 func (n *notes) storeDue() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return due(&n.store)
+}
+
+// due reports whether a second has passed since told, and sets it to now if so.
+func due(told *time.Time) bool {
 	now := time.Now()
-	if !n.store.IsZero() && now.Sub(n.store) < time.Second {
+	if !told.IsZero() && now.Sub(*told) < time.Second {
 		return false
 	}
-	n.store = now
+	*told = now
 	return true
 }
 
@@ -135,13 +140,14 @@ func (n *notes) storeRefused(ops int, err error) {
 	n.mu.Lock()
 	n.refused += ops
 	ops = n.refused
-	now := time.Now()
-	if !n.refusedTold.IsZero() && now.Sub(n.refusedTold) < time.Second {
-		n.mu.Unlock()
+	tell := due(&n.refusedTold)
+	if tell {
+		n.refused = 0
+	}
+	n.mu.Unlock()
+	if !tell {
 		return
 	}
-	n.refused, n.refusedTold = 0, now
-	n.mu.Unlock()
 	n.logger.Warn("the store answers only some operations; what it refuses waits", "refused", ops, "err", err)
 }
 
