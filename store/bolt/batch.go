@@ -116,7 +116,7 @@ func (b *batch) load(n int, id func(i int) dedup.ID) []*change {
 		}
 		b.ops = append(b.ops, b.changes[b.table[at]-1])
 	}
-	b.find(b.changes)
+	b.find()
 	for i, p := range b.places {
 		if p.c.err != nil || p.c.seq != 0 {
 			continue
@@ -134,16 +134,16 @@ func (b *batch) load(n int, id func(i int) dedup.ID) []*change {
 	return b.ops
 }
 
-// find looks up keys that are new in the batch. It asks the index in two rounds:
-// the processor then has many of its far memory accesses under way at a time.
-func (b *batch) find(fresh []*change) {
+// find looks up the keys of the batch. It asks the index in two rounds: the processor
+// then has many of its far memory accesses under way at a time.
+func (b *batch) find() {
 	s := b.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range fresh {
+	for _, c := range b.changes {
 		c.known = s.index.may(c.hash)
 	}
-	for _, c := range fresh {
+	for _, c := range b.changes {
 		if h := s.held[c.id]; h != nil {
 			c.standing, c.held = *h, h
 			continue

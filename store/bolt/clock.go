@@ -55,12 +55,6 @@ func (s *Store) noteBoot(last state) error {
 // slewed all the time.
 const tolerated = time.Minute
 
-// behind returns the wall clock, if store time is behind it.
-func (c *clock) behind() (wall time.Time, is bool) {
-	wall = c.wall().Round(0).UTC()
-	return wall, wall.Sub(c.now()) > tolerated
-}
-
 // latest returns store time or the wall clock, whichever is later: what is unknown is
 // unknown up to then.
 func (c *clock) latest() time.Time {

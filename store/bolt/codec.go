@@ -229,21 +229,24 @@ var (
 	errBody     = errors.New("the entry does not follow the format")
 )
 
-// unseal checks the entry b under seq and returns its kind and body.
-func unseal(b []byte, seq uint64) (kind, []byte, error) { return unsealAs(version, b, seq) }
+// whole says whether b, which ends with its checksum, is what was written under seq.
+func whole(b []byte, seq uint64) bool {
+	end := len(b) - crcLen
+	return binary.LittleEndian.Uint32(b[end:]) == checksum(b[:end], seq)
+}
 
-// unsealAs checks what stands under seq and is to be of that version of the format.
-func unsealAs(version byte, b []byte, seq uint64) (kind, []byte, error) {
+// unseal checks the entry b under seq and returns its kind and body.
+func unseal(b []byte, seq uint64) (kind, []byte, error) {
 	if len(b) < headLen+crcLen {
 		return 0, nil, errBody
 	}
-	end := len(b) - crcLen
-	if binary.LittleEndian.Uint32(b[end:]) != checksum(b[:end], seq) {
+	if !whole(b, seq) {
 		return 0, nil, errChecksum
 	}
 	if b[0] != version && (b[0] != stateVersion || kind(b[1]) != kindState) {
 		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], stateVersion)
 	}
+	end := len(b) - crcLen
 	return kind(b[1]), b[headLen:end:end], nil
 }
 

@@ -172,8 +172,9 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 // vouches for no more than the TTL before the wall clock then. If it is that clock
 // which is wrong, too much is flagged, and nothing is missed.
 func (s *Store) vouch() dedup.Vouch {
-	v := dedup.Vouch{ID: s.name, Since: s.memory.At(s.clock.now())}
-	if wall, behind := s.clock.behind(); behind && s.memory.TTL > 0 {
+	now := s.clock.now()
+	v := dedup.Vouch{ID: s.name, Since: s.memory.At(now)}
+	if wall := s.clock.latest(); wall.Sub(now) > tolerated && s.memory.TTL > 0 {
 		v.Since = latest(v.Since, wall.Add(-s.memory.TTL))
 	}
 	return v
