@@ -375,7 +375,7 @@ func (s *Store) roll(now time.Time) (*file, error) {
 	first := s.last + 1
 	s.mu.Unlock()
 	f, err := createFile(&s.space, first, &st, &s.options)
-	if errors.Is(err, ErrFull) && s.space.handOver(old) {
+	if errors.Is(err, ErrFull) && s.idle() && s.space.handOver(old) {
 		f, err = createFile(&s.space, first, &st, &s.options)
 	}
 	if err != nil {
@@ -390,6 +390,15 @@ func (s *Store) roll(now time.Time) (*file, error) {
 	s.last = first
 	s.mu.Unlock()
 	return f, nil
+}
+
+// idle reports whether nothing runs that is still to be settled. Until then no part
+// of the reserve is given up on a full disk, not for a moment: whatever else fills
+// the disk may take it.
+func (s *Store) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held) == 0
 }
 
 func (s *Store) newest() *file {

@@ -47,6 +47,7 @@ func testCorruption(t *testing.T, cases int) {
 	seed, given := seeds(t)
 	o := newOriginal(t)
 	tally := make(map[string]int)
+	placeless := 0
 	for i := range cases {
 		c := &corruption{original: o, t: t, rng: rand.New(rand.NewPCG(seed, uint64(i)))}
 		c.dir = filepath.Join(o.t.TempDir(), "store")
@@ -59,6 +60,7 @@ func testCorruption(t *testing.T, cases int) {
 		outcome := c.run(i%2 == 0)
 		watchdog.Stop()
 		tally[outcome]++
+		placeless += c.placeless
 		if err := os.RemoveAll(c.dir); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +71,7 @@ func testCorruption(t *testing.T, cases int) {
 			t.Logf("%d of %d: %v", i, cases, tally)
 		}
 	}
-	t.Logf("%d damages: %v", cases, tally)
+	t.Logf("%d damages: %v; %d errors name a file and no place in it", cases, tally, placeless)
 	if tally[refused] == 0 || tally[harmless] == 0 || tally[answered] == 0 {
 		t.Errorf("got only %v of the ways in which damage can show", slices.Sorted(maps.Keys(tally)))
 	}
@@ -169,6 +171,8 @@ type corruption struct {
 	dir  string
 	what string
 	path string // of the damaged file
+
+	placeless int // errors that say no place in it
 }
 
 // run makes a copy of the original, damages it while it is open or not, and asks
@@ -339,6 +343,6 @@ func (c *corruption) wantDamage(what string, err error) {
 	}
 	var damage *DamageError
 	if errors.As(err, &damage) && damage.Sequence == 0 && damage.Offset < 0 {
-		c.t.Logf("%s: %s: no place: %v", c.what, what, err)
+		c.placeless++
 	}
 }

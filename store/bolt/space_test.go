@@ -298,6 +298,33 @@ func TestFullDiskExpires(t *testing.T) {
 	b.want(claim1(key("new", 0), 1), dedup.StatusGranted)
 }
 
+// The reserve stays where it is while something runs, though the file is large: what
+// else fills the disk would take it before the next file has it.
+func TestReserveStaysWhileSomethingRuns(t *testing.T) {
+	b := newBench(t, Options{})
+	d := b.disk(8 << 20)
+	claims := b.fillDisk("k")[:512]
+	d.set(0)
+	large := b.newest()
+	b.options.RollBytes = large.size.Load()
+	allocate := b.space.allocate
+	b.space.allocate = func(*os.File, int64, int64) error { return syscall.ENOSPC } // it was faster
+	var ops []dedup.Op
+	for i, c := range claims {
+		ops = append(ops, complete1(key("k", i), c.Token, day))
+	}
+	b.apply(ops...)
+	if large != b.newest() {
+		t.Error("there is a new file, and claims that are not settled")
+	}
+	b.space.allocate = allocate
+	b.clock.advance(2 * lease)
+	b.tend()
+	if large == b.newest() {
+		t.Error("nothing runs, and there is no new file")
+	}
+}
+
 // Records that live on in an expired file are carried on a full disk, too; where
 // not even half the reserve is left the file stays, and is dropped later.
 func TestCarryOnAFullDisk(t *testing.T) {
