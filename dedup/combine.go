@@ -50,7 +50,7 @@ type group struct {
 	bytes   int
 	replies []Reply
 	state   groupState
-	waits   bool          // its caller does, and can lead
+	waits   bool          // its caller does, for one wake: to lead, or that it is answered
 	wake    chan struct{} // with room for one
 }
 
@@ -84,7 +84,6 @@ func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
 	if c.leading < c.limit {
 		c.leading++
 		c.lead(g)
-		c.mu.Unlock()
 		return c.result(g), nil
 	}
 	g.waits = true
@@ -97,30 +96,37 @@ func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
 	select {
 	case <-g.wake:
 	case <-ctx.Done():
+		if c.leave(g) {
+			return nil, context.Cause(ctx)
+		}
+		<-g.wake
 	}
+	if g.state == groupLeads { // who is woken reads it without the lock: many are, at one time
+		c.mu.Lock()
+		c.lead(g)
+	}
+	return c.result(g), nil
+}
+
+// leave reports whether the caller of g may go. Else its wake is on the way.
+func (c *combiner) leave(g *group) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch g.state {
-	case groupLeads:
-		c.lead(g)
-		return c.result(g), nil
-	case groupAnswered:
-		return c.result(g), nil
 	case groupQueued:
 		g.state = groupCancelled
 	case groupSent:
 		g.state = groupAbandoned
+	default:
+		return false
 	}
-	return nil, context.Cause(ctx)
+	g.waits = false
+	return true
 }
 
 // result returns the replies to g, which was answered, and gives g back.
 func (c *combiner) result(g *group) []Reply {
 	replies := g.replies
-	select {
-	case <-g.wake: // what came too late
-	default:
-	}
 	*g = group{wake: g.wake}
 	c.groups.Put(g)
 	return replies
@@ -128,7 +134,7 @@ func (c *combiner) result(g *group) []Reply {
 
 // lead carries out g and what fits beside it, and then hands the lead to the
 // next in the queue. Only groups that nobody waits for it carries out itself.
-// The caller holds the lock; it is released during Apply.
+// The caller holds the lock; it is released during Apply, and at the end.
 func (c *combiner) lead(g *group) {
 	for {
 		c.gather()
@@ -145,16 +151,26 @@ func (c *combiner) lead(g *group) {
 			clear(ops)
 			c.spare = append(c.spare, ops[:0])
 		}
-		g = c.next()
-		if g == nil {
+		next := c.next()
+		switch {
+		case next == nil:
 			c.leading--
+		case next.waits:
+			next.state, next.waits = groupLeads, false
+			next.wake <- struct{}{}
+			next = nil
+		}
+		c.mu.Unlock()
+		for _, g := range batch { // without the lock, which they want next
+			if g.waits {
+				g.wake <- struct{}{}
+			}
+		}
+		if next == nil {
 			return
 		}
-		if g.waits {
-			g.state = groupLeads
-			g.wake <- struct{}{}
-			return
-		}
+		g = next
+		c.mu.Lock()
 	}
 }
 
@@ -249,7 +265,7 @@ func (c *combiner) take(g *group) ([]*group, []Op) {
 	return batch, ops
 }
 
-// answer gives each group of a batch its replies. The claims that were granted
+// answer gives each group of a batch its replies, to be woken for. The claims that were granted
 // to a caller who has gone are given back at once.
 func (c *combiner) answer(batch []*group, replies []Reply) {
 	for _, g := range batch {
@@ -258,10 +274,6 @@ func (c *combiner) answer(batch []*group, replies []Reply) {
 			c.giveBack(g)
 		}
 		g.state = groupAnswered
-		select {
-		case g.wake <- struct{}{}:
-		default: // nobody waits, or it was woken to lead
-		}
 	}
 }
 
