@@ -138,13 +138,13 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 	if !open {
 		return
 	}
-	run, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	r := newRun(ctx)
+	defer r.end()
 	held := make([]*lease, 0, len(xs))
 	free := false // to run without a claim, the loss of which would end it
 	for _, x := range xs {
 		if x.claimed {
-			x.lease.lost = cancel
+			x.lease.run = r
 			held = append(held, &x.lease)
 		} else if x.run || x.park != nil {
 			free = true
@@ -153,13 +153,13 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 	defer d.drop(xs, held) // deferred: a handler may end the goroutine
 	d.renewer.hold(sent, held...)
 	if free {
-		defer context.AfterFunc(d.ctx, func() { cancel(ErrClosed) })()
+		defer context.AfterFunc(d.ctx, func() { r.lose(ErrClosed) })()
 	}
-	d.handle(ctx, run, leave, xs, h)
+	d.handle(ctx, r, leave, xs, h)
 	leave()
 	// What needs no dead letter is recorded before one is waited for.
 	d.record(xs, func(x *delivery) bool { return x.park == nil })
-	if d.bury(run, xs) {
+	if d.bury(&r.claims, xs) {
 		d.record(xs, func(x *delivery) bool { return x.park != nil })
 	}
 }

@@ -8,9 +8,8 @@ import (
 )
 
 // handle runs the handler for those of xs that are to run, and decides how
-// their claims end. caller is the context of Do; run ends with it, and when a
-// claim is lost.
-func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*delivery, h BatchHandler) {
+// their claims end. caller is the context of Do.
+func (d *Deduplicator) handle(caller context.Context, r *run, leave func(), xs []*delivery, h BatchHandler) {
 	ms := make([]*Message, 0, len(xs))
 	for _, x := range xs {
 		if x.run {
@@ -26,7 +25,7 @@ func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*d
 			running = append(running, &x.lease)
 		}
 	}
-	if err := d.slot(run, running); err != nil {
+	if err := d.slot(&r.claims, running); err != nil {
 		for _, x := range xs {
 			if x.run {
 				x.giveUp(err)
@@ -35,21 +34,21 @@ func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*d
 		return
 	}
 	leave()
-	ctx := run
 	start := time.Now()
 	if d.o.HandlerTimeout > 0 {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(run, d.o.HandlerTimeout, ErrTimeout)
-		defer stop()
-		d.renewer.limit(start.Add(d.o.HandlerTimeout), running...)
+		until := start.Add(d.o.HandlerTimeout)
+		r.handler.expire(until)
+		d.renewer.limit(until, running...)
 	}
-	answers := d.call(ctx, h, ms)
-	took := max(time.Since(start), 1)
+	answers := d.call(&r.handler, h, ms)
+	now := time.Now()
+	cause := r.handler.cause(now)
+	r.handler.end(nil)
+	took := max(now.Sub(start), 1)
 	d.gate.ran(took)
 	if d.o.HandlerTimeout > 0 {
 		d.renewer.limit(time.Time{}, running...)
 	}
-	cause := context.Cause(ctx)
 	for _, x := range xs {
 		if x.run {
 			x.took = took
@@ -61,16 +60,20 @@ func (d *Deduplicator) handle(caller, run context.Context, leave func(), xs []*d
 
 // slot waits for the right to run the handler, under claims that still stand
 // when it has it.
-func (d *Deduplicator) slot(ctx context.Context, claims []*lease) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+func (d *Deduplicator) slot(ctx *lazyContext, claims []*lease) error {
+	if why := ctx.cause(time.Time{}); why != nil {
+		return why
 	}
 	select {
 	case d.slots <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-d.closing:
-		return ErrClosed
+	default: // all are taken
+		select {
+		case d.slots <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-d.closing:
+			return ErrClosed
+		}
 	}
 	if isClosed(d.closing) { // select chooses at random
 		<-d.slots

@@ -32,7 +32,7 @@ type renewer struct {
 type lease struct {
 	id    ID
 	token Token
-	lost  func(why error) // called at most once: nobody renews the claim any more
+	run   *run // loses it at most once: nobody renews the claim any more
 
 	// Under the renewer's mu.
 	end     time.Time // by the local clock
@@ -99,8 +99,7 @@ func (r *renewer) limit(until time.Time, ls ...*lease) {
 	}
 }
 
-// drop lets ls lapse. lost is not called any more for any of them, and fate stays
-// as it is.
+// drop lets ls lapse. None of them is lost any more, and fate stays as it is.
 func (r *renewer) drop(ls ...*lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,7 +149,7 @@ func (r *renewer) nudge() {
 // lose tells the holder. The caller holds mu.
 func (l *lease) lose(why error) {
 	l.fate = why
-	l.lost(why)
+	l.run.lose(why)
 }
 
 // run decides when; a second goroutine, at most one at a time, asks the store,
