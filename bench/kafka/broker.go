@@ -3,9 +3,12 @@ package kafkabench
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/oncequeue/oncequeue/bench/harness"
@@ -36,7 +39,11 @@ func (b *broker) topic(ctx context.Context, n int) (*topic, error) {
 	}
 	t := &topic{name: fmt.Sprintf("orders-%d-%s", n, rand.Text()[:6])}
 	err := b.client(func(cl *kgo.Client) error {
-		if _, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, -1, nil, t.name); err != nil {
+		admin := kadm.NewClient(cl)
+		if _, err := admin.CreateTopic(ctx, partitions, -1, nil, t.name); err != nil {
+			return err
+		}
+		if err := b.coordinated(ctx, admin); err != nil {
 			return err
 		}
 		messages := work.New(1).Next(n)
@@ -60,6 +67,24 @@ func (b *broker) topic(ctx context.Context, n int) (*topic, error) {
 	}
 	b.topics[n] = t
 	return t, nil
+}
+
+// coordinated waits until groups have a coordinator: a fresh broker makes one ready
+// only when it is asked for it, and refuses meanwhile.
+func (b *broker) coordinated(ctx context.Context, admin *kadm.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		_, err := admin.FetchOffsets(ctx, b.group())
+		if !errors.Is(err, kerr.CoordinatorNotAvailable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func (b *broker) client(f func(*kgo.Client) error) error {
