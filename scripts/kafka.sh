@@ -149,12 +149,12 @@ launch() { # launch NODE
 # await waits for the line that a broker logs once it is unfenced and takes requests.
 await() { # await NODE
   local log=$run/node$1/server.log tries
-  for ((tries = 0; tries < 600; tries++)); do
+  for ((tries = 0; tries < 1800; tries++)); do
     grep -qs 'Kafka Server started' "$log" && return
     kill -0 "$(cat "$run/node$1/pid")" 2>/dev/null || fail "$log" "node $1 ended while starting"
     sleep 0.1
   done
-  fail "$log" "node $1 did not start within 60 s"
+  fail "$log" "node $1 did not start within 3 minutes"
 }
 
 fail() { # fail LOG MESSAGE: stops what was started

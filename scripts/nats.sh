@@ -55,14 +55,14 @@ launch() { # launch NODE: starts what its file command says, and waits until it 
   mapfile -t command <"$node/command"
   nohup "${command[@]}" >>"$node/server.log" 2>&1 </dev/null &
   echo $! >"$node/pid"
-  for ((tries = 0; tries < 300; tries++)); do
+  for ((tries = 0; tries < 1200; tries++)); do
     kill -0 "$(cat "$node/pid")" 2>/dev/null || break
     listening "$(cat "$node/port")" && return
     sleep 0.1
   done
   tail -n 20 "$node/server.log" >&2
   stop
-  die 1 "nats-server ended while starting, or did not start within 30 s; its log is $node/server.log"
+  die 1 "nats-server ended while starting, or did not start within 2 minutes; its log is $node/server.log"
 }
 
 start() { # start VERSION NODES

@@ -56,14 +56,14 @@ resume() { # resume DIR: starts a server again, with its port and its files
   # A Sentinel must have a file to write to, which comes before the options.
   nohup redis-server "${command[@]}" >>"$dir/redis.log" 2>&1 </dev/null &
   echo $! >"$dir/pid"
-  for ((tries = 0; tries < 200; tries++)); do
+  for ((tries = 0; tries < 2400; tries++)); do
     [[ $(redis-cli -h $loopback -p "$port" ping 2>/dev/null) == PONG ]] && return
     kill -0 "$(cat "$dir/pid")" 2>/dev/null || break
     sleep 0.05
   done
   tail -n 20 "$dir/redis.log" >&2
   stop
-  die 1 "redis-server at port $port did not start within 10 s; its log is $dir/redis.log"
+  die 1 "redis-server at port $port did not start within 2 minutes; its log is $dir/redis.log"
 }
 
 end() { # end DIR SIGNAL: and waits until it is gone

@@ -3,7 +3,9 @@
 #
 #   scripts/redis.sh start single     one server; the last line of output is its HOST:PORT
 #   scripts/redis.sh start sentinel   a master, a replica and three Sentinels, quorum 2, who call the master
-#                                     "main"; the last line is the Sentinels' HOST:PORT,HOST:PORT,HOST:PORT
+#                                     "main"; the last line is the Sentinels' HOST:PORT,HOST:PORT,HOST:PORT.
+#                                     They wait for a minute before they fail over, so that a machine that
+#                                     stands still moves no master; a test that wants it tells them otherwise
 #   scripts/redis.sh crash PORT       kills the server at PORT with SIGKILL
 #   scripts/redis.sh resume PORT      starts it again, with its files
 #   scripts/redis.sh stop             ends what start began and removes its data; the logs stay
@@ -34,7 +36,7 @@ start_sentinel() {
     mkdir -p "${config%/*}"
     cat >"$config" <<CONF
 sentinel monitor main $loopback ${ports[0]} 2
-sentinel down-after-milliseconds main 1000
+sentinel down-after-milliseconds main 60000
 sentinel failover-timeout main 5000
 CONF
     launch "${config%/*}" "${ports[$i]}" "$config" --sentinel
@@ -48,12 +50,12 @@ CONF
 await_sentinels() { # await_sentinels PORT...
   local port tries known
   for port in "$@"; do
-    for ((tries = 0; tries < 300; tries++)); do
+    for ((tries = 0; tries < 1200; tries++)); do
       known=$(redis-cli -h $loopback -p "$port" sentinel master main | tr '\n' ' ')
       [[ $known == *"num-slaves 1 num-other-sentinels 2"* ]] && break
       sleep 0.1
     done
-    [[ $tries -lt 300 ]] || { stop && die 1 "the Sentinels did not find each other within 30 s"; }
+    [[ $tries -lt 1200 ]] || { stop && die 1 "the Sentinels did not find each other within 2 minutes"; }
   done
 }
 

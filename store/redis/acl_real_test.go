@@ -55,7 +55,7 @@ func TestRealACL(t *testing.T) {
 		client = redis.NewClient(&redis.Options{Addr: c.Options().Addr, DB: c.Options().DB, Username: user, Password: "secret"})
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	s, err := redisstore.New(client, &redisstore.Options{Prefix: prefix})
+	s, err := redisstore.New(client, &redisstore.Options{Prefix: prefix, Timeout: patient.Timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestRealACL(t *testing.T) {
 	if err := s.Forget(t.Context(), []dedup.ID{op.ID}); err != nil {
 		t.Error(err)
 	}
-	other, err := redisstore.New(client, &redisstore.Options{Prefix: "another:"})
+	other, err := redisstore.New(client, &redisstore.Options{Prefix: "another:", Timeout: patient.Timeout})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,12 +19,12 @@ import (
 // TestRealFootprint: a settled key with an empty result takes at most 230 bytes of
 // the server's memory, all in, and 260 of its append-only file.
 func TestRealFootprint(t *testing.T) {
-	client, ok := realClient(t).(*redis.Client)
+	client, ok := realClientOf(t, patient.Timeout).(*redis.Client)
 	if !ok {
 		t.Skip("the figures are those of one server")
 	}
-	s := realStore(t, client, &redisstore.Options{Prefix: rand.Text()[:2] + ":"}) // as long as the default
-	granted(t, s, claim("first", 1))                                              // what comes once: the ledger, scripts, buffers
+	s := realStore(t, client, &redisstore.Options{Prefix: rand.Text()[:2] + ":", Timeout: patient.Timeout}) // a prefix as long as the default
+	granted(t, s, claim("first", 1))                                                                        // what comes once: the ledger, scripts, buffers
 	figure := func(name string) float64 {
 		info, err := client.Info(context.Background()).Result()
 		if err != nil {

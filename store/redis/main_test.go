@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"strings"
@@ -19,12 +20,18 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open returns a store on server with a client of its own.
+// open returns a store on server with a client of its own. It is patient, if o does
+// not say otherwise.
 func open(t *testing.T, server *redistest.Server, o *redisstore.Options) *redisstore.Store {
 	t.Helper()
+	options := patient
+	if o != nil {
+		options = *o
+	}
+	options.Timeout = cmp.Or(options.Timeout, patient.Timeout)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1, ReadTimeout: -1})
 	t.Cleanup(func() { _ = client.Close() })
-	s, err := redisstore.New(client, o)
+	s, err := redisstore.New(client, &options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,20 +38,25 @@ func TestNewRefuses(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	server := redistest.Run(t)
-	s := open(t, server, nil)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = client.Close() })
+	s, err := redisstore.New(client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got := s.Applies(); got != 4 {
 		t.Errorf("Applies: got %d, want 4", got)
 	}
 	if got := s.Timeout(); got != 2*time.Second {
 		t.Errorf("Timeout: got %v, want 2s", got)
 	}
-	granted(t, s, claim("a", 1))
+	granted(t, open(t, server, nil), claim("a", 1))
 	for _, key := range server.Keys() {
 		if !strings.HasPrefix(key, "oq:") {
 			t.Errorf("key %q: want the prefix oq:", key)
 		}
 	}
-	if !vouch(t, s).Shared {
+	if !vouch(t, open(t, server, nil)).Shared {
 		t.Errorf("Vouch: got not shared, want shared")
 	}
 }

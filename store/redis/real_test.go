@@ -21,7 +21,7 @@ import (
 // told the suite's time, years ahead.
 func TestRealStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
-		s := realStore(t, realClient(t), nil)
+		s := realStore(t, realClientOf(t, patient.Timeout), &patient)
 		ahead := time.Now().AddDate(10, 0, 0).Truncate(time.Second).Sub(clock.Now())
 		s.SetClock(clock.Now)
 		s.SetTime(clock.Now().Add(ahead))
@@ -32,7 +32,7 @@ func TestRealStore(t *testing.T) {
 
 func TestRealStep(t *testing.T) {
 	// What is sent again, because the server is slow, is another operation to Step.
-	s := realStore(t, realClientOf(t, time.Minute), &redisstore.Options{Timeout: 2 * time.Minute})
+	s := realStore(t, realClientOf(t, patient.Timeout), &patient)
 	testStep(t, s, s.SetTime)
 }
 

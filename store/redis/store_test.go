@@ -20,7 +20,7 @@ func TestStore(t *testing.T) {
 		server := redistest.Run(t)
 		server.At(clock.Now())
 		clock.OnAdvance(server.At)
-		s := open(t, server, &patient)
+		s := open(t, server, nil)
 		s.SetClock(clock.Now)
 		return s
 	})
