@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/transporttest"
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 )
 
@@ -57,7 +58,7 @@ func TestBadInput(t *testing.T) {
 		code int
 		says []string
 	}{
-		"no command":         {nil, exitUsage, []string{"no command"}},
+		"no command":         {[]string{}, exitUsage, []string{"no command"}},
 		"unknown command":    {[]string{"walk"}, exitUsage, []string{`"walk"`}},
 		"unknown flag":       {complete("--tll", "1h"), exitUsage, []string{"--tll", "--help"}},
 		"stray argument":     {complete("now"), exitUsage, []string{`"now"`}},
@@ -94,7 +95,7 @@ func TestBadInput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // what is accepted by mistake must end too
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // what is accepted by mistake must end too
 			defer cancel()
 			code := run(ctx, c.args, &stdout, &stderr)
 			got := stderr.String()
@@ -154,10 +155,10 @@ func TestConfigFile(t *testing.T) {
 			if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			var stdout, stderr bytes.Buffer
-			code := run(ctx, append([]string{"run", "-c", file}, c.args...), &stdout, &stderr)
+			stderr := &output{line: "msg=beginning", then: cancel}
+			code := run(ctx, append([]string{"run", "-c", file}, c.args...), io.Discard, stderr)
 			got := stderr.String()
 			if code != c.code || c.code != exitClean && lines(got) != 1 {
 				t.Errorf("got exit %d, want %d: %s", code, c.code, got)
@@ -174,10 +175,19 @@ func TestConfigFile(t *testing.T) {
 func TestRunDrainsAndSaysWhatItDid(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"orders": 1, "orders.once": 1}, nil)
 	at := "kafka://" + k.Addrs()[0] + "/"
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var stdout, stderr bytes.Buffer
-	code := run(ctx, []string{"run", "--from", at + "orders?group=g", "--to", at + "orders.once", "--store", "bolt:" + t.TempDir(), "--listen", ""}, &stdout, &stderr)
+	var stderr output
+	exit := make(chan int, 1)
+	go func() {
+		exit <- run(ctx, []string{"run", "--from", at + "orders?group=g", "--to", at + "orders.once", "--store", "bolt:" + t.TempDir(), "--listen", ""}, io.Discard, &stderr)
+	}()
+	transporttest.Eventually(t, "the relay to hold its partition", func() bool {
+		group := k.Cluster().GroupInfo("g")
+		return group != nil && group.State == "Stable" && group.NumAssigned() == 1
+	})
+	cancel()
+	code := <-exit
 	if code != exitClean || !strings.Contains(stderr.String(), "relayed=0") {
 		t.Errorf("got exit %d, stderr %s", code, stderr.String())
 	}
@@ -196,7 +206,7 @@ func TestListen(t *testing.T) {
 	var addr string
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); addr == ""; {
+	for deadline := time.After(2 * time.Minute); addr == ""; {
 		select {
 		case <-tick.C:
 			addr = stderr.find(regexp.MustCompile(`listen=(\S+)`))
@@ -204,7 +214,7 @@ func TestListen(t *testing.T) {
 			t.Fatal("the log does not name the address")
 		}
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Minute}
 	res, err := client.Get("http://" + addr + "/statusz")
 	if err != nil {
 		t.Fatal(err)

@@ -11,13 +11,18 @@ import (
 
 // output is what a process has written so far.
 type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	line string // when something with that is written
+	then func() // this is called, if set
+	mu   sync.Mutex
+	b    bytes.Buffer
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.then != nil && bytes.Contains(p, []byte(o.line)) {
+		o.then()
+	}
 	return o.b.Write(p)
 }
 
@@ -29,14 +34,14 @@ func (o *output) String() string {
 
 func (o *output) await(t *testing.T, text string) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !strings.Contains(o.String(), text) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("waited a minute for %q in:\n%s", text, o)
+			t.Fatalf("waited two minutes for %q in:\n%s", text, o)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func TestRealTwoRelaysOnOneRedis(t *testing.T) {
 		produced   = 1000 // at once
 	)
 	store := realRedis(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	began := time.Now().Add(-time.Minute)
 	group := fmt.Sprintf("two-relays-%d", began.UnixNano()) // and so the scope of the records

@@ -22,7 +22,7 @@ func TestRun(t *testing.T) {
 	if err := k.Produce(t.Context(), false, records...); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {

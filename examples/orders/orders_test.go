@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 
 // The flow itself, with a smaller story.
 func TestOrders(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	if code := run(ctx, []string{"--orders", "600", "--seed", "7"}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {

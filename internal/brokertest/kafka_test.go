@@ -23,7 +23,7 @@ func records(topic string, from, n int) []*kgo.Record {
 }
 
 func TestKafkaKeepsTopicsAcrossRestart(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	k := NewKafka(t, map[string]int32{"t": 2, "empty": 3}, &KafkaOptions{Brokers: 2, Durable: true})
 	if err := k.Produce(ctx, true, records("t", 0, 10)...); err != nil {
@@ -81,7 +81,7 @@ func TestKafkaCutConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.Read(make([]byte, 1))

@@ -77,7 +77,7 @@ func (n *NATS) start() error {
 		return fmt.Errorf("brokertest: start nats: %w", err)
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(2 * time.Minute) {
 		s.Shutdown()
 		s.WaitForShutdown()
 		return fmt.Errorf("brokertest: nats-server at port %d did not get ready", n.port)
@@ -102,6 +102,7 @@ func (n *NATS) Connect(opts ...nats.Option) (jetstream.JetStream, error) {
 func connect(url string, opts ...nats.Option) (jetstream.JetStream, error) {
 	conn, err := nats.Connect(url, append([]nats.Option{
 		nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.Timeout(time.Minute), // the machine may stand still for a while
 	}, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("brokertest: connect to nats: %w", err)

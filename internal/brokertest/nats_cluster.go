@@ -43,14 +43,14 @@ func StartNATSCluster(n int) (*NATSCluster, error) {
 		}
 		c.Servers = append(c.Servers, s)
 	}
-	for range 1000 {
+	for range 6000 {
 		if slices.ContainsFunc(c.Servers, func(s *NATS) bool { return s.server.JetStreamIsLeader() && len(s.server.JetStreamClusterPeers()) == n }) {
 			return c, nil
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	c.Close()
-	return nil, errors.New("brokertest: the cluster chose no leader within 20 s")
+	return nil, errors.New("brokertest: the cluster chose no leader within 2 minutes")
 }
 
 // freePort returns a port that nobody listens at.

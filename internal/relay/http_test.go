@@ -29,7 +29,7 @@ import (
 // get returns the status code and the body of an endpoint.
 func get(t *testing.T, r *Relay, path string) (int, string) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Minute}
 	res, err := client.Get("http://" + r.Addr().String() + path)
 	if err != nil {
 		t.Fatal(err)

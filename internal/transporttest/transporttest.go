@@ -26,7 +26,7 @@ func NewDeduplicator(t *testing.T, store dedup.Store, o *dedup.Options) *dedup.D
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := d.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
@@ -88,6 +88,33 @@ func Eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatalf("not within %v: %s", patience, what)
 		case <-tick.C:
 		}
+	}
+}
+
+// Pauses returns what returns, at the end, for how long this process stood still at
+// most: an excuse for what was to be done in time.
+func Pauses(t *testing.T) (longest func() time.Duration) {
+	quit, most := make(chan struct{}), make(chan time.Duration, 1)
+	stop := sync.OnceFunc(func() { close(quit) })
+	t.Cleanup(stop)
+	go func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		var worst time.Duration
+		for last := time.Now(); ; {
+			select {
+			case <-quit:
+				most <- worst
+				return
+			case <-tick.C:
+			}
+			worst = max(worst, time.Since(last))
+			last = time.Now()
+		}
+	}()
+	return func() time.Duration {
+		stop()
+		return <-most
 	}
 }
 

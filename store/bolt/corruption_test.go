@@ -54,7 +54,7 @@ func testCorruption(t *testing.T, cases int) {
 		if given {
 			t.Logf("case %d", i)
 		}
-		watchdog := time.AfterFunc(time.Minute, func() {
+		watchdog := time.AfterFunc(3*time.Minute, func() {
 			panic(fmt.Sprintf("seed %d, case %d, %s: it hangs", seed, i, c.what))
 		})
 		outcome := c.run(i%2 == 0)

@@ -71,7 +71,7 @@ func (c *cluster) Addrs() []string { return c.addrs }
 
 // ctx is for one request.
 func (c *cluster) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	c.t.Cleanup(cancel)
 	return ctx
 }

@@ -75,7 +75,7 @@ func numbered(topic string, from, n, keys int) []*kgo.Record {
 
 func produce(t *testing.T, k *brokertest.Kafka, records ...*kgo.Record) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := k.Produce(ctx, false, records...); err != nil {
 		t.Fatal(err)

@@ -41,8 +41,10 @@ func TestProcessKilledInItsHandlers(t *testing.T) {
 	victim, survivor := startMember(t, hub, k.Addrs(), "t", "victim", session), startMember(t, hub, k.Addrs(), "t", "survivor", session)
 	eventually(t, "both members to run handlers", func() bool { return hub.Running("victim") > 0 && hub.Running("survivor") > 0 })
 	eventually(t, "a quarter to be done", func() bool { return hub.Done() > messages/4 })
+	release := hub.Hold("victim") // so that the kill hits handlers
 	eventually(t, "the victim to run a handler", func() bool { return hub.Running("victim") > 0 })
 	victim.Kill()
+	release()
 	eventually(t, "the rest to be committed", func() bool { return complete(k, "g-t", "t") })
 	survivor.Stop()
 

@@ -26,7 +26,7 @@ const (
 	realMessages   = 20_000
 	realDuplicates = realMessages / 5
 	realKeys       = 300             // of Kafka: the messages of one are handled in order
-	realDeadline   = 3 * time.Minute // of a test; a slow machine needs more than one
+	realDeadline   = 5 * time.Minute // of a test; a slow machine needs more than one
 )
 
 // TestRealHandover publishes with Sink and consumes with one member, then two,

@@ -155,7 +155,7 @@ func TestPublishFindsMovedLeader(t *testing.T) {
 
 func readAll(t *testing.T, k *brokertest.Kafka, topic string) []*kgo.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	records, err := k.ReadTopic(ctx, topic)
 	if err != nil {

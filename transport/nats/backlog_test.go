@@ -30,7 +30,7 @@ func orders(prefix string, first, n int) []*dedup.Message {
 // publishAll publishes as a producer does: what is not confirmed, again, until it is.
 // It returns how many times it did that for a message.
 func publishAll(ctx context.Context, sink *Sink, ms []*dedup.Message) (again int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	for len(ms) > 0 {
 		n := min(len(ms), 1000)
@@ -122,7 +122,7 @@ func testBacklog(t *testing.T, js jetstream.JetStream, connect func() jetstream.
 func TestPoisonAmongOthers(t *testing.T) {
 	const messages, nth = 1000, 20
 	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, nil)
+	newStream(t, js, patiently)
 	if _, err := js.CreateStream(deadline(t), jetstream.StreamConfig{Name: "DLQ", Subjects: []string{"dead"}}); err != nil {
 		t.Fatal(err)
 	}

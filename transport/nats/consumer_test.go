@@ -15,6 +15,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -23,7 +24,7 @@ func TestRunProcessesEachMessageOnce(t *testing.T) {
 	for _, mode := range []string{"run", "batch", "confirm", "confirm batch"} {
 		t.Run(mode, func(t *testing.T) {
 			js := connect(t, brokertest.NewNATS(t, nil))
-			newStream(t, js, nil)
+			newStream(t, js, patiently)
 			publish(t, js, 0, n)
 			publish(t, js, 0, n/3) // again, by the same producer
 			var counted outcomes
@@ -77,7 +78,7 @@ func TestTwoMembersShareTheMessages(t *testing.T) {
 
 func TestMessageFields(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, nil)
+	newStream(t, js, patiently)
 	publish(t, js, 0, 2)
 	type seen struct {
 		topic, value, headers, position string
@@ -143,7 +144,7 @@ func TestHandlerOutlivesAckWait(t *testing.T) {
 					return j.handle(ctx, m)
 				})
 			})
-			longest := watchPauses(t)
+			longest := transporttest.Pauses(t)
 			over := time.After(10*ackWait + ackWait/2)
 			eventually(t, "all in hand", func() bool { return info(t, js).NumAckPending == 40 })
 			<-over
@@ -159,33 +160,6 @@ func TestHandlerOutlivesAckWait(t *testing.T) {
 				t.Errorf("deliveries of a message in hand: got %d, want 0; the longest pause of this process was %v", got, pause)
 			}
 		})
-	}
-}
-
-// watchPauses returns what returns, at the end, for how long this process stood still at
-// most.
-func watchPauses(t *testing.T) (longest func() time.Duration) {
-	quit, most := make(chan struct{}), make(chan time.Duration, 1)
-	stop := sync.OnceFunc(func() { close(quit) })
-	t.Cleanup(stop)
-	go func() {
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		var worst time.Duration
-		for last := time.Now(); ; {
-			select {
-			case <-quit:
-				most <- worst
-				return
-			case <-tick.C:
-			}
-			worst = max(worst, time.Since(last))
-			last = time.Now()
-		}
-	}()
-	return func() time.Duration {
-		stop()
-		return <-most
 	}
 }
 
@@ -274,7 +248,7 @@ func TestPoisonIsParkedOnceThenTerminated(t *testing.T) {
 		t.Errorf("dead letters: got %d, want 1", got)
 	}
 	for range 2 {
-		m, err := advisories.NextMsg(10 * time.Second)
+		m, err := advisories.NextMsgWithContext(deadline(t))
 		if err != nil {
 			t.Fatalf("advisory of a terminated message: %v", err)
 		}
@@ -286,7 +260,7 @@ func TestPoisonIsParkedOnceThenTerminated(t *testing.T) {
 
 func TestHaltStopsAndHandsBackTheRest(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	newStream(t, js, patiently)
 	publish(t, js, 0, 30)
 	d := newDeduplicator(t, nil)
 	o := quick(t)
@@ -313,7 +287,7 @@ func fetch(t *testing.T, js jetstream.JetStream, n int) (ms []jetstream.Msg) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch, err := c.Fetch(n, jetstream.FetchMaxWait(10*time.Second))
+	batch, err := c.Fetch(n, jetstream.FetchMaxWait(2*time.Minute), jetstream.FetchHeartbeat(50*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +304,7 @@ func TestDrainHandsBackWhatHasNotStarted(t *testing.T) {
 	for _, mode := range []string{"run", "batch"} {
 		t.Run(mode, func(t *testing.T) {
 			js := connect(t, brokertest.NewNATS(t, nil))
-			newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+			newStream(t, js, patiently)
 			publish(t, js, 0, 40)
 			d := newDeduplicator(t, &dedup.Options{Concurrency: 2})
 			o := quick(t)
@@ -454,14 +428,14 @@ func TestUncertainIsNotAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, js, 0, 1)
-	times := make(chan time.Time, 10)
+	times, began := make(chan time.Time, 10), time.Now()
 	d := scripted{func(context.Context, *dedup.Message, dedup.Handler) dedup.Result {
 		times <- time.Now()
 		return dedup.Result{Outcome: dedup.Uncertain}
 	}}
 	r := start(t, func(ctx context.Context) error { return newConsumer(t, js, quick(t)).runSingly(ctx, d, nil) })
-	first := <-times
-	if got := (<-times).Sub(first); got < 400*time.Millisecond {
+	<-times
+	if got := (<-times).Sub(began); got < 400*time.Millisecond { // the server counts from before the first
 		t.Errorf("came again after %v, want AckWait, 500ms", got)
 	}
 	if err := r.Stop(); err != nil {
@@ -476,7 +450,7 @@ func TestUncertainIsNotAnswered(t *testing.T) {
 // it holds to others.
 func TestStaleDeliveryIsDropped(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	newStream(t, js, patiently)
 	publish(t, js, 0, 3)
 	o := quick(t)
 	o.Workers = 1
@@ -537,14 +511,14 @@ func TestLostAckIsAnsweredFromTheRecord(t *testing.T) {
 		t.Error(err)
 	}
 	j.check(t, 1)
-	if got := counted.count(dedup.Duplicate); got != 1 {
-		t.Errorf("duplicates: got %d, want 1", got)
+	if got := counted.count(dedup.Duplicate); got == 0 {
+		t.Error("duplicates: got none, want one, or more where this process stood still")
 	}
 }
 
 func TestBusyAndFailedComeAgainNoSooner(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	newStream(t, js, patiently)
 	publish(t, js, 0, 1)
 	results := []dedup.Result{
 		{Outcome: dedup.Busy, RetryAfter: 300 * time.Millisecond},

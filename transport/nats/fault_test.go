@@ -190,7 +190,7 @@ func TestStreamRecreatedUnnoticed(t *testing.T) {
 
 func TestOrphansAreNotAnswered(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	newStream(t, js, patiently)
 	publish(t, js, 0, 3)
 	s := newSession(context.Background(), newConsumer(t, js, quick(t)), 8, 8)
 	defer s.cancel(nil)
@@ -206,7 +206,7 @@ func TestOrphansAreNotAnswered(t *testing.T) {
 	if err := js.DeleteStream(deadline(t), "S"); err != nil {
 		t.Fatal(err)
 	}
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	newStream(t, js, patiently)
 	publish(t, js, 10, 3)
 	fetch(t, js, 3)
 	b.suspend() // as at the word of the server
@@ -261,7 +261,7 @@ func TestDoubtWhileItIsChecked(t *testing.T) {
 func TestAnswersWaitForTheConnection(t *testing.T) {
 	n := brokertest.NewNATS(t, nil)
 	js := connect(t, n)
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	newStream(t, js, patiently)
 	publish(t, js, 0, 1)
 	d := newDeduplicator(t, nil)
 	c := newConsumer(t, js, quick(t))

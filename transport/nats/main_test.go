@@ -45,7 +45,7 @@ func connect(t *testing.T, n *brokertest.NATS, opts ...nats.Option) jetstream.Je
 }
 
 func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -64,6 +64,10 @@ func newStream(t *testing.T, js jetstream.JetStream, change func(*jetstream.Cons
 	})
 	addConsumer(t, js, change)
 }
+
+// patiently is for tests in which nothing may come again because the machine stands
+// still.
+func patiently(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute }
 
 func addConsumer(t *testing.T, js jetstream.JetStream, change func(*jetstream.ConsumerConfig)) {
 	t.Helper()

@@ -113,7 +113,7 @@ func TestOrderOverARestart(t *testing.T) {
 // has ended.
 func TestOrderAtTheDrain(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Minute })
+	newStream(t, js, patiently)
 	for i := range 10 {
 		if _, err := js.PublishMsg(deadline(t), jetstreamMessage(fmt.Sprintf("s.%d", i%2), fmt.Sprint(i))); err != nil {
 			t.Fatal(err)

@@ -201,7 +201,7 @@ func TestUnconfirmedAckIsAnsweredFromTheRecord(t *testing.T) {
 	}
 	close(release)
 	eventually(t, "it finished", func() bool { return j.seen() == 1 })
-	addConsumer(t, js, nil)
+	addConsumer(t, js, patiently)
 	answered(t, js)
 	if err := r.Stop(); err != nil {
 		t.Error(err)
