@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,10 +19,10 @@ type binding struct {
 	created     time.Time // tells incarnations apart
 	ackWait     time.Duration
 	longestWait time.Duration // the longest that ackWait may become
-	left        int           // messages that somebody had not answered at the time of binding
 	puller      *puller
-	sub         *nats.Subscription
-	drained     chan struct{} // closed when the subscription has handed over all it received
+	flow        *flow         // what the puller asked for
+	hold        *hold         // nil: none
+	sharedAt    atomic.Uint64 // one more than the number of reconnects when another member was last seen; 0: never
 	over        chan struct{} // closed when nothing more is to be kept alive
 	beating     sync.WaitGroup
 
@@ -29,8 +30,6 @@ type binding struct {
 	advisories []*nats.Subscription
 	watching   context.Context // ends with the binding
 	unwatch    context.CancelFunc
-
-	sequence uint64 // of the last delivery, as the consumer counts them; for receive alone
 
 	mu     sync.Mutex
 	state  state
@@ -57,8 +56,6 @@ func (s *session) newBinding(info *jetstream.ConsumerInfo) (*binding, error) {
 		created:     info.Created,
 		ackWait:     ackWait(info.Config),
 		longestWait: longestWait(info.Config),
-		left:        info.NumAckPending,
-		drained:     make(chan struct{}),
 		over:        make(chan struct{}),
 	}
 	if s.order != nil {
@@ -66,7 +63,7 @@ func (s *session) newBinding(info *jetstream.ConsumerInfo) (*binding, error) {
 	}
 	b.puller = newPuller(s, info.Config, b.well)
 	b.watching, b.unwatch = context.WithCancel(context.Background())
-	if err := b.subscribe(); err != nil {
+	if err := b.open(info); err != nil {
 		b.unsubscribe()
 		return nil, err
 	}
@@ -76,7 +73,7 @@ func (s *session) newBinding(info *jetstream.ConsumerInfo) (*binding, error) {
 	return b, nil
 }
 
-func (b *binding) subscribe() (err error) {
+func (b *binding) open(info *jetstream.ConsumerInfo) (err error) {
 	if b.config.ConfirmAcks {
 		if b.confirms, err = newConfirms(b); err != nil {
 			return err
@@ -85,18 +82,13 @@ func (b *binding) subscribe() (err error) {
 	if err = b.listen(); err != nil {
 		return err
 	}
-	if b.sub, err = b.conn.Subscribe(b.puller.inbox+".*", b.receive); err != nil {
-		return err
-	}
-	_ = b.sub.SetPendingLimits(-1, -1) // Prefetch is the limit; what the client dropped would come only after AckWait
-	b.sub.SetClosedHandler(func(string) { close(b.drained) })
-	return nil
+	return b.subscribe(info.Delivered.Consumer, info.NumAckPending > 0)
 }
 
 func (b *binding) unsubscribe() {
 	b.unwatch()
-	if b.sub != nil {
-		_ = b.sub.Unsubscribe() // stopPulling may have done it
+	if b.flow != nil {
+		_ = b.flow.sub.Unsubscribe() // stopPulling may have done it
 	}
 	for _, sub := range b.advisories {
 		_ = sub.Unsubscribe()
@@ -106,12 +98,9 @@ func (b *binding) unsubscribe() {
 	}
 }
 
-// errRestarted: deliveries are counted from one by each incarnation.
-var errRestarted = errors.New("the consumer counts its deliveries anew")
-
-// receive is called for each message of the subscription, one after the other.
-func (b *binding) receive(m *nats.Msg) {
-	if n, ok := b.puller.isStatus(m); ok {
+// receive is called for each message of the flow, one after the other.
+func (b *binding) receive(f *flow, m *nats.Msg) {
+	if n, ok := f.isStatus(m); ok {
 		if why := b.puller.heard(n, m); why != nil {
 			b.complain(why)
 		}
@@ -129,17 +118,22 @@ func (b *binding) receive(m *nats.Msg) {
 	if d.message.Position.Source == b.consumer.stream {
 		d.message.Position.Source = b.consumer.stream // one string for all, which keeps no other in memory
 	}
+	if err := f.take(sequence, b.order != nil && !b.shared()); err != nil {
+		b.complain(err)
+		if errors.Is(err, errLost) {
+			return // this one is left to expire after them
+		}
+	}
 	if d.message.Delivery > 1 {
 		b.consumer.counts.redelivered.Add(1)
 	}
-	if sequence <= b.sequence {
-		b.complain(errRestarted)
-	}
-	b.sequence = sequence
 	b.well(received)
 	b.hand.take(d)
 	b.puller.delivered(now)
 	b.enqueue(d)
+	if b.order != nil && b.order.isShut() {
+		b.puller.wake()
+	}
 }
 
 func (b *binding) current() state {
@@ -147,6 +141,10 @@ func (b *binding) current() state {
 	defer b.mu.Unlock()
 	return b.state
 }
+
+// comesAgain returns until when a message that is not answered any more should have come
+// again.
+func (b *binding) comesAgain() time.Duration { return b.now() + 2*b.longestWait + b.config.slack }
 
 func (b *binding) orphaned() bool { return b.current() == orphan }
 
@@ -263,14 +261,15 @@ func (b *binding) keepAlive() {
 			// What came just now can wait for the next tick, unless there is an order:
 			// then messages are to expire in theirs. What has expired may be with
 			// another, whose delivery this would prolong.
-			age := now - time.Duration(d.alive.Load())
+			alive := d.alive.Load()
+			age := now - time.Duration(alive)
 			if age < interval/2 && b.order == nil || age >= b.ackWait || d.answered.Load() || d.given() {
 				continue
 			}
 			if err := b.conn.Publish(d.reply, progressBody); err != nil {
 				break
 			}
-			d.alive.Store(int64(now))
+			d.alive.CompareAndSwap(alive, int64(now)) // what has expired meanwhile stays so
 		}
 		clear(ds)
 	}
@@ -279,10 +278,10 @@ func (b *binding) keepAlive() {
 // stopPulling ends the subscription, and waits until all that was on its way has
 // been received.
 func (b *binding) stopPulling() {
-	if err := b.sub.Drain(); err != nil {
+	if err := b.flow.sub.Drain(); err != nil {
 		return // the connection is closed
 	}
-	pause(b.drained, flushTimeout)
+	pause(b.flow.drained, flushTimeout)
 }
 
 // close ends a binding that holds.

@@ -36,12 +36,17 @@ type Config struct {
 	// A message that fails is then tried again in place, and those behind it wait:
 	// they stay in hand and fill Prefetch, so use a dead letter. What follows a message
 	// whose time ran out, as in an outage, is handed back until that has come again, at
-	// most for twice AckWait. The order holds within one member: to share the work, give
-	// each member a durable consumer of its own with a filter on subjects. A member that
-	// binds while messages of an earlier one are unanswered waits for AckWait, so that
-	// these come first. It does not hold over a connection that breaks: what the server
-	// had sent and did not arrive comes again after AckWait, and what follows it may be
-	// handled before.
+	// most for twice AckWait.
+	//
+	// The order holds within one member, also over connections that break and servers
+	// that restart: to share the work, give each member a durable consumer of its own
+	// with a filter on subjects. What was delivered and lost, with a connection or with
+	// a member that died, comes again when AckWait has passed, or the longest of BackOff.
+	// A member that binds while messages are unanswered, or finds deliveries missing,
+	// asks for no more for that time and 2s; what is in hand goes on. One that sees
+	// another take messages of its consumer logs that, and does not wait for what is
+	// missing until it connects again. What comes again is put in order before any of it
+	// is handled, and may be more than Prefetch and PrefetchBytes for that.
 	OrderBy func(*dedup.Message) string
 	// ConfirmAcks waits for the server's confirmation of each acknowledgement. It
 	// costs a round trip for each message, many of them at once, and saves the
@@ -67,6 +72,7 @@ type Config struct {
 	patience   time.Duration // how long a request to the server may take
 	look       time.Duration // how often the consumer is looked at
 	maxBackoff time.Duration // the longest pause between two tries to bind
+	slack      time.Duration // how long after its time a message may come again
 }
 
 const (
@@ -103,6 +109,9 @@ func (o *Config) filled() (Config, error) {
 	c.patience = orDefault(c.patience, 5*time.Second)
 	c.look = orDefault(c.look, 10*time.Second)
 	c.maxBackoff = orDefault(c.maxBackoff, 5*time.Second)
+	// A server that was restarted, or leads anew, looks for what has expired after 1.5 s
+	// at the latest (applyState in its consumer.go).
+	c.slack = orDefault(c.slack, 2*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -212,7 +212,7 @@ func TestOrphansAreNotAnswered(t *testing.T) {
 	b.suspend() // as at the word of the server
 	old[0].ack()
 	old[1].nak(0)
-	if err := b.check(deadline(t)); !gone(err) {
+	if _, err := b.check(deadline(t)); !gone(err) {
 		t.Errorf("check: got %v, want it gone: this is another consumer of that name", err)
 	}
 	b.abandon()
@@ -243,7 +243,7 @@ func TestDoubtWhileItIsChecked(t *testing.T) {
 	defer b.abandon()
 	b.suspend()
 	doubts := b.suspensions()
-	if err := b.check(deadline(t)); err != nil {
+	if _, err := b.check(deadline(t)); err != nil {
 		t.Fatal(err)
 	}
 	b.complain(errDeleted)

@@ -149,6 +149,14 @@ func (h *hand) ask(largest, maxMessages, maxBytes int) (messages, bytes int) {
 	return messages, bytes
 }
 
+// insist is ask for what comes again, whether there is room or not.
+func (h *hand) insist(messages, bytes int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked += messages
+	h.askedBytes += bytes
+}
+
 // unask gives back what a request that has ended did not bring.
 func (h *hand) unask(messages, bytes int) {
 	h.mu.Lock()

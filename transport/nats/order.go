@@ -37,8 +37,11 @@ func OrderByToken(n int) func(*dedup.Message) string {
 type order struct {
 	by func(*dedup.Message) string
 
-	mu   sync.Mutex
-	keys map[string]*turns
+	mu     sync.Mutex
+	keys   map[string]*turns
+	shut   bool        // nothing begins, until what comes again has come
+	kept   []*delivery // those that came since
+	beyond bool        // one of them had never been delivered before, so that nothing more comes again
 }
 
 // turns is what is known of a key.
@@ -55,11 +58,21 @@ func newOrder(by func(*dedup.Message) string) *order {
 // first returns true if d may go on. Else it comes out of next when its turn has come.
 func (o *order) first(d *delivery) bool {
 	d.key = o.by(&d.message)
-	if d.key == "" {
-		return true
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	switch {
+	case o.shut:
+		o.kept = append(o.kept, d)
+		o.beyond = o.beyond || d.message.Delivery == 1
+		return false
+	case d.key == "":
+		return true
+	}
+	return o.turn(d)
+}
+
+// turn is first for one that has a key. The caller holds mu.
+func (o *order) turn(d *delivery) bool {
 	l := o.keys[d.key]
 	if l == nil {
 		l = &turns{}
@@ -72,6 +85,42 @@ func (o *order) first(d *delivery) bool {
 	}
 	l.busy = true
 	return true
+}
+
+// shutDown keeps what comes from now on until it can be sorted: the server delivers what
+// comes again in no order.
+func (o *order) shutDown() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut = true
+}
+
+// open ends that, and returns those of what was kept that may go on.
+func (o *order) open() (first []*delivery) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	slices.SortFunc(o.kept, func(a, b *delivery) int { return cmp.Compare(a.sequence(), b.sequence()) })
+	for _, d := range o.kept {
+		if d.key == "" || o.turn(d) {
+			first = append(first, d)
+		}
+	}
+	o.shut, o.kept, o.beyond = false, nil, false
+	return first
+}
+
+// gathered returns how many are kept, and whether there is nothing more to keep.
+func (o *order) gathered() (n int, all bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.kept), o.beyond
+}
+
+// isShut says whether what comes is kept.
+func (o *order) isShut() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.shut
 }
 
 // early says that one which d follows was not settled, and has not come again.
@@ -140,4 +189,15 @@ func (o *order) giveUp(now time.Duration) (gone int) {
 		o.tidy(key, l)
 	}
 	return gone
+}
+
+// renew waits until then for what was not settled.
+func (o *order) renew(until time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.keys {
+		for n := range l.missed {
+			l.missed[n] = until
+		}
+	}
 }

@@ -21,7 +21,6 @@ import (
 type puller struct {
 	*session
 	subject   string // of requests
-	inbox     string // where messages and statuses arrive: inbox.N for request N
 	heartbeat time.Duration
 	expires   time.Duration
 	maxBatch  int             // of one request; 0: no limit
@@ -33,18 +32,21 @@ type puller struct {
 	faulty atomic.Bool  // faults is not 0
 
 	mu      sync.Mutex
-	number  int   // of the last request
-	oldest  int   // number of the oldest request that may be under way
-	largest int   // size of the largest message that can come
-	why     error // what went wrong, until serve has heard it
-	faults  int   // since something came as it should
+	inbox   string        // where messages and statuses arrive: inbox.N for request N
+	used    bool          // a request named the inbox
+	sent    time.Duration // when the last request was, as session.now
+	number  int           // of the last request
+	oldest  int           // number of the oldest request that may be under way
+	largest int           // size of the largest message that can come
+	why     error         // what went wrong, until serve has heard it
+	faults  int           // since something came as it should
 }
 
 // pullRequest is what the server's API calls JSApiConsumerGetNextRequest.
 type pullRequest struct {
 	Expires   time.Duration `json:"expires"`
 	Batch     int           `json:"batch"`
-	MaxBytes  int           `json:"max_bytes"`
+	MaxBytes  int           `json:"max_bytes"` // 0: no limit
 	Heartbeat time.Duration `json:"idle_heartbeat"`
 }
 
@@ -63,7 +65,6 @@ func newPuller(s *session, o jetstream.ConsumerConfig, well func(time.Time)) *pu
 	p := &puller{
 		session:   s,
 		subject:   fmt.Sprintf("%sCONSUMER.MSG.NEXT.%s.%s", prefix, s.consumer.stream, s.consumer.durable),
-		inbox:     s.conn.NewInbox(),
 		expires:   s.config.expires,
 		heartbeat: s.config.heartbeat,
 		maxBatch:  o.MaxRequestBatch,
@@ -71,6 +72,7 @@ func newPuller(s *session, o jetstream.ConsumerConfig, well func(time.Time)) *pu
 		ended:     make(chan struct{}, 1),
 		well:      well,
 		largest:   int(s.conn.MaxPayload()) + overhead,
+		sent:      s.now(), // an earlier member's may still be served
 	}
 	if o.MaxRequestExpires > 0 {
 		p.expires = min(p.expires, o.MaxRequestExpires)
@@ -94,6 +96,22 @@ func (p *puller) pull() error {
 	if n == 0 {
 		return nil
 	}
+	return p.request(n, bytes)
+}
+
+// pullAgain asks for n messages that were delivered before, whether there is room or not.
+func (p *puller) pullAgain(n int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.maxBatch > 0 {
+		n = min(n, p.maxBatch)
+	}
+	p.hand.insist(n, p.maxBytes)
+	return p.request(n, p.maxBytes)
+}
+
+// request asks for what the hand has reserved. The caller holds mu.
+func (p *puller) request(n, bytes int) error {
 	request, err := json.Marshal(pullRequest{Expires: p.expires, Batch: n, MaxBytes: bytes, Heartbeat: p.heartbeat})
 	if err != nil {
 		return err
@@ -103,19 +121,32 @@ func (p *puller) pull() error {
 		p.hand.unask(n, bytes)
 		return err
 	}
-	p.last.Store(int64(p.now()))
+	p.sent, p.used = p.now(), true
+	p.last.Store(int64(p.sent))
 	return nil
 }
 
-// isStatus tells the server's words on a request, which come to the inbox itself,
-// from messages, which keep the subject that they were published to.
-func (p *puller) isStatus(m *nats.Msg) (request int, ok bool) {
-	number, ok := strings.CutPrefix(m.Subject, p.inbox+".")
-	if !ok {
-		return 0, false
-	}
-	request, err := strconv.Atoi(number)
-	return request, err == nil
+// answerTo gives up the requests, and has the next ones answered to the inbox.
+func (p *puller) answerTo(inbox string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inbox, p.used = inbox, false
+	p.giveUp()
+}
+
+// asked says whether something may come to the inbox.
+func (p *puller) asked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.used
+}
+
+// ends returns when the server serves no request of before any more, not even one for
+// a connection whose loss it has not noticed.
+func (p *puller) ends() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent + p.expires + p.config.slack
 }
 
 func (p *puller) delivered(now time.Duration) {

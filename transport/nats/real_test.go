@@ -162,11 +162,47 @@ func TestRealMemberCutOff(t *testing.T) {
 func TestRealClusterLeaderKilled(t *testing.T) {
 	s := realAddress(t)
 	testLeaderKilled(t, func() jetstream.JetStream { return s.connect(t) }, s.stream, 3000, func(leader string) func() {
-		crash := append(slices.Clone(s.crash), leader)
-		if out, err := exec.Command(crash[0], crash[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("NATS_CRASH: %v: %s", err, out)
-		}
+		s.kill(t, leader)
 		return func() {} // it is back already
+	})
+}
+
+// kill kills the server, or that node of it, and starts it again.
+func (s *realServer) kill(t *testing.T, node ...string) {
+	t.Helper()
+	if len(s.crash) == 0 {
+		t.Log("NATS_CRASH is not set: the server is not killed")
+		return
+	}
+	crash := append(slices.Clone(s.crash), node...)
+	if out, err := exec.Command(crash[0], crash[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("NATS_CRASH: %v: %s", err, out)
+	}
+}
+
+// An order is kept while connections break and the server is killed.
+func TestRealOrder(t *testing.T) {
+	s := newRealServer(t, func(_ *jetstream.StreamConfig, c *jetstream.ConsumerConfig) { c.AckWait = time.Second })
+	line := &cable{}
+	mine := s.connect(t, nats.SetCustomDialer(line))
+	testManyBroken(t, s.js, mine, &Config{Logger: testLogger(t), OrderBy: OrderByToken(2)}, s.stream, 10, 5000, func(round int) {
+		if round%3 == 2 {
+			s.kill(t)
+			return
+		}
+		line.set(true)
+		line.set(false)
+	})
+}
+
+// The same with the server killed that leads the consumer, to which the member's
+// connection may or may not be.
+func TestRealClusterOrder(t *testing.T) {
+	s := newRealServer(t, func(stream *jetstream.StreamConfig, c *jetstream.ConsumerConfig) {
+		stream.Replicas, c.AckWait = 3, 2*time.Second
+	})
+	testManyBroken(t, s.js, s.connect(t), &Config{Logger: testLogger(t), OrderBy: OrderByToken(2)}, s.stream, 4, 5000, func(int) {
+		s.kill(t, infoOf(t, s.js, s.stream).Cluster.Leader)
 	})
 }
 
@@ -219,9 +255,12 @@ func newRealServer(t *testing.T, change ...func(*jetstream.StreamConfig, *jetstr
 	for _, f := range change {
 		f(&stream, &consumer)
 	}
-	if _, err := s.js.CreateStream(deadline(t), stream); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the stream created", func() bool { // a request that comes before there is a leader is never answered
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := s.js.CreateStream(ctx, stream)
+		return err == nil
+	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
@@ -229,9 +268,12 @@ func newRealServer(t *testing.T, change ...func(*jetstream.StreamConfig, *jetstr
 			t.Errorf("delete stream %s: %v", s.stream, err)
 		}
 	})
-	if _, err := s.js.CreateConsumer(deadline(t), s.stream, consumer); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the consumer created", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := s.js.CreateConsumer(ctx, s.stream, consumer)
+		return err == nil
+	})
 	return s
 }
 

@@ -28,19 +28,29 @@ func (b *binding) serve(ctx context.Context) ending {
 	again := time.NewTimer(0) // when to verify a doubtful binding
 	defer again.Stop()
 	<-again.C
-	if !b.await(ctx) {
-		return stopping
+	if wait := b.holdBack(b.info.Load()); wait > 0 {
+		again.Reset(wait)
 	}
 	tries := 0
 	doubt := func(why error, wait time.Duration) {
 		b.suspend()
+		if b.order != nil {
+			b.interrupt()
+			if err := b.resubscribe(); err != nil {
+				why = err // the connection is closed
+			}
+		}
 		if why != nil {
 			b.status.bad("pull", why)
 		}
 		again.Reset(wait)
 	}
 	for {
-		if b.current() == holds {
+		if b.gathered() {
+			b.goOn()
+			again.Stop()
+		}
+		if b.hold == nil && b.current() == holds {
 			if err := b.puller.pull(); err != nil {
 				doubt(err, b.backoff(tries))
 			}
@@ -56,6 +66,8 @@ func (b *binding) serve(ctx context.Context) ending {
 			case errors.Is(why, jetstream.ErrConsumerDeleted):
 				b.status.bad("pull", why)
 				return consumerGone
+			case errors.Is(why, errLost):
+				doubt(nil, 0)
 			case why != nil:
 				doubt(why, b.backoff(faults))
 			}
@@ -86,11 +98,16 @@ func (b *binding) serve(ctx context.Context) ending {
 				continue
 			}
 			doubts := b.suspensions()
-			switch err := b.check(ctx); {
+			switch info, err := b.check(ctx); {
 			case err == nil:
 				tries = 0
-				if !b.resume(doubts) { // all is well when it brings something
+				if b.order != nil { // while nothing was asked for, nothing could come
+					b.order.renew(b.comesAgain())
+				}
+				if b.current() != holds && !b.resume(doubts) { // all is well when it brings something
 					again.Reset(b.backoff(tries))
+				} else if wait := b.holdBack(info); wait > 0 {
+					again.Reset(wait)
 				}
 			case gone(err), errors.Is(err, errRefused):
 				b.status.bad("pull", err)
@@ -107,33 +124,14 @@ func (b *binding) serve(ctx context.Context) ending {
 
 // check asks whether the binding holds: whether the consumer is the one it was
 // made for, and still fit for use.
-func (b *binding) check(ctx context.Context) error {
+func (b *binding) check(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	info, err := b.consumer.lookup(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !info.Created.Equal(b.created) {
-		return jetstream.ErrConsumerNotFound
+		return nil, jetstream.ErrConsumerNotFound
 	}
 	b.seen(info)
-	return b.consumer.verify(info)
-}
-
-// await gives what an earlier member left unanswered the time to expire, where an
-// order is asked for: the server hands it out before what it has not delivered yet,
-// and would hand that out at once. It returns false if ctx ends first.
-func (b *binding) await(ctx context.Context) bool {
-	if b.config.OrderBy == nil || b.left == 0 {
-		return ctx.Err() == nil
-	}
-	b.log.Info("waiting for what an earlier member has not answered, to keep its order", "messages", b.left, "at_most", b.longestWait)
-	for end := b.now() + b.longestWait + time.Second; b.now() < end; {
-		if !pause(ctx.Done(), min(b.config.heartbeat, end-b.now())) {
-			return false
-		}
-		if info, err := b.consumer.lookup(ctx); err == nil && info.NumAckPending == 0 {
-			break
-		}
-	}
-	return ctx.Err() == nil
+	return info, b.consumer.verify(info)
 }

@@ -101,6 +101,11 @@ func (s *session) haltAt(d *delivery, r dedup.Result) bool {
 // handBack returns to the server what no worker has taken. The workers take
 // nothing any more.
 func (s *session) handBack() {
+	if s.order != nil {
+		for _, d := range s.order.open() {
+			s.begin(d)
+		}
+	}
 	for {
 		select {
 		case d := <-s.queue:
@@ -118,14 +123,20 @@ func (s *session) handBack() {
 // enqueue hands a delivery to the workers.
 func (s *session) enqueue(d *delivery) {
 	if s.order != nil && !s.order.first(d) {
-		return // it follows another of its key
+		return // it follows another
 	}
+	s.begin(d)
+}
+
+// begin is enqueue for one whose turn it is.
+func (s *session) begin(d *delivery) {
 	select {
 	case s.queue <- d:
 	default:
 		select {
 		case s.queue <- d:
-		case <-s.quit: // it comes again after AckWait
+		case <-s.quit:
+			d.nak(0)
 			s.drop(d)
 		}
 	}
@@ -136,5 +147,5 @@ func (s *session) behind(d *delivery, settled bool) *delivery {
 	if s.order == nil {
 		return nil
 	}
-	return s.order.next(d, settled, s.now()+2*d.binding.longestWait+time.Second)
+	return s.order.next(d, settled, d.binding.comesAgain())
 }

@@ -23,7 +23,7 @@ func (b *binding) watch() {
 		if b.current() != holds {
 			continue // serve finds out
 		}
-		switch err := b.check(b.watching); {
+		switch _, err := b.check(b.watching); {
 		case err == nil, unreachable(err):
 		case b.watching.Err() == nil:
 			b.complain(err)
