@@ -33,7 +33,7 @@ type combiner struct {
 type round struct {
 	peers  int           // groups that were carried out, or queued meanwhile
 	took   time.Duration // moving average
-	missed int           // rounds in a row for which not all peers came
+	missed int           // rounds in a row for which too few peers came
 	skip   int           // rounds to go before it is tried again
 	all    chan struct{} // closed when all peers are there; nil: nobody waits for them
 }
@@ -174,7 +174,7 @@ func (c *combiner) lead(g *group) {
 	}
 }
 
-// gather waits, for part of the time that an Apply takes, until those are there
+// gather waits, at most for the time that an Apply takes, until those are there
 // again who took part in the last one: what they did with its answers is often
 // done by now, or in a moment, and a batch costs the store little more than one
 // operation. So the completes of one batch and the claims of the next travel
@@ -182,7 +182,7 @@ func (c *combiner) lead(g *group) {
 // The caller holds the lock; it is released meanwhile.
 func (c *combiner) gather() {
 	r := &c.round
-	wait := min(r.took/2, maxGather)
+	wait := min(r.took, maxGather)
 	if len(c.queue)+1 >= r.peers || wait < minGather || c.limit > 1 {
 		return
 	}
@@ -200,11 +200,11 @@ func (c *combiner) gather() {
 	}
 	timer.Stop()
 	c.mu.Lock()
-	if r.all == nil {
+	r.all = nil
+	if 8*(len(c.queue)+1) > 7*r.peers { // a few that are late are no reason to go without the many
 		r.missed = 0
 		return
 	}
-	r.all = nil
 	r.missed++
 	r.skip = min(1<<min(r.missed, 16), maxSkip)
 }

@@ -52,6 +52,36 @@ func TestTwoBatchesShareApplies(t *testing.T) {
 	})
 }
 
+// One that is always late does not keep the others from sharing Applies.
+func TestManyShareAppliesBesideALateOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers, each = 16, 50
+		s := newStore()
+		s.after = slowly
+		d := newDedup(t, s, &dedup.Options{Concurrency: callers})
+		var wg sync.WaitGroup
+		for caller := range callers {
+			takes := time.Duration(caller) * 100 * time.Microsecond
+			if caller == 0 {
+				takes = 15 * time.Millisecond
+			}
+			wg.Go(func() {
+				for i := range each {
+					want(t, d.Do(t.Context(), message(fmt.Sprint(caller, "-", i), "v"), func(context.Context, *dedup.Message) ([]byte, error) {
+						time.Sleep(takes)
+						return nil, nil
+					}), dedup.Processed, true)
+				}
+			})
+		}
+		wg.Wait()
+		// Two for each call, and as many as the late one has made alone.
+		if got := len(s.calls); got > 160 {
+			t.Errorf("got %d Applies for %d calls of each of %d callers, want about %d", got, each, callers, 3*each)
+		}
+	})
+}
+
 // Who will not come for long is not waited for.
 func TestSlowHandlersAreNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
