@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,31 +23,40 @@ import (
 // tripwire is a nats.CustomDialer whose first connection breaks as it is about to read a
 // text, so that this and what came with it are lost.
 type tripwire struct {
-	text []byte
-	once sync.Once
-	cut  chan struct{} // closed then
+	text   []byte
+	quiet  bool // the server does not notice
+	dialed atomic.Int32
+	once   sync.Once
+	cut    chan struct{} // closed then
 }
 
 func (w *tripwire) Dial(network, address string) (net.Conn, error) {
 	conn, err := net.Dial(network, address)
-	return &tripping{conn, w}, err
+	return &tripping{conn, w, w.dialed.Add(1) == 1}, err
 }
 
 type tripping struct {
 	net.Conn
-	wire *tripwire
+	wire  *tripwire
+	first bool
 }
 
 func (c *tripping) Read(p []byte) (n int, err error) {
 	n, err = c.Conn.Read(p)
 	if bytes.Contains(p[:n], c.wire.text) {
 		c.wire.once.Do(func() {
-			_ = c.Close()
 			n, err = 0, errors.New("the connection broke")
 			close(c.wire.cut)
 		})
 	}
 	return n, err
+}
+
+func (c *tripping) Close() error {
+	if c.wire.quiet && c.first {
+		return nil
+	}
+	return c.Conn.Close()
 }
 
 // ordered notes in which order a handler saw the messages of each subject, and that it
@@ -110,11 +120,13 @@ func TestOrderOverABrokenConnection(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		lost  int // message
+		quiet bool
 		slack time.Duration
 		then  func(t *testing.T, n *brokertest.NATS) // while it is waited for
 	}{
 		{name: "the first", lost: 1},
 		{name: "the second", lost: 2},
+		{name: "the server does not notice", lost: 1, quiet: true},
 		{name: "again while it waits", lost: 1, then: func(t *testing.T, n *brokertest.NATS) {
 			if err := n.CutConnections(); err != nil {
 				t.Fatal(err)
@@ -131,10 +143,11 @@ func TestOrderOverABrokenConnection(t *testing.T) {
 			n := brokertest.NewNATS(t, nil)
 			js := connect(t, n)
 			newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Second })
-			wire := &tripwire{text: fmt.Appendf(nil, "the value %d", tt.lost), cut: make(chan struct{})}
+			wire := &tripwire{text: fmt.Appendf(nil, "the value %d", tt.lost), quiet: tt.quiet, cut: make(chan struct{})}
 			mine := connect(t, n, nats.SetCustomDialer(wire))
 			config, counted := quickly(t), &countingHandler{}
 			config.Logger = slog.New(counted)
+			config.expires = time.Second // of the requests of a connection that only the server believes in
 			config.slack = orDefault(tt.slack, config.slack)
 			c := newConsumer(t, mine, config)
 			d := newDeduplicator(t, nil)
