@@ -76,7 +76,10 @@ func (b *broker) coordinated(ctx context.Context, admin *kadm.Client) error {
 	defer cancel()
 	for {
 		_, err := admin.FetchOffsets(ctx, b.group())
-		if !errors.Is(err, kerr.CoordinatorNotAvailable) {
+		switch {
+		case errors.Is(err, kerr.GroupIDNotFound): // so says a coordinator
+			return nil
+		case !errors.Is(err, kerr.CoordinatorNotAvailable):
 			return err
 		}
 		select {
