@@ -82,15 +82,41 @@ func run(t *testing.T, command string, args ...string) {
 	}
 }
 
+// mount tries for a while: the loop device of the last time goes a moment after it
+// was unmounted.
 func (d *disk) mount(t *testing.T) {
 	t.Helper()
-	run(t, "mount", "-t", d.kind, "-o", "loop", d.image, d.path)
+	patiently(t, func() error {
+		out, err := exec.Command("mount", "-t", d.kind, "-o", "loop", d.image, d.path).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("mount: %w: %s", err, out)
+		}
+		return nil
+	})
 }
 
+// unmount tries for a while: what looks at new file systems, of the machine's own,
+// keeps one busy.
 func (d *disk) unmount(t *testing.T) {
 	t.Helper()
-	if err := syscall.Unmount(d.path, 0); err != nil {
-		t.Fatalf("unmount, with what is open of it: %v", err)
+	patiently(t, func() error {
+		if err := syscall.Unmount(d.path, 0); err != nil {
+			return fmt.Errorf("unmount, with what is open of it: %w", err)
+		}
+		return nil
+	})
+}
+
+func patiently(t *testing.T, try func() error) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
 }
 

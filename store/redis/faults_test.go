@@ -252,7 +252,7 @@ func TestRealClusterSlotsMoved(t *testing.T) {
 	w.during(func() {
 		ports := c.threeMasters()
 		for i := range ports {
-			script(t, "move", ports[i], ports[(i+1)%len(ports)], "1500")
+			script(t, "move", ports[i], ports[(i+1)%len(ports)], "500")
 			w.progress(300)
 		}
 	})
