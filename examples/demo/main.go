@@ -152,7 +152,7 @@ func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProc
 		if part > 0 {
 			// A kill while the relay waits for the dead one's partitions would prove
 			// nothing: wait until it works.
-			if err := until(ctx, time.Minute, "the relay to take up its work", func() (bool, error) {
+			if err := until(ctx, 2*time.Minute, "the relay to take up its work", func() (bool, error) {
 				return b.moved(), relay.alive()
 			}); err != nil {
 				return err
@@ -192,7 +192,7 @@ func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProc
 
 // drain waits until the relay has committed everything.
 func drain(ctx context.Context, b broker, relay *relayProcess, p *progress) error {
-	return until(ctx, 2*time.Minute, "the relay to drain", func() (bool, error) {
+	return until(ctx, 5*time.Minute, "the relay to drain", func() (bool, error) {
 		done, all := b.committed()
 		p.bar("draining", done, all)
 		return done == all, relay.alive()

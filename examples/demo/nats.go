@@ -121,7 +121,8 @@ func (s *natsServer) output(ctx context.Context) ([]received, error) {
 	}
 	out := make([]received, 0, last)
 	for uint64(len(out)) < last {
-		batch, err := consumer.Fetch(1000, jetstream.FetchMaxWait(5*time.Second))
+		want := min(1000, int(last)-len(out)) // no more, so that it need not wait for what does not come
+		batch, err := consumer.Fetch(want, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(25*time.Second))
 		if err != nil {
 			return nil, err
 		}

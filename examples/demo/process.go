@@ -78,8 +78,8 @@ func (p *relayProcess) stop() error {
 	}
 	select {
 	case <-p.exited:
-	case <-time.After(30 * time.Second):
-		return fmt.Errorf("dedup-relay did not stop within 30s of SIGTERM\n%s", p.stderr)
+	case <-time.After(2 * time.Minute):
+		return fmt.Errorf("dedup-relay did not stop within 2m of SIGTERM\n%s", p.stderr)
 	}
 	if p.err != nil {
 		return fmt.Errorf("dedup-relay did not stop cleanly: %w\n%s", p.err, p.stderr)

@@ -202,9 +202,9 @@ func traffic(orders int, seed uint64) (records []*kgo.Record) {
 
 func orderKey(i int) string { return fmt.Sprintf("order-%06d", i) }
 
-// until polls for a condition, for a minute at most.
+// until polls for a condition, for three minutes at most.
 func until(ctx context.Context, what string, condition func() bool) error {
-	const limit = time.Minute
+	const limit = 3 * time.Minute
 	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

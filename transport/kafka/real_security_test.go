@@ -199,7 +199,14 @@ func TestRealSecurityErrors(t *testing.T) {
 			}
 			defer func() { _ = sink.Close() }()
 			began := time.Now()
-			for _, err := range []error{consumer.Check(ctx), sink.Check(ctx)} {
+			for _, check := range []func(context.Context) error{consumer.Check, sink.Check} {
+				err := check(ctx)
+				for range 3 { // a pause of the machine can end a handshake
+					if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+						break
+					}
+					err = check(ctx)
+				}
 				for _, want := range append(c.want, c.brokers[0]) {
 					if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), wrong) {
 						t.Errorf("got error %v, want one line with %q and without the password", err, want)
