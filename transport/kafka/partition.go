@@ -20,7 +20,7 @@ type partition struct {
 	first   int64  // where the assignment begins: an offset, kafka.FirstOffset or kafka.LastOffset
 	located atomic.Bool
 	halted  atomic.Bool
-	gone    atomic.Bool               // it was not there for a while, so its offsets mean nothing
+	gone    atomic.Bool               // its topic was not there for a while, so its offsets mean nothing
 	end     atomic.Int64              // of the log, as last heard; -1: not yet
 	stop    context.CancelFunc        // ends fetching
 	asked   atomic.Pointer[time.Time] // when the request under way was sent; nil: none is
@@ -138,11 +138,17 @@ func (g *generation) announce(ctx context.Context, p *partition) bool {
 // vanished follows the errors of p's fetches. A partition that does not exist for
 // a moment may be another one afterwards, with its own offsets; brokers forget the
 // group's offsets together with the topic. So nothing more is committed for it,
-// and this member joins anew to learn where to begin.
+// nor for the others of its topic, which may not have been asked for meanwhile, and
+// this member joins anew to learn where to begin.
 func (g *generation) vanished(p *partition, err error) bool {
 	missing := errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
-	if missing && !p.gone.Swap(true) {
+	if missing && p.goneSince.IsZero() {
 		p.goneSince = time.Now()
+		for _, other := range g.partitions {
+			if other.source.topic == p.source.topic {
+				other.gone.Store(true)
+			}
+		}
 	}
 	if !p.gone.Load() || missing && time.Since(p.goneSince) < vanishTimeout {
 		return false

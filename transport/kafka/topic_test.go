@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -329,5 +332,54 @@ func TestTransactions(t *testing.T) {
 		if _, err := fmt.Sscan(value, &n); err != nil || n >= 2000 || n < 1000 && n/50%2 == 1 {
 			t.Errorf("message %q of an aborted transaction was handed out", value)
 		}
+	}
+}
+
+// TestTopicCreatedAnewNoticedByOnePartition: the other one is not asked for while the
+// topic is gone, and finds its offset in the new log.
+func TestTopicCreatedAnewNoticedByOnePartition(t *testing.T) {
+	const partitions, before, after = 2, 100, 1000
+	c := fakeCluster(t, nil)
+	topic := c.newTopic(partitions, nil)
+	c.produce(spread(partitions, numbered(topic, 0, before, before))...)
+	config := quick(t)
+	config.watchInterval = time.Hour // so that only the fetches tell
+	j := newJournal()
+	consumer, d := newConsumer(t, c, "g", config, topic), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return consumer.Run(ctx, d, j.handle) })
+	c.awaitCommitted("g", topic)
+
+	var cut, silent atomic.Int32 // whose fetches break, and whose have no answer; -1: nobody's
+	cut.Store(1)
+	silent.Store(-1)
+	cluster := c.fake.Cluster()
+	cluster.ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		switch r.(*kmsg.FetchRequest).Topics[0].Partitions[0].Partition {
+		case cut.Load():
+			return nil, errors.New("cut"), true
+		case silent.Load():
+			return nil, nil, true
+		}
+		return nil, nil, false
+	})
+	g := consumer.session.Load().current.Load()
+	eventually(t, "the fetches of one are cut", func() bool { return slices.Contains(consumer.Status().Failing, topic+"/1") })
+	c.deleteTopic(topic)
+	eventually(t, "the other one misses its topic", func() bool {
+		return slices.ContainsFunc(g.partitions, func(p *partition) bool { return p.source.partition == 0 && p.gone.Load() })
+	})
+	silent.Store(0)
+	c.createTopic(topic, partitions, nil)
+	c.produce(spread(partitions, numbered(topic, before, after, before))...)
+	cut.Store(-1)
+	eventually(t, "this member has joined anew", func() bool {
+		now := consumer.session.Load().current.Load()
+		return now != nil && now != g
+	})
+	silent.Store(-1)
+	eventually(t, "the new topic is consumed from its beginning", func() bool { return j.seen() == before+after })
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
 	}
 }
