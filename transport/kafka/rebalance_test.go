@@ -149,7 +149,7 @@ func TestNewOwnerWaitsForHandlerThatIgnoresItsContext(t *testing.T) {
 	config.DrainTimeout = 200 * time.Millisecond
 	h := newStuck(t)
 	var busy atomic.Int32
-	seeBusy := &dedup.Options{Hooks: dedup.Hooks{Decided: func(e dedup.Event) {
+	seeBusy := &dedup.Options{Concurrency: n, Hooks: dedup.Hooks{Decided: func(e dedup.Event) { // more than the stuck ones, on one core too
 		if e.Result.Outcome == dedup.Busy {
 			busy.Add(1)
 		}
