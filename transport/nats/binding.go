@@ -118,7 +118,8 @@ func (b *binding) receive(f *flow, m *nats.Msg) {
 	if d.message.Position.Source == b.consumer.stream {
 		d.message.Position.Source = b.consumer.stream // one string for all, which keeps no other in memory
 	}
-	if err := f.take(sequence, b.order != nil && !b.shared()); err != nil {
+	first, err := b.enter(f, d, sequence)
+	if err != nil {
 		b.complain(err)
 		if errors.Is(err, errLost) {
 			return // this one is left to expire after them
@@ -128,12 +129,25 @@ func (b *binding) receive(f *flow, m *nats.Msg) {
 		b.consumer.counts.redelivered.Add(1)
 	}
 	b.well(received)
-	b.hand.take(d)
 	b.puller.delivered(now)
-	b.enqueue(d)
+	if first {
+		b.begin(d)
+	}
 	if b.order != nil && b.order.isShut() {
 		b.puller.wake()
 	}
+}
+
+// enter takes d, delivery n of the flow, in hand, and says whether it may go on. Nothing
+// of a later flow enters before it.
+func (b *binding) enter(f *flow, d *delivery, n uint64) (first bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err = f.take(n, b.order != nil && !b.shared()); errors.Is(err, errLost) {
+		return false, err
+	}
+	b.hand.take(d)
+	return b.order == nil || b.order.first(d), err
 }
 
 func (b *binding) current() state {

@@ -43,11 +43,12 @@ type Config struct {
 	// with a filter on subjects. What was delivered and lost, with a connection or with
 	// a member that died, comes again when AckWait has passed, or the longest of BackOff.
 	// A member that binds while messages are unanswered, or finds deliveries missing,
-	// asks for no more for that time and some seconds; what is in hand goes on. So keep
-	// AckWait short: handlers may outlive it. What comes again is put in order before any
-	// of it is handled, and may be more than Prefetch and PrefetchBytes for that. A member
-	// that sees another take messages of its consumer logs that, and does not wait for
-	// what is missing until it connects again.
+	// asks for no more, whatever its key, for that time and some seconds, and up to half a
+	// minute longer where the server still believes in the connection that broke; what is
+	// in hand goes on. So keep AckWait short: handlers may outlive it. What comes again is
+	// put in order before any of it is handled, and may be more than Prefetch and
+	// PrefetchBytes for that. A member that sees another take messages of its consumer logs
+	// that, and does not wait for what is missing until it connects again.
 	OrderBy func(*dedup.Message) string
 	// ConfirmAcks waits for the server's confirmation of each acknowledgement. It
 	// costs a round trip for each message, many of them at once, and saves the

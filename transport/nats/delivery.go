@@ -107,6 +107,8 @@ func (s *session) settle(d *delivery, r dedup.Result) {
 		s.consumer.counts.stale.Add(1)
 	case errors.Is(r.Err, errDraining):
 		d.nak(0) // to those who stay
+	case s.order != nil: // who comes next waits for AckWait, and then takes what is behind it
+		d.nak(min(retryDelay(r.RetryAfter), d.binding.ackWait))
 	default:
 		d.nak(retryDelay(r.RetryAfter))
 	}

@@ -65,10 +65,9 @@ func (f *flow) isStatus(m *nats.Msg) (request int, ok bool) {
 	return request, err == nil
 }
 
-// take counts delivery n. With whole set, it takes none after one that was lost.
+// take counts delivery n. With whole set, it takes none after one that was lost. The
+// caller holds mu.
 func (f *flow) take(n uint64, whole bool) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	last := f.last
 	switch {
 	case !whole:

@@ -30,19 +30,28 @@ func (b *binding) holdBack(info *jetstream.ConsumerInfo) (wait time.Duration) {
 	}
 	now, delivered, span := b.now(), info.Delivered.Consumer, b.longestWait+b.config.slack
 	interval := min(b.config.heartbeat, span/3)
-	h := b.hold
+	h, before := b.hold, now
 	if h != nil {
+		before = h.seen
 		h.left -= min(now-h.seen, interval)
 		h.seen = now
 	}
 	switch {
+	case b.shared(): // there is no order to keep
+		b.flow.count(delivered)
+		if h != nil || b.order.isShut() {
+			b.goOn()
+		}
+		return 0
 	case h == nil && b.flow.complete(delivered) && !b.order.isShut():
 		return 0
 	case h == nil && b.flow.complete(delivered): // it was interrupted
 		b.hold = &hold{left: span, seen: now}
 		b.gather(info)
 	case info.NumAckPending == 0: // nothing can come again
-		b.flow.count(delivered)
+		if h == nil || !h.gathering { // else something new may have come since
+			b.flow.count(delivered)
+		}
 		b.goOn()
 		return 0
 	case h == nil:
@@ -53,12 +62,17 @@ func (b *binding) holdBack(info *jetstream.ConsumerInfo) (wait time.Duration) {
 			"without_answer", info.NumAckPending, "for", span)
 	case h.gathering:
 		n, _ := b.order.gathered()
-		if n == h.came && (info.NumAckPending <= b.hand.count() || h.left <= 0) {
+		late := info.NumAckPending > b.hand.count()
+		if n == h.came && (!late || h.left <= 0) {
+			if late {
+				b.log.Warn("messages that were expected again have not come, going on without them: they may come late in their order", "without_answer", info.NumAckPending)
+			}
 			b.goOn()
 			return 0
 		}
 		b.gather(info)
-	case delivered != h.delivered && now < b.puller.ends(): // for a connection that only the server believes in
+	case delivered < h.delivered || delivered > h.delivered && before < b.puller.ends():
+		// A server forgot some, or served a connection that only it believed in.
 		h.delivered, h.left = delivered, span
 	case delivered != h.delivered:
 		b.log.Warn("another member takes messages of this consumer, so that their order cannot be kept: give each member a consumer of its own")
@@ -79,6 +93,7 @@ func (b *binding) holdBack(info *jetstream.ConsumerInfo) (wait time.Duration) {
 }
 
 // gather asks for what comes again, and for one more: when that comes, there is no other.
+// A request may bring less than was asked for.
 func (b *binding) gather(info *jetstream.ConsumerInfo) {
 	b.order.shutDown()
 	h := b.hold
@@ -87,8 +102,18 @@ func (b *binding) gather(info *jetstream.ConsumerInfo) {
 	if b.hand.waiting() {
 		return
 	}
-	if err := b.puller.pullAgain(info.NumAckPending + 1); err != nil {
+	if err := b.puller.pullAgain(max(info.NumAckPending-b.hand.count(), 0) + 1); err != nil {
 		b.complain(err)
+	}
+}
+
+// gatherMore asks for more when a request has brought what it could.
+func (b *binding) gatherMore() {
+	if b.hold == nil || !b.hold.gathering || b.hand.waiting() {
+		return
+	}
+	if n, _ := b.order.gathered(); n > b.hold.came {
+		b.gather(b.info.Load())
 	}
 }
 
@@ -119,6 +144,7 @@ func (b *binding) interrupt() {
 	case b.hold == nil:
 	case b.hold.gathering:
 		b.hold = nil
+		b.order.misses()
 	default:
 		b.hold.left = max(b.hold.left, b.config.slack)
 	}

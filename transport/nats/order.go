@@ -46,9 +46,10 @@ type order struct {
 
 // turns is what is known of a key.
 type turns struct {
-	busy   bool                    // one of its messages goes on
-	behind []*delivery             // those that follow it, by sequence
-	missed map[int64]time.Duration // the sequences of those that were not settled and come again, and until when, as session.now
+	busy    bool                    // one of its messages goes on
+	behind  []*delivery             // those that follow it, by sequence
+	settled int64                   // the sequence of the last one that was
+	missed  map[int64]time.Duration // the sequences of those that were not settled and come again, and until when, as session.now
 }
 
 func newOrder(by func(*dedup.Message) string) *order {
@@ -99,7 +100,7 @@ func (o *order) shutDown() {
 func (o *order) open() (first []*delivery) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	slices.SortFunc(o.kept, func(a, b *delivery) int { return cmp.Compare(a.sequence(), b.sequence()) })
+	slices.SortStableFunc(o.kept, func(a, b *delivery) int { return cmp.Compare(a.sequence(), b.sequence()) })
 	for _, d := range o.kept {
 		if d.key == "" || o.turn(d) {
 			first = append(first, d)
@@ -107,6 +108,13 @@ func (o *order) open() (first []*delivery) {
 	}
 	o.shut, o.kept, o.beyond = false, nil, false
 	return first
+}
+
+// misses says that more may come again than was known.
+func (o *order) misses() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.beyond = false
 }
 
 // gathered returns how many are kept, and whether there is nothing more to keep.
@@ -150,6 +158,8 @@ func (o *order) next(d *delivery, settled bool, until time.Duration) *delivery {
 	switch {
 	case settled:
 		delete(l.missed, d.sequence())
+		l.settled = d.sequence()
+	case d.sequence() == l.settled: // by what came again of it, which passed d
 	case !d.binding.orphaned(): // else the sequence may mean another message by now
 		if l.missed == nil {
 			l.missed = make(map[int64]time.Duration)

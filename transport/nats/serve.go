@@ -50,6 +50,7 @@ func (b *binding) serve(ctx context.Context) ending {
 			b.goOn()
 			again.Stop()
 		}
+		b.gatherMore()
 		if b.hold == nil && b.current() == holds {
 			if err := b.puller.pull(); err != nil {
 				doubt(err, b.backoff(tries))

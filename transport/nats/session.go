@@ -103,32 +103,29 @@ func (s *session) haltAt(d *delivery, r dedup.Result) bool {
 func (s *session) handBack() {
 	if s.order != nil {
 		for _, d := range s.order.open() {
-			s.begin(d)
+			s.giveBack(d)
 		}
 	}
 	for {
 		select {
 		case d := <-s.queue:
-			for d != nil {
-				d.nak(0)
-				s.drop(d)
-				d = s.behind(d, false)
-			}
+			s.giveBack(d)
 		default:
 			return
 		}
 	}
 }
 
-// enqueue hands a delivery to the workers.
-func (s *session) enqueue(d *delivery) {
-	if s.order != nil && !s.order.first(d) {
-		return // it follows another
+// giveBack returns d to the server, and what waits behind it.
+func (s *session) giveBack(d *delivery) {
+	for d != nil {
+		d.nak(0)
+		s.drop(d)
+		d = s.behind(d, false)
 	}
-	s.begin(d)
 }
 
-// begin is enqueue for one whose turn it is.
+// begin hands a delivery to the workers, whose turn it is.
 func (s *session) begin(d *delivery) {
 	select {
 	case s.queue <- d:
@@ -136,8 +133,7 @@ func (s *session) begin(d *delivery) {
 		select {
 		case s.queue <- d:
 		case <-s.quit:
-			d.nak(0)
-			s.drop(d)
+			s.giveBack(d)
 		}
 	}
 }
