@@ -21,6 +21,7 @@ func newRun(caller context.Context) *run {
 // lose ends the run, because a claim was lost.
 func (r *run) lose(why error) {
 	_ = r.handler.cause(time.Now()) // a timeout that has passed came first
+	_ = r.claims.made()             // and this comes before an end of the caller's that is yet to come
 	r.claims.end(why)
 }
 

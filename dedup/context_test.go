@@ -123,3 +123,28 @@ func TestTimeoutThatNobodyAskedForIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// A handler that never asks is told first what happened first.
+func TestLostLeaseIsNamedBeforeTheCallersEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{HandlerTimeout: -1, Lease: time.Second})
+		caller, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r := d.Do(caller, message("k", "v"), func(context.Context, *dedup.Message) ([]byte, error) {
+			s.mu.Lock()
+			s.before = func([]dedup.Op) error { return errBroken }
+			s.mu.Unlock()
+			time.Sleep(5 * time.Second)
+			cancel()
+			time.Sleep(time.Second)
+			s.mu.Lock()
+			s.before = nil
+			s.mu.Unlock()
+			return nil, errBroken
+		})
+		if !errors.Is(r.Err, dedup.ErrLeaseLost) {
+			t.Errorf("got %v, want %v", r.Err, dedup.ErrLeaseLost)
+		}
+	})
+}
