@@ -14,7 +14,8 @@
 // between 4 and 16 MiB. When that cannot be kept, new claims are refused with
 // ErrFull, and likewise at Options.MaxBytes; duplicates are answered as ever.
 // Nothing that lives is dropped, and claims are granted again when there is room:
-// because records expired, or somebody freed space. Where a file system has no
+// because records expired, or somebody freed space. To get rid of what expired in
+// the newest file takes a moment in which nothing runs. Where a file system has no
 // fallocate(2), the free space of the disk takes the place of the room that is
 // owned, and others may use it up; elsewhere than on Linux nothing is kept.
 //

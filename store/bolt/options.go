@@ -15,7 +15,7 @@ type Options struct {
 	// and must not be in the future. Default: the time of creation.
 	VouchFrom time.Time
 	// RollBytes is the size in bytes from which a file takes no more records. One
-	// batch may exceed it. Default 96 MiB, or an eighth of MaxBytes if that is less.
+	// batch may exceed it, and on a full disk what is settled. Default 96 MiB, or an eighth of MaxBytes if that is less.
 	RollBytes int64
 	// MaxBytes is how many bytes the store may take on disk, 64 MiB at least. What
 	// lives is never evicted: near MaxBytes new claims are refused with ErrFull

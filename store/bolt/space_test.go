@@ -373,3 +373,43 @@ func TestExpiredFileGoesFromAFullDisk(t *testing.T) {
 		t.Errorf("got %d files, want %d: the oldest one has expired", got, before-1)
 	}
 }
+
+// Claims that are renewed for long are written again, and leave room to settle them.
+func TestRenewalsLeaveRoom(t *testing.T) {
+	b := newBench(t, Options{})
+	d := b.disk(4 << 20)
+	const ttl, runs = 2 * time.Minute, 2000
+	var ops []dedup.Op
+	for i := range runs {
+		op := claim1(key("run", i), 1)
+		op.TTL = ttl
+		ops = append(ops, op)
+	}
+	running := b.apply(ops...)
+	b.fillDisk("k")
+	d.set(0)
+	full := false
+	for range 100 {
+		b.clock.advance(lease / 3)
+		ops = ops[:0]
+		for i, r := range running {
+			ops = append(ops, dedup.Op{Kind: dedup.OpExtend, ID: key("run", i), Token: r.Record.Token, Lease: lease, TTL: ttl})
+		}
+		b.apply(ops...)
+		full = errors.Is(b.Store.tend(), ErrFull)
+	}
+	if !full {
+		t.Error("nothing filled the room for what is carried")
+	}
+	ops = ops[:0]
+	for i, r := range running {
+		op := complete1(key("run", i), r.Record.Token, ttl)
+		op.Result = make([]byte, 300)
+		ops = append(ops, op)
+	}
+	for i, r := range b.apply(ops...) {
+		if r.Status != dedup.StatusOK {
+			t.Fatalf("run %d: got %v, want it settled", i, r.Status)
+		}
+	}
+}

@@ -94,7 +94,14 @@ func (s *Store) tendClaims() error {
 			ttl := c.record.Expires.Sub(c.record.LeaseEnd)
 			return c.record.Expires.Sub(c.stored) > ttl/16
 		}, dedup.MaxBatch)
-		if err := b.write(); err != nil {
+		var err error
+		if len(b.changes) > 0 {
+			err = s.spare(b.changes)
+		}
+		if err == nil {
+			err = b.write()
+		}
+		if err != nil && !errors.Is(err, ErrFull) {
 			return err
 		}
 		s.mu.Lock()
@@ -104,7 +111,7 @@ func (s *Store) tendClaims() error {
 				delete(s.held, id)
 			}
 		}
-		return nil
+		return err
 	})
 }
 
