@@ -43,6 +43,7 @@ type link struct {
 
 	mu        sync.Mutex
 	transport *kafka.Transport
+	replaced  *kafka.Transport // the one before; nil: none
 	renewed   time.Time
 	rest      time.Duration // in which they are not renewed again
 	open      map[*conn]struct{}
@@ -66,6 +67,7 @@ func (l *link) newTransport() *kafka.Transport {
 		SASL:           l.security.SASL,
 		MetadataTTL:    l.ttl,
 		MetadataTopics: l.topics,
+		Context:        l.closed,
 	}
 }
 
@@ -98,9 +100,18 @@ func (l *link) renew() {
 	default:
 		l.rest = min(2*l.rest, lastRenew)
 	}
-	l.transport.CloseIdleConnections()
-	l.transport = l.newTransport()
+	l.closeIdle()
+	l.replaced, l.transport = l.transport, l.newTransport()
 	l.renewed = now
+}
+
+// closeIdle ends what no request uses, of the transport before too: a request that was
+// about to begin when that was replaced has made new ones. The caller holds mu.
+func (l *link) closeIdle() {
+	if l.replaced != nil {
+		l.replaced.CloseIdleConnections()
+	}
+	l.transport.CloseIdleConnections()
 }
 
 // groupDialer is for the connections of the consumer group.
@@ -138,7 +149,7 @@ func (l *link) dial(ctx context.Context, network, address string) (net.Conn, err
 func (l *link) close() {
 	l.mu.Lock()
 	l.end()
-	l.transport.CloseIdleConnections()
+	l.closeIdle()
 	open := l.open
 	l.open = nil
 	l.mu.Unlock()

@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/goleak"
+
+	"github.com/oncequeue/oncequeue/internal/brokertest"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
 )
 
@@ -88,4 +92,19 @@ func TestShutdownWhileBrokersAreSilent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRequestThatBeginsAfterTheRenewal: it uses connections that nobody else has any
+// more, and leaves nothing behind.
+func TestRequestThatBeginsAfterTheRenewal(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+	others := goleak.IgnoreCurrent()
+	l := newLink(k.Addrs(), "test", Security{}, []string{"t"}, time.Minute)
+	client := l.client(time.Minute)
+	l.renew()
+	if _, err := client.Metadata(t.Context(), &kafka.MetadataRequest{Topics: []string{"t"}}); err != nil {
+		t.Error(err)
+	}
+	l.close()
+	eventually(t, "nothing of it is left", func() bool { return goleak.Find(others) == nil })
 }
