@@ -16,12 +16,12 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { transporttest.Main(m) }
 
 // start runs a relay between the topics orders, orders.once and orders.dead,
 // and returns a function that drains it.

@@ -4,18 +4,38 @@ package transporttest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"go.uber.org/goleak"
 )
 
 // patience is when something that is waited for counts as never to happen. It is no
 // expectation: what takes a second here can take a minute where brokers and tests
 // share a processor with others.
 const patience = 2 * time.Minute
+
+// Main runs the tests of a package, and fails if they leave goroutines behind. goleak's
+// own gives these half a second to end, which a machine that stands still uses up.
+func Main(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		end := time.Now().Add(patience / 4)
+		for err := goleak.Find(); err != nil; err = goleak.Find() {
+			if time.Now().After(end) {
+				fmt.Fprintln(os.Stderr, "goroutines are left behind:", err)
+				code = 1
+				break
+			}
+		}
+	}
+	os.Exit(code)
+}
 
 // NewDeduplicator makes a Deduplicator over store that takes keys from the header
 // and is shut down when the test ends.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
@@ -16,7 +15,7 @@ import (
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { transporttest.Main(m) }
 
 // quick is a Config whose intervals suit tests. The session is long enough for a
 // machine that stops a test for a while.

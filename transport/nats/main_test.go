@@ -12,7 +12,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
@@ -20,7 +19,7 @@ import (
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { transporttest.Main(m) }
 
 // quick is a Config whose intervals suit tests.
 func quick(t *testing.T) *Config {
