@@ -10,6 +10,7 @@ trap 'rm -f "$log"' EXIT
 go test "$@" 2>&1 | tee "$log"
 code=$?
 [[ $code -ne 0 ]] || exit 0
+[[ -z ${FAILURES:-} ]] || exec >>"$FAILURES"
 
 # A test's lines come between "=== RUN" or "=== NAME" and "--- FAIL" with -v, and after "--- FAIL" without. What
 # has no end, for a panic or the time limit, failed too. Of a test the last lines count, of a panic the first.
@@ -38,7 +39,7 @@ awk -v most=100 -v panic="panic" -v nobody="outside of the tests" '
   /^ *--- (PASS|SKIP|FAIL): / { switch_to($3); result[test] = $2; next }
   /^(ok|FAIL|\?) *\t/ { package_ends($1 == "FAIL"); next }
   /^(panic|fatal error): / { switch_to(panic); result[test] = "FAIL:" }
-  /^(PASS|FAIL)$/ { next }
+  /^(PASS|FAIL)$/ { switch_to(nobody); next }
   { text[test, ++lines[test]] = $0 }
-' "$log" >>"${FAILURES:-/dev/stdout}"
+' "$log"
 exit "$code"
