@@ -265,8 +265,8 @@ func (c *combiner) take(g *group) ([]*group, []Op) {
 	return batch, ops
 }
 
-// answer gives each group of a batch its replies, to be woken for. The claims that were granted
-// to a caller who has gone are given back at once.
+// answer gives each group of a batch its replies, to be woken for. The claims that
+// were granted to a caller who has gone are given back at once.
 func (c *combiner) answer(batch []*group, replies []Reply) {
 	for _, g := range batch {
 		g.replies, replies = replies[:len(g.ops):len(g.ops)], replies[len(g.ops):]

@@ -144,33 +144,6 @@ func TestOldCopyIsNotMissed(t *testing.T) {
 	}
 }
 
-// What was gathered is handed back at a drain, more than the queue takes too.
-func TestGatheredIsHandedBack(t *testing.T) {
-	js := connect(t, brokertest.NewNATS(t, nil))
-	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Hour })
-	for i := range 6 {
-		publishOne(t, js, fmt.Sprint("s.", i%3), fmt.Sprint("v", i))
-	}
-	s := newSession(context.Background(), newConsumer(t, js, quickly(t)), 1, 1)
-	defer s.cancel(nil)
-	b, err := s.bind(deadline(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.abandon()
-	s.order.shutDown()
-	if err := b.puller.pullAgain(6); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "all are gathered", func() bool { n, _ := s.order.gathered(); return n == 6 })
-	b.stopPulling()
-	close(s.quit)
-	s.handBack()
-	if got := s.hand.count(); got != 0 {
-		t.Errorf("in hand: got %d, want none", got)
-	}
-}
-
 // A message that failed at a drain comes again before what was behind it, however long
 // it asked to be left alone.
 func TestOrderAfterAFailureAtTheDrain(t *testing.T) {

@@ -202,12 +202,15 @@ func TestOrderStopsWhileItWaits(t *testing.T) {
 	}
 }
 
-// What was gathered, to be sorted, is handed back at the drain.
+// What was gathered, to be sorted, is handed back at the drain, more
+// than the queue takes too.
 func TestOrderHandsBackWhatItGathered(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
 	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Hour })
-	publish(t, js, 0, 3)
-	s := newSession(context.Background(), newConsumer(t, js, quickly(t)), 8, 8)
+	for i := range 6 {
+		publishOne(t, js, fmt.Sprint("s.", i%3), fmt.Sprint("v", i))
+	}
+	s := newSession(context.Background(), newConsumer(t, js, quickly(t)), 1, 1)
 	defer s.cancel(nil)
 	b, err := s.bind(deadline(t))
 	if err != nil {
@@ -215,15 +218,15 @@ func TestOrderHandsBackWhatItGathered(t *testing.T) {
 	}
 	defer b.abandon()
 	s.order.shutDown()
-	if err := b.puller.pull(); err != nil {
+	if err := b.puller.pullAgain(6); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all gathered", func() bool { n, _ := s.order.gathered(); return n == 3 })
+	eventually(t, "all gathered", func() bool { n, _ := s.order.gathered(); return n == 6 })
 	b.stopPulling()
 	close(s.quit)
 	s.handBack()
-	if got := len(fetch(t, js, 3)); got != 3 {
-		t.Errorf("handed back: got %d, want 3", got)
+	if got := len(fetch(t, js, 6)); got != 6 {
+		t.Errorf("handed back: got %d, want 6", got)
 	}
 	if got := s.hand.count(); got != 0 {
 		t.Errorf("in hand: got %d, want none", got)
