@@ -12,7 +12,7 @@ type delivery struct {
 	m           *Message
 	call        *call
 	res         *Result
-	id          ID
+	id          ID // zero: without a key
 	fingerprint Fingerprint
 
 	ended  chan struct{} // closed when it leaves flights; nil: nobody waits
@@ -75,10 +75,10 @@ func (d *Deduplicator) identify(x *delivery) bool {
 	x.m.Claim = Claim{}
 	key, err := deriveKey(d.key, x.m)
 	if err == nil {
-		x.id = d.ids.of(key)
 		x.fingerprint, err = d.fingerprint(x.m)
 	}
 	if err == nil {
+		x.id = d.ids.of(key)
 		x.res.ID = x.id
 		x.m.Claim = Claim{ID: x.id, Key: key}
 		return true

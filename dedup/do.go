@@ -83,23 +83,25 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 	}
 	defer func() {
 		for i := range slab {
-			d.flights.end(&slab[i]) // those that a panic left there
-			d.decided(&slab[i])
+			x := &slab[i]
+			if x.flying { // a panic left it there
+				d.flights.end(x)
+			}
+			d.decided(x)
 		}
 	}()
-	first := make([]*delivery, 0, len(ms)) // those that need wait for nobody
-	var later []*delivery                  // those that do
-	for i := range slab {
-		x := &slab[i]
-		switch {
-		case !open:
-			x.giveUp(ErrClosed)
-		case !d.identify(x) || d.takeOff(x):
-			first = append(first, x)
-		case x.leader == nil:
-			later = append(later, x)
+	if !open {
+		for i := range slab {
+			slab[i].giveUp(ErrClosed)
 		}
+		return
 	}
+	xs := make([]*delivery, len(ms))
+	for i := range slab {
+		xs[i] = &slab[i]
+		d.identify(xs[i])
+	}
+	first, later := d.flights.start(xs)
 	d.fly(ctx, first, h)
 	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
 		var free []*delivery
@@ -117,22 +119,12 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 	}
 }
 
-// takeOff puts x in flight, or finds the delivery of its own batch whose fate it
-// shares.
-func (d *Deduplicator) takeOff(x *delivery) bool {
-	other, _ := d.flights.start(x)
-	if other != nil && other.call == x.call && other.fingerprint == x.fingerprint {
-		x.leader = other
-	}
-	return other == nil
-}
-
-// await takes off those of later whose keys are free, and waits until the deadline
-// for one that is. It returns them and the rest, which are to be asked for again
-// when those have ended: who holds keys while it waits for others can wait for a
-// batch that waits for it.
+// await puts those of later in flight whose keys are free, and waits until the
+// deadline for one that is. It returns them and the rest, which are to be asked for
+// again when those have ended: who holds keys while it waits for others can wait for
+// a batch that waits for it.
 func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline time.Time) (free, rest []*delivery) {
-	if free, rest = d.takeOffAll(later); len(free) > 0 || len(rest) == 0 {
+	if free, rest = d.flights.start(later); len(free) > 0 || len(rest) == 0 {
 		return free, rest
 	}
 	if err := d.flights.startBy(ctx, d.closing, rest[0], deadline); err != nil {
@@ -141,21 +133,7 @@ func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline ti
 		}
 		return nil, nil
 	}
-	free, others := d.takeOffAll(rest[1:])
-	return append(free, rest[0]), others
-}
-
-// takeOffAll takes off those of xs whose keys are free. The rest have to wait.
-func (d *Deduplicator) takeOffAll(xs []*delivery) (free, rest []*delivery) {
-	for _, x := range xs {
-		switch {
-		case d.takeOff(x):
-			free = append(free, x)
-		case x.leader == nil:
-			rest = append(rest, x)
-		}
-	}
-	return free, rest
+	return d.flights.start(rest)
 }
 
 // fly processes xs and takes them out of flight.

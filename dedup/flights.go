@@ -13,21 +13,47 @@ type flights struct {
 	running map[ID]*delivery
 }
 
-// start puts x in flight, unless another delivery of its key is: that one is
-// returned, with a channel that closes when it has ended.
-func (f *flights) start(x *delivery) (other *delivery, ended <-chan struct{}) {
+// start puts those of xs in flight whose keys are free, and returns them, in the
+// memory of xs, and those that have to wait. What is in neither has found a leader:
+// a delivery of its own call, whose fate it shares. One without a key is free.
+func (f *flights) start(xs []*delivery) (free, wait []*delivery) {
+	free = xs[:0]
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	other = f.running[x.id]
+	for _, x := range xs {
+		if x.id == (ID{}) {
+			free = append(free, x)
+			continue
+		}
+		switch other := f.running[x.id]; {
+		case other == nil:
+			f.running[x.id], x.flying = x, true
+			free = append(free, x)
+		case other == x:
+			free = append(free, x)
+		case other.call == x.call && other.fingerprint == x.fingerprint:
+			x.leader = other
+		default:
+			wait = append(wait, x)
+		}
+	}
+	return free, wait
+}
+
+// startOne puts x in flight, or returns a channel that closes when the delivery of
+// its key that is has ended.
+func (f *flights) startOne(x *delivery) (ended <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	other := f.running[x.id]
 	if other == nil {
-		f.running[x.id] = x
-		x.flying = true
-		return nil, nil
+		f.running[x.id], x.flying = x, true
+		return nil
 	}
 	if other.ended == nil {
 		other.ended = make(chan struct{})
 	}
-	return other, other.ended
+	return other.ended
 }
 
 // end takes xs out of flight, all at one time: who waits for one of a batch finds
@@ -47,13 +73,13 @@ func (f *flights) end(xs ...*delivery) {
 	}
 }
 
-// startBy is start that waits for its turn until the deadline. It returns
+// startBy puts x in flight. It waits for its turn until the deadline: it returns
 // ErrBusy then, ErrClosed once closing is closed, or the cause of ctx's end.
 func (f *flights) startBy(ctx context.Context, closing <-chan struct{}, x *delivery, deadline time.Time) error {
 	var timeout <-chan time.Time
 	for {
-		other, ended := f.start(x)
-		if other == nil {
+		ended := f.startOne(x)
+		if ended == nil {
 			return nil
 		}
 		if timeout == nil {
