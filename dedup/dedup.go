@@ -48,6 +48,7 @@ type Deduplicator struct {
 	flights  flights
 
 	opBuffers sync.Pool // of *[]Op
+	slabs     sync.Pool // of *[]delivery, all zero
 
 	closing chan struct{} // closed by Shutdown
 	mu      sync.Mutex

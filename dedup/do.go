@@ -70,7 +70,7 @@ func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandle
 }
 
 func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, h BatchHandler) {
-	slab := make([]delivery, len(ms))
+	slab := d.slab(len(ms))
 	this := &call{received: time.Now()}
 	open := d.enter()
 	if open {
@@ -88,6 +88,10 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 				d.flights.end(x)
 			}
 			d.decided(x)
+		}
+		if !d.renewer.remembers() { // and nobody else does
+			clear(slab)
+			d.slabs.Put(&slab)
 		}
 	}()
 	if !open {
@@ -117,6 +121,14 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 			}
 		}
 	}
+}
+
+// slab returns n new deliveries.
+func (d *Deduplicator) slab(n int) []delivery {
+	if used, ok := d.slabs.Get().(*[]delivery); ok && cap(*used) >= n {
+		return (*used)[:n]
+	}
+	return make([]delivery, n)
 }
 
 // await puts those of later in flight whose keys are free, and waits until the

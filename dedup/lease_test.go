@@ -130,3 +130,39 @@ func TestLeaseIsRenewedWhileWaitingForASlot(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// The answer to an extend can come when its batch is over and the next has begun.
+func TestLateExtendConcernsNoOtherBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		late := make(chan struct{})
+		s.before = func(ops []dedup.Op) error {
+			if ops[0].Kind == dedup.OpExtend {
+				<-late
+			}
+			return nil
+		}
+		d := newDedup(t, s, &dedup.Options{Lease: 30 * time.Second})
+		batch := func(key string, h func(context.Context)) {
+			rs := d.DoBatch(t.Context(), []*dedup.Message{message(key, "v")}, func(ctx context.Context, _ []*dedup.Message) []dedup.Answer {
+				h(ctx)
+				return []dedup.Answer{{}}
+			})
+			want(t, rs[0], dedup.Processed, true)
+		}
+		for i := range 20 {
+			batch(fmt.Sprint("early ", i), func(context.Context) { time.Sleep(11 * time.Second) })
+			if got := s.sent(dedup.OpExtend); got != i+1 {
+				t.Fatalf("got %d extends, want %d", got, i+1)
+			}
+			batch(fmt.Sprint("next ", i), func(ctx context.Context) {
+				close(late)
+				synctest.Wait()
+				if err := context.Cause(ctx); err != nil {
+					t.Errorf("got %v, want nothing: the store refused to extend another claim", err)
+				}
+			})
+			late = make(chan struct{})
+		}
+	})
+}

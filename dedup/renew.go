@@ -24,6 +24,7 @@ type renewer struct {
 	wake    time.Time // when the goroutine looks at the list again
 	started bool
 	stopped bool
+	asking  bool          // the store is, about leases that can be dropped meanwhile
 	poke    chan struct{} // look now
 	done    chan struct{} // the goroutine has ended
 }
@@ -121,6 +122,13 @@ func (r *renewer) alive(ls ...*lease) bool {
 	return true
 }
 
+// remembers reports whether it may refer to leases that were dropped.
+func (r *renewer) remembers() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asking
+}
+
 // stop ends the goroutine and waits for it, until ctx ends: a store may hang in
 // an Apply. Leases still held are lost: nobody renews them any more.
 func (r *renewer) stop(ctx context.Context) {
@@ -169,6 +177,7 @@ func (r *renewer) run() {
 		r.fence(now)
 		if asked == nil && !stopped {
 			asked, ops = r.due(now)
+			r.asking = asked != nil
 		}
 		r.wake = now.Add(time.Hour)
 		if r.first != nil {
@@ -246,6 +255,7 @@ func (r *renewer) renewable() *lease {
 func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.asking = false
 	end, due := sent.Add(r.lease), sent.Add(r.lease/3)
 	before := r.last // of what was taken while the store was asked
 	for before != nil && before.end.After(end) {
