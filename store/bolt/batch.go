@@ -235,12 +235,16 @@ func (b *batch) append() error {
 	return err
 }
 
-// publish makes the changes visible: they are on disk.
+// publish makes the changes visible: they are on disk. It goes to the index in two
+// rounds, as find does: what find fetched is out of the processor's caches by now.
 func (b *batch) publish() {
 	s := b.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.high, s.memory = max(s.high, b.high), b.memory
+	for _, c := range b.changes {
+		c.known = s.index.may(c.hash)
+	}
 	for _, c := range b.changes {
 		if !c.changed {
 			continue
