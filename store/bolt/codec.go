@@ -74,7 +74,7 @@ const (
 )
 
 // The states on disk do not follow renumbering in dedup.
-var kindOfState = map[dedup.State]kind{
+var kindOfState = [...]kind{
 	dedup.StateClaimed:  kindClaimed,
 	dedup.StateReleased: kindReleased,
 	dedup.StateDone:     kindDone,
