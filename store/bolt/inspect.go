@@ -158,7 +158,9 @@ func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 	}
 	defer s.endWrite()
 	b := s.newBatch()
-	for i, c := range b.load(len(ids), func(i int) dedup.ID { return ids[i] }) {
+	defer b.end()
+	b.load(len(ids), func(i int) dedup.ID { return ids[i] })
+	for i, c := range b.ops {
 		switch {
 		case c.err != nil:
 			return c.err
@@ -177,7 +179,5 @@ func (s *Store) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
+	return s.failed()
 }
