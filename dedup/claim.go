@@ -11,7 +11,6 @@ import (
 // claim asks the store for the keys of xs, and decides what can be decided
 // without the handler. It returns when it first asked.
 func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
-	asked := make([]*delivery, 0, len(xs))
 	buffer := d.opBuffers.Get().(*[]Op)
 	ops := (*buffer)[:0]
 	sent = time.Now()
@@ -19,7 +18,6 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 		if !x.flying {
 			continue // without a key
 		}
-		asked = append(asked, x)
 		ops = append(ops, Op{
 			Kind: OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.floor.Load()),
 			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Position: x.m.Position,
@@ -30,8 +28,10 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 	}
 	replies, err := d.ask(ctx, ops)
 	if err != nil {
-		for _, x := range asked {
-			x.giveUp(err)
+		for _, x := range xs {
+			if x.flying {
+				x.giveUp(err)
+			}
 		}
 		return sent // and leaves ops to who may be sending them still
 	}
@@ -46,12 +46,17 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 			break
 		}
 	}
-	for i, x := range asked {
-		if replies[i].Err != nil {
-			d.unavailable(x, replies[i].Err)
+	for _, x := range xs {
+		if !x.flying {
 			continue
 		}
-		d.admit(x, &replies[i], since)
+		reply := &replies[0]
+		replies = replies[1:]
+		if reply.Err != nil {
+			d.unavailable(x, reply.Err)
+			continue
+		}
+		d.admit(x, reply, since)
 		switch {
 		case !x.claimed:
 		case ctx.Err() != nil: // nothing new is started
@@ -177,11 +182,6 @@ func (d *Deduplicator) stale(m *Message, firstSeen, since time.Time) bool {
 	if m.Published.IsZero() {
 		return false
 	}
-	horizon := firstSeen.Add(-d.o.TTL)
-	for _, t := range []time.Time{since, m.Since} {
-		if t.After(horizon) {
-			horizon = t
-		}
-	}
-	return m.Published.Before(horizon.Add(d.o.ClockSkew))
+	by := m.Published.Add(-d.o.ClockSkew)
+	return by.Before(firstSeen.Add(-d.o.TTL)) || by.Before(since) || by.Before(m.Since)
 }
