@@ -87,7 +87,7 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	d.opBuffers.New = func() any { return new([]Op) }
-	d.flights.running = make(map[ID]*delivery)
+	d.flights.running = make(map[uint64]*delivery)
 	d.gate.slots = filled.Concurrency
 	d.combiner.init(d.ctx, d.apply, store)
 	d.renewer.init(d.apply, filled.Lease, filled.TTL)
