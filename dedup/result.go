@@ -40,15 +40,14 @@ func (o Outcome) String() string { return nameOf(outcomeNames[:], int(o)) }
 // Result is what became of one delivery.
 type Result struct {
 	Outcome    Outcome
+	Halt       bool // a policy says: stop here, an operator must look
+	settled    bool
+	Omitted    bool          // there is no Value: the result was longer than MaxResult
 	ID         ID            // zero if the message has no usable key
 	Value      []byte        // the recorded result: of this run, or replayed to a duplicate; nil and Omitted if it was too long
-	Omitted    bool          // the result was longer than MaxResult
 	First      Position      // where the key was first seen: tells a redelivery from a re-publish
 	RetryAfter time.Duration // not settled: deliver again no sooner than this
-	Halt       bool          // a policy says: stop here, an operator must look
 	Err        error         // why it was not simply processed; may be set on a settled result
-
-	settled bool
 }
 
 // Settled reports whether the delivery may be acknowledged: its result is
