@@ -120,7 +120,7 @@ func (b *batch) answer(ops []dedup.Op, replies []dedup.Reply) bool {
 		return false
 	}
 	for i, c := range b.ops {
-		replies[i] = b.step(&ops[i], c)
+		b.step(&ops[i], c, &replies[i])
 	}
 	return true
 }
@@ -207,26 +207,30 @@ func (b *batch) find() bool {
 	return true
 }
 
-// step carries out one op, on the key c.
-func (b *batch) step(op *dedup.Op, c *change) dedup.Reply {
+// step carries out one op, on the key c, and fills in its reply. Records are large, so
+// few copies are made of them.
+func (b *batch) step(op *dedup.Op, c *change, reply *dedup.Reply) {
 	if op.Kind != dedup.OpExtend {
 		b.memory.See(op.TTL, b.now)
 	}
 	if c.err != nil {
-		return dedup.Reply{Err: c.err}
+		*reply = dedup.Reply{Err: c.err}
+		return
 	}
-	after, reply := dedup.Step(c.record, *op, b.now, dedup.NextToken(b.high, op.Floor, b.now))
-	if b.full != nil && op.Kind == dedup.OpClaim && reply.Status == dedup.StatusGranted && !same(&after, &c.record) {
-		return dedup.Reply{Err: b.full}
+	_, *reply = dedup.Step(c.record, *op, b.now, dedup.NextToken(b.high, op.Floor, b.now))
+	after := &reply.Record // the one that Step returns beside it
+	changed := !same(after, &c.record)
+	if b.full != nil && op.Kind == dedup.OpClaim && reply.Status == dedup.StatusGranted && changed {
+		*reply = dedup.Reply{Err: b.full}
+		return
 	}
 	b.high = max(b.high, after.Token)
 	// A record that expired is as good as none, and needs no word in the log.
-	if after.State != dedup.StateFree && !same(&after, &c.record) {
-		c.record, c.changed = after, true
+	if changed && after.State != dedup.StateFree {
+		c.record, c.changed = *after, true
 		c.append = c.append || op.Kind != dedup.OpExtend
 	}
-	reply.Record.Result = bytes.Clone(reply.Record.Result)
-	return reply
+	after.Result = bytes.Clone(after.Result)
 }
 
 // write appends what is to be appended and makes the changes visible. An error
