@@ -18,12 +18,10 @@ type combiner struct {
 	ctx   context.Context
 	apply func([]Op) []Reply // never panics, and answers every op
 	limit int                // Applies under way at once
-	least int                // operations that are worth another Apply beside those
 
 	mu      sync.Mutex
 	leading int
 	queue   []*group
-	queued  int    // operations in it
 	spare   [][]Op // buffers of finished batches
 	round   round
 
@@ -34,7 +32,6 @@ type combiner struct {
 // waiting for who took part in it. It is used when one Apply is under way at once.
 type round struct {
 	peers  int           // groups that were carried out, or queued meanwhile
-	own    int           // operations of who waits for them
 	took   time.Duration // moving average
 	missed int           // rounds in a row for which too few peers came
 	skip   int           // rounds to go before it is tried again
@@ -69,10 +66,10 @@ const (
 )
 
 func (c *combiner) init(ctx context.Context, apply func([]Op) []Reply, store Store) {
-	c.ctx, c.apply, c.limit, c.least = ctx, apply, 1, MaxBatch
+	c.ctx, c.apply, c.limit = ctx, apply, 1
 	c.groups.New = func() any { return &group{wake: make(chan struct{}, 1)} }
 	if p, ok := store.(Pipelined); ok {
-		c.limit, c.least = p.Applies()
+		c.limit = max(p.Applies(), 1)
 	}
 }
 
@@ -84,14 +81,14 @@ func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
 	g := c.groups.Get().(*group)
 	g.ops, g.bytes = ops, size(ops)
 	c.mu.Lock()
-	if c.leading == 0 || c.leading < c.limit && c.round.all == nil && c.queued+len(ops) >= c.least {
+	if c.leading < c.limit {
 		c.leading++
 		c.lead(g)
 		return c.result(g), nil
 	}
 	g.waits = true
-	c.enqueue(g)
-	if c.round.all != nil && c.gathered() {
+	c.queue = append(c.queue, g)
+	if c.round.all != nil && len(c.queue)+1 >= c.round.peers {
 		close(c.round.all)
 		c.round.all = nil
 	}
@@ -140,7 +137,7 @@ func (c *combiner) result(g *group) []Reply {
 // The caller holds the lock; it is released during Apply, and at the end.
 func (c *combiner) lead(g *group) {
 	for {
-		c.gather(g)
+		c.gather()
 		batch, ops := c.take(g)
 		left := len(c.queue)
 		c.mu.Unlock()
@@ -154,12 +151,9 @@ func (c *combiner) lead(g *group) {
 			clear(ops)
 			c.spare = append(c.spare, ops[:0])
 		}
-		var next *group
-		if c.leading == 1 || c.queued >= c.least {
-			next = c.next()
-		}
+		next := c.next()
 		switch {
-		case next == nil: // or for another leader, when it has ended
+		case next == nil:
 			c.leading--
 		case next.waits:
 			next.state, next.waits = groupLeads, false
@@ -184,14 +178,12 @@ func (c *combiner) lead(g *group) {
 // again who took part in the last one: what they did with its answers is often
 // done by now, or in a moment, and a batch costs the store little more than one
 // operation. So the completes of one batch and the claims of the next travel
-// together. It does not wait where that was in vain, as handlers may be slow, nor if
-// there is enough for a batch of its own. g is the leader's.
+// together. It does not wait where that was in vain: handlers may be slow.
 // The caller holds the lock; it is released meanwhile.
-func (c *combiner) gather(g *group) {
+func (c *combiner) gather() {
 	r := &c.round
-	r.own = len(g.ops)
 	wait := min(r.took, maxGather)
-	if c.leading > 1 || c.gathered() || wait < minGather {
+	if len(c.queue)+1 >= r.peers || wait < minGather || c.limit > 1 {
 		return
 	}
 	if r.skip > 0 {
@@ -217,11 +209,6 @@ func (c *combiner) gather(g *group) {
 	r.skip = min(1<<min(r.missed, 16), maxSkip)
 }
 
-// gathered reports whether there is nothing more to wait for. The caller holds the lock.
-func (c *combiner) gathered() bool {
-	return len(c.queue)+1 >= c.round.peers || c.queued+c.round.own >= c.least
-}
-
 // ended notes how an Apply went for a batch of groups, beside which so many were
 // left in the queue. The caller holds the lock.
 func (c *combiner) ended(groups, left int, took time.Duration) {
@@ -239,7 +226,8 @@ func (c *combiner) ended(groups, left int, took time.Duration) {
 // next takes the first group off the queue that is there to be sent.
 func (c *combiner) next() *group {
 	for len(c.queue) > 0 {
-		g := c.dequeue()
+		g := c.queue[0]
+		c.queue = c.queue[1:]
 		if g.state == groupQueued {
 			return g
 		}
@@ -262,7 +250,7 @@ func (c *combiner) take(g *group) ([]*group, []Op) {
 			q.state = groupSent
 			batch = append(batch, q)
 		}
-		c.dequeue()
+		c.queue = c.queue[1:]
 	}
 	if len(batch) == 1 {
 		return batch, g.ops
@@ -297,20 +285,8 @@ func (c *combiner) giveBack(g *group) {
 		}
 	}
 	if len(ops) > 0 && c.ctx.Err() == nil {
-		c.enqueue(&group{ops: ops})
+		c.queue = append(c.queue, &group{ops: ops})
 	}
-}
-
-func (c *combiner) enqueue(g *group) {
-	c.queue = append(c.queue, g)
-	c.queued += len(g.ops)
-}
-
-func (c *combiner) dequeue() *group {
-	g := c.queue[0]
-	c.queue = c.queue[1:]
-	c.queued -= len(g.ops)
-	return g
 }
 
 func size(ops []Op) (n int) {

@@ -50,10 +50,8 @@ type Store interface {
 // such as one behind a network. Without it there is one at a time (and batches
 // of OpExtend beside it).
 type Pipelined interface {
-	// Applies returns how many calls of Apply may be under way at once, and how many
-	// operations are worth another one beside those: fewer wait until none is under
-	// way. It is called once.
-	Applies() (limit, least int)
+	// Applies returns how many calls of Apply may be under way at once.
+	Applies() int
 }
 
 // Vouch is a store's word on its own memory.

@@ -14,10 +14,9 @@ import (
 // What a batch keeps for the next one to encode its entries in, in bytes, twice.
 const maxArena = 1 << 20
 
-// batch is what is written at one time: it reads records, changes them in memory,
-// appends the newest of each key in one transaction, and makes the changes visible
-// only when that is on disk. It is made while the one before it is written, upon
-// whose tokens and horizon it goes on; with a key of that one it has to wait.
+// batch is what the writer does at one time: it reads records, changes them in
+// memory, appends the newest of each key in one transaction, and makes the
+// changes visible only when that is on disk.
 type batch struct {
 	s       *Store
 	now     time.Time
@@ -30,8 +29,8 @@ type batch struct {
 
 	// Scratch, kept from batch to batch.
 	slab   []change
-	table  []int32   // of load: the keys, by their hashes
-	ops    []*change // of load
+	table  []int32 // of load
+	ops    []*change
 	places []place
 	seqs   []uint64
 	entry  []byte
@@ -60,31 +59,19 @@ type change struct {
 // rewrite has the record appended again, as it is.
 func (c *change) rewrite() { c.changed, c.append = true, true }
 
-// newBatch starts a batch. The caller has the turn. It is followed by end.
+// newBatch starts a batch. The caller has the right to write.
 func (s *Store) newBatch() *batch {
+	b := &s.batch
+	b.s = s
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var b *batch
-	if last := len(s.batches) - 1; last >= 0 {
-		b, s.batches = s.batches[last], s.batches[:last]
-	} else {
-		b = &batch{s: s}
-	}
 	b.now, b.high, b.memory = s.clock.now(), s.high, s.memory
-	if w := s.writing; w != nil {
-		b.high, b.memory = w.high, w.memory
-	}
+	s.mu.Unlock()
 	return b
 }
 
 // end forgets everything, the callers' results included, but the room it took.
 func (b *batch) end() {
-	s := b.s
-	s.mu.Lock()
-	if s.writing == b {
-		s.writing = nil
-	}
-	s.mu.Unlock()
+	b.closeView()
 	b.full, b.results = nil, 0
 	clear(b.changes)
 	clear(b.slab)
@@ -96,9 +83,6 @@ func (b *batch) end() {
 	if cap(b.entry) > maxArena {
 		b.entry = nil
 	}
-	s.mu.Lock()
-	s.batches = append(s.batches, b)
-	s.mu.Unlock()
 }
 
 // add adds a key to the batch, as it stands, and as it is held in memory.
@@ -113,39 +97,26 @@ func (b *batch) add(id dedup.ID, at standing, held *standing) *change {
 	return c
 }
 
-// answer carries out ops and fills in their replies. It reports false, and has done
-// nothing, if the batch that is being written has one of their keys.
-func (b *batch) answer(ops []dedup.Op, replies []dedup.Reply) bool {
-	if !b.load(len(ops), func(i int) dedup.ID { return ops[i].ID }) {
-		return false
-	}
-	for i, c := range b.ops {
-		b.step(&ops[i], c, &replies[i])
-	}
-	return true
-}
-
-// load makes b.ops the batch's own view of n keys, in the order of their IDs, once for
-// a batch that has none. It reports false if the batch that is being written has one of
-// them: nobody knows yet what it leaves.
-func (b *batch) load(n int, id func(i int) dedup.ID) bool {
+// load returns the batch's own view of n keys, in the order of their IDs, once for
+// a batch that has none. What it returns stays valid until the batch ends.
+func (b *batch) load(n int, id func(i int) dedup.ID) []*change {
 	// A table with linear probing, since it is filled anew for each batch: a map takes
 	// several times as long.
 	size := 1 << bits.Len(uint(2*n))
 	b.table = append(b.table[:0], make([]int32, size)...) // places in b.changes, from 1 on
 	for i := range n {
 		id := id(i)
-		at := b.place(id)
+		at := int(hashID(id)) & (size - 1)
+		for b.table[at] != 0 && b.changes[b.table[at]-1].id != id {
+			at = (at + 1) & (size - 1)
+		}
 		if b.table[at] == 0 {
 			b.add(id, standing{}, nil)
 			b.table[at] = int32(len(b.changes))
 		}
 		b.ops = append(b.ops, b.changes[b.table[at]-1])
 	}
-	if !b.find() {
-		return false
-	}
-	defer b.closeView()
+	b.find()
 	for i, p := range b.places {
 		if p.c.err != nil || p.c.seq != 0 {
 			continue
@@ -160,33 +131,15 @@ func (b *batch) load(n int, id func(i int) dedup.ID) bool {
 		b.places[i] = place{}
 	}
 	b.places = b.places[:0]
-	return true
+	return b.ops
 }
 
-// place returns where in the table a key is, or belongs.
-func (b *batch) place(id dedup.ID) int {
-	mask := len(b.table) - 1
-	at := int(hashID(id)) & mask
-	for b.table[at] != 0 && b.changes[b.table[at]-1].id != id {
-		at = (at + 1) & mask
-	}
-	return at
-}
-
-// find looks up the keys of the batch, unless the one that is being written has any of
-// them. It asks the index in two rounds: the processor then has many of its far memory
-// accesses under way at a time.
-func (b *batch) find() bool {
+// find looks up the keys of the batch. It asks the index in two rounds: the processor
+// then has many of its far memory accesses under way at a time.
+func (b *batch) find() {
 	s := b.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := s.writing; w != nil {
-		for _, c := range b.changes {
-			if w.table[w.place(c.id)] != 0 {
-				return false
-			}
-		}
-	}
 	for _, c := range b.changes {
 		c.known = s.index.may(c.hash)
 	}
@@ -204,15 +157,11 @@ func (b *batch) find() bool {
 			b.places = append(b.places, place{c, seq})
 		}
 	}
-	return true
 }
 
 // step carries out one op, on the key c, and fills in its reply. Records are large, so
 // few copies are made of them.
 func (b *batch) step(op *dedup.Op, c *change, reply *dedup.Reply) {
-	if op.Kind != dedup.OpExtend {
-		b.memory.See(op.TTL, b.now)
-	}
 	if c.err != nil {
 		*reply = dedup.Reply{Err: c.err}
 		return
@@ -223,6 +172,9 @@ func (b *batch) step(op *dedup.Op, c *change, reply *dedup.Reply) {
 	if b.full != nil && op.Kind == dedup.OpClaim && reply.Status == dedup.StatusGranted && changed {
 		*reply = dedup.Reply{Err: b.full}
 		return
+	}
+	if op.Kind != dedup.OpExtend {
+		b.memory.See(op.TTL, b.now)
 	}
 	b.high = max(b.high, after.Token)
 	// A record that expired is as good as none, and needs no word in the log.
@@ -237,6 +189,7 @@ func (b *batch) step(op *dedup.Op, c *change, reply *dedup.Reply) {
 // that matches ErrPoisoned leaves it open what is on disk; after any other one,
 // such as ErrFull, nothing has happened.
 func (b *batch) write() error {
+	b.closeView()
 	if b.memory != b.s.memory || slices.ContainsFunc(b.changes, func(c *change) bool { return c.append }) {
 		if err := b.append(); err != nil {
 			return err
@@ -258,7 +211,7 @@ func (b *batch) append() error {
 	p := &b.packer
 	p.next = b.s.last + 1       // only the writer changes it
 	if b.memory != b.s.memory { // likewise, only the writer changes it
-		b.entry = appendState(b.entry[:0], p.next, &state{id: b.s.id, file: f.number, time: b.now, memory: b.memory, high: b.high, up: b.s.clock.uptimeAt(b.now)})
+		b.entry = appendState(b.entry[:0], p.next, &state{id: b.s.id, file: f.number, time: b.now, memory: b.memory, high: b.high, up: b.s.clock.uptime()})
 		p.add(b.entry)
 	}
 	for _, c := range b.changes {
@@ -426,7 +379,7 @@ func (s *Store) writable(now time.Time) (*file, error) {
 func (s *Store) roll(now time.Time) (*file, error) {
 	s.mu.Lock()
 	old := s.files[len(s.files)-1]
-	st := state{id: s.id, file: old.number + 1, time: now, memory: s.memory, high: s.high, up: s.clock.uptimeAt(now)}
+	st := state{id: s.id, file: old.number + 1, time: now, memory: s.memory, high: s.high, up: s.clock.uptime()}
 	first := s.last + 1
 	s.mu.Unlock()
 	f, err := createFile(&s.space, first, &st, &s.options)

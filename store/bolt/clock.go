@@ -51,14 +51,6 @@ func (s *Store) noteBoot(last state) error {
 	return nil
 }
 
-// uptimeAt returns the uptime at a store time that has passed: a batch may have waited
-// for a disk meanwhile.
-func (c *clock) uptimeAt(t time.Time) uptime {
-	up := c.uptime()
-	up.passed -= c.now().Sub(t)
-	return up
-}
-
 // tolerated is how far store time and the wall clock may be apart: clocks are set and
 // slewed all the time.
 const tolerated = time.Minute

@@ -158,9 +158,7 @@ func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 	}
 	defer s.endWrite()
 	b := s.newBatch()
-	defer b.end()
-	b.load(len(ids), func(i int) dedup.ID { return ids[i] })
-	for i, c := range b.ops {
+	for i, c := range b.load(len(ids), func(i int) dedup.ID { return ids[i] }) {
 		switch {
 		case c.err != nil:
 			return c.err
@@ -179,5 +177,7 @@ func (s *Store) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.failed()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }

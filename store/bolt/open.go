@@ -45,7 +45,6 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 		space:   newSpace(dir, &options),
 		hash:    hash,
 		commit:  (*bolt.Tx).Commit,
-		turn:    make(chan struct{}, 1),
 		writer:  make(chan struct{}, 1),
 		held:    make(map[dedup.ID]*standing),
 		stop:    make(chan struct{}),

@@ -144,7 +144,12 @@ func TestDiskFull(t *testing.T) {
 	if len(claims) < 1000 {
 		t.Errorf("got %d claims in 1 MiB", len(claims))
 	}
-	full := b.full(claim1(key("new", 0), 1))
+	longer := claim1(key("new", 0), 1)
+	longer.TTL *= 5
+	full := b.full(longer)
+	if longest := b.memory.TTL; longest >= longer.TTL {
+		t.Errorf("got %v as the greatest TTL, of a claim that was refused: nothing has happened", longest)
+	}
 	if full.MaxBytes != 0 || full.Free != d.free() || full.Need <= full.Free {
 		t.Errorf("got %+v, want what the disk has and the store needs", full)
 	}

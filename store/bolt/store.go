@@ -32,8 +32,9 @@ type Store struct {
 	hash    func(dedup.ID) uint64
 	commit  func(*bolt.Tx) error // tests make it fail
 
-	turn   chan struct{} // the right to make a batch
-	writer chan struct{} // the right to write to the log
+	// writer has one value in it, and who took that out may write to the log.
+	writer chan struct{}
+	batch  batch // the writer's
 
 	// mu is held for moments, never while a disk is waited for. Lease ends change
 	// under it, at a time that was read under it: what ended at a time read
@@ -47,9 +48,6 @@ type Store struct {
 	high   dedup.Token
 	memory horizon.Horizon
 	err    error // why nothing works any more
-
-	writing *batch   // the one that is being written while the next one is made; nil: none
-	batches []*batch // for the next ones
 
 	closing sync.Once
 	stop    chan struct{}
@@ -73,10 +71,6 @@ type standing struct {
 	beside  int  // renewals beside the writer
 }
 
-// Applies implements dedup.Pipelined: a batch is made while another is written. Beside
-// that one it has to be large, because each costs fsyncs.
-func (s *Store) Applies() (limit, least int) { return 2, 1024 }
-
 // Apply implements dedup.Store. What it answers is on disk. When the disk fails
 // it, every Reply of the batch has an error that matches ErrPoisoned.
 func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
@@ -89,13 +83,16 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	case onlyExtends(ops):
 		return s.extend(ops)
 	}
-	replies := make([]dedup.Reply, len(ops))
-	b, err := s.batchOf(ctx, ops, replies)
-	if err != nil {
+	if err := s.beginWrite(ctx); err != nil {
 		return nil, err
 	}
-	defer give(s.writer)
-	defer b.end()
+	defer s.endWrite()
+	replies := make([]dedup.Reply, len(ops))
+	b := s.newBatch()
+	b.full = s.refusal(ops)
+	for i, c := range b.load(len(ops), func(i int) dedup.ID { return ops[i].ID }) {
+		b.step(&ops[i], c, &replies[i])
+	}
 	if err := b.write(); errors.Is(err, ErrPoisoned) {
 		for i := range replies {
 			replies[i] = dedup.Reply{Err: err}
@@ -183,6 +180,27 @@ func (s *Store) vouch() dedup.Vouch {
 	return v
 }
 
+// beginWrite waits for the right to write.
+func (s *Store) beginWrite(ctx context.Context) error {
+	select {
+	case <-s.writer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	err := s.err
+	s.mu.Unlock()
+	if err != nil {
+		s.endWrite()
+	}
+	return err
+}
+
+func (s *Store) endWrite() {
+	s.batch.end()
+	s.writer <- struct{}{}
+}
+
 // poison makes the store refuse all further work because a write to a file failed.
 func (s *Store) poison(path string, cause error) error {
 	err := dedup.Permanent(fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", path, ErrPoisoned, cause))
@@ -252,9 +270,12 @@ func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.stop)
 		s.tending.Wait()
-		s.takeAll(nil)
+		<-s.writer
 		defer s.endWrite()
-		if s.failed() == nil {
+		s.mu.Lock()
+		failed := s.err
+		s.mu.Unlock()
+		if failed == nil {
 			err = s.writeState()
 		}
 		s.mu.Lock()

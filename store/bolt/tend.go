@@ -65,12 +65,28 @@ func (s *Store) tend() error {
 	}
 }
 
+// asWriter runs fn with the right to write.
+func (s *Store) asWriter(fn func() error) error {
+	select {
+	case <-s.writer:
+	case <-s.stop:
+		return errStopped
+	}
+	defer s.endWrite()
+	s.mu.Lock()
+	err := s.err
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return fn()
+}
+
 // tendClaims writes again those that have been renewed for long, and takes those
 // whose lease has ended out of memory.
 func (s *Store) tendClaims() error {
 	return s.asWriter(func() error {
 		b := s.newBatch()
-		defer b.end()
 		b.renewed(func(c *standing) bool {
 			if !c.record.LeaseEnd.After(b.now) {
 				return true
@@ -204,7 +220,6 @@ func (s *Store) carry(f *file) error {
 // has the right to write.
 func (s *Store) move(found []remains) error {
 	b := s.newBatch()
-	defer b.end()
 	s.mu.Lock()
 	for _, r := range found {
 		// A key that got another record since is none of ours.
@@ -278,14 +293,13 @@ func (s *Store) remains(buffer []remains, f *file, seq uint64) (found []remains,
 // were written, and the time. The caller has the right to write.
 func (s *Store) writeState() error {
 	b := s.newBatch()
-	defer b.end()
 	b.renewed(func(*standing) bool { return true }, 0)
 	if err := b.write(); err != nil {
 		return err
 	}
 	f := s.newest()
 	s.mu.Lock()
-	st := state{id: s.id, file: f.number, time: b.now, memory: s.memory, high: s.high, up: s.clock.uptimeAt(b.now)}
+	st := state{id: s.id, file: f.number, time: b.now, memory: s.memory, high: s.high, up: s.clock.uptime()}
 	p := &b.packer
 	p.clear()
 	p.next = s.last + 1

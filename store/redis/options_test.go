@@ -44,8 +44,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if limit, least := s.Applies(); limit != 4 || least != 0 {
-		t.Errorf("Applies: got %d, %d, want 4, 0", limit, least)
+	if got := s.Applies(); got != 4 {
+		t.Errorf("Applies: got %d, want 4", got)
 	}
 	if got := s.Timeout(); got != 2*time.Second {
 		t.Errorf("Timeout: got %v, want 2s", got)

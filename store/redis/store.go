@@ -57,9 +57,8 @@ func New(client redis.UniversalClient, o *Options) (*Store, error) {
 	return s, nil
 }
 
-// Applies implements dedup.Pipelined. A batch costs little beside its operations, so
-// none waits to grow.
-func (s *Store) Applies() (limit, least int) { return s.o.Applies, 0 }
+// Applies implements dedup.Pipelined.
+func (s *Store) Applies() int { return s.o.Applies }
 
 // Check says what is wrong with the servers, if anything: one that does not
 // answer, is older than Redis 7, or may evict keys. Apply does the same, but
