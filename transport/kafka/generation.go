@@ -191,6 +191,7 @@ func (g *generation) commit() error {
 	}
 	ctx, cancel := context.WithTimeout(g.base, commitTimeout)
 	defer cancel()
+	now := time.Now()
 	refused, err := g.commitTo(ctx, topics)
 	if err != nil {
 		g.status.bad(theCommit, err)
@@ -208,6 +209,7 @@ func (g *generation) commit() error {
 			m.committed.Store(m.offset)
 			m.resetsCommitted = m.resets
 			m.own()
+			g.commits.Store(m.name, now)
 		case errors.Is(why, kafka.RebalanceInProgress): // the next generation commits
 		default:
 			g.status.bad(theCommit+" "+m.name, why)
@@ -303,6 +305,8 @@ type session struct {
 	current  atomic.Pointer[generation] // nil during a rebalance
 	progress progress
 
+	missing    sync.Map       // topic -> time.Time at which it was last said not to exist
+	commits    sync.Map       // partition -> time.Time of this member's last commit
 	known      map[string]int // partitions of each topic at the last look
 	member     bool           // the group answered when it was last asked
 	given      map[string]int // partitions that this member assigned as leader of the group; nil: another leads

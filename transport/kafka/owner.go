@@ -107,10 +107,39 @@ func (g *generation) identifySome(ctx context.Context, ps []*partition, start fu
 			left = append(left, p)
 			continue
 		}
+		if err := g.forgotten(p, c); err != nil {
+			g.status.bad(p.name, err)
+			left = append(left, p)
+			continue
+		}
 		g.identified(p, c, v)
 		start(p)
 	}
 	return left, nil
+}
+
+// forgetTimeout is how long after a topic was missing its offsets are doubted.
+const forgetTimeout = 5 * time.Second
+
+// forgotten returns an error as long as the group's offset of p may be that of a topic
+// which was deleted: its coordinator forgets such offsets a moment after the brokers
+// have the new topic. If there is an offset for longer, the topic was never gone. One
+// that was there at the join, and is not any more, counts for nothing.
+func (g *generation) forgotten(p *partition, c lastCommit) error {
+	missing, _ := g.missing.Load(p.source.topic)
+	at, doubted := missing.(time.Time)
+	if last, ok := g.commits.Load(p.name); ok && last.(time.Time).After(at) {
+		doubted = false // it is of the new one
+	}
+	switch {
+	case c.offset >= 0 && doubted && time.Since(at) < forgetTimeout:
+		return fmt.Errorf("%s was not there for a while: waiting whether the group forgets its offset %d", p.name, c.offset)
+	case c.offset < 0 && p.first >= 0:
+		p.first = g.config.StartOffset
+		p.reset(p.first)
+		p.committed.Store(-1)
+	}
+	return nil
 }
 
 // identified notes what the last commit of p says.

@@ -139,9 +139,12 @@ func (g *generation) announce(ctx context.Context, p *partition) bool {
 // a moment may be another one afterwards, with its own offsets; brokers forget the
 // group's offsets together with the topic. So nothing more is committed for it,
 // nor for the others of its topic, which may not have been asked for meanwhile, and
-// this member joins anew to learn where to begin.
+// this member joins anew to learn where to begin: see forgotten.
 func (g *generation) vanished(p *partition, err error) bool {
 	missing := errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
+	if missing {
+		g.missing.Store(p.source.topic, time.Now())
+	}
 	if missing && p.goneSince.IsZero() {
 		p.goneSince = time.Now()
 		for _, other := range g.partitions {

@@ -237,6 +237,54 @@ func TestTopicCreatedAnew(t *testing.T) {
 	}
 }
 
+// TestTopicCreatedAnewBeforeTheGroupForgets: the coordinator has the offsets of the
+// topic that was deleted for a while.
+func TestTopicCreatedAnewBeforeTheGroupForgets(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"t": 2}, nil)
+	produce(t, k, numbered("t", 0, 100, 100)...)
+	j := newJournal()
+	c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, nil)
+	r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, j.handle) })
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") && j.seen() == 100 })
+	var late atomic.Int32 // so many answers are of the old topic
+	k.Cluster().ControlKey(int16(kmsg.OffsetFetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		k.Cluster().KeepControl()
+		if late.Add(-1) < 0 {
+			return nil, nil, false
+		}
+		res := r.ResponseKind().(*kmsg.OffsetFetchResponse)
+		for _, asked := range r.(*kmsg.OffsetFetchRequest).Topics {
+			topic := kmsg.NewOffsetFetchResponseTopic()
+			topic.Topic = asked.Topic
+			for _, n := range asked.Partitions {
+				p := kmsg.NewOffsetFetchResponseTopicPartition()
+				p.Partition, p.Offset, p.Metadata = n, 50, kmsg.StringPtr("")
+				topic.Partitions = append(topic.Partitions, p)
+			}
+			res.Topics = append(res.Topics, topic)
+		}
+		return res, nil, true
+	})
+	missing := k.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "t", Err: kerr.UnknownTopicOrPartition, Count: 2})
+	if err := k.Cluster().DeleteTopic("t"); err != nil {
+		t.Fatal(err)
+	}
+	late.Store(5)
+	eventually(t, "a fetch is told so", func() bool { return missing.Hits() > 0 })
+	if err := k.Cluster().CreateTopic("t", 2, nil); err != nil {
+		t.Fatal(err)
+	}
+	const again = 1000
+	produce(t, k, numbered("t", 100, again, 100)...)
+	eventually(t, "the new topic is consumed from its beginning", func() bool { return complete(k, "g", "t") && j.seen() == 100+again })
+	if late.Load() >= 0 {
+		t.Errorf("%d late answers were not asked for: want all", late.Load())
+	}
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+}
+
 func TestStartOffset(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
 	produce(t, k, numbered("t", 0, 10, 10)...)
