@@ -202,8 +202,8 @@ func TestOrderStopsWhileItWaits(t *testing.T) {
 	}
 }
 
-// What was gathered, to be sorted, is handed back at the drain, more
-// than the queue takes too.
+// What was gathered, to be sorted, is handed back at the drain, more than the queue
+// takes too.
 func TestOrderHandsBackWhatItGathered(t *testing.T) {
 	js := connect(t, brokertest.NewNATS(t, nil))
 	newStream(t, js, func(o *jetstream.ConsumerConfig) { o.AckWait = time.Hour })
