@@ -114,17 +114,18 @@ func (s *stuck) handle(ctx context.Context, m *dedup.Message) ([]byte, error) {
 }
 
 // perPartition makes, for each of the partitions, a record that gets stuck and n
-// others after it.
+// others after it. What gets stuck has no key: it must not share its lane with another
+// that does.
 func perPartition(topic string, partitions, n int) (records []*kgo.Record) {
 	for p := range partitions {
 		for i := range n + 1 {
 			id := fmt.Sprintf("p%d-%d", p, i)
-			value := id
+			key, value := []byte(id), id
 			if i == 0 {
-				value = fmt.Sprintf("stuck%d", p)
+				key, value = nil, fmt.Sprintf("stuck%d", p)
 			}
 			records = append(records, &kgo.Record{
-				Topic: topic, Partition: int32(p), Key: []byte(id), Value: []byte(value),
+				Topic: topic, Partition: int32(p), Key: key, Value: []byte(value),
 				Headers: []kgo.RecordHeader{{Key: dedup.HeaderIdempotencyKey, Value: []byte(id)}},
 			})
 		}
