@@ -15,7 +15,7 @@ const buriers = 16
 
 // bury sends the dead letters, and reports whether there were any. Each claim is
 // kept until its dead letter is confirmed; one that is not confirmed comes again.
-func (d *Deduplicator) bury(ctx context.Context, xs []*delivery) bool {
+func (d *Deduplicator) bury(xs []*delivery) bool {
 	var dead []*delivery
 	for _, x := range xs {
 		if x.park != nil {
@@ -26,28 +26,28 @@ func (d *Deduplicator) bury(ctx context.Context, xs []*delivery) bool {
 	case 0:
 		return false
 	case 1:
-		d.buryOne(ctx, dead[0])
+		d.buryOne(dead[0])
 	default:
-		d.buryAll(ctx, dead)
+		d.buryAll(dead)
 	}
 	return true
 }
 
-func (d *Deduplicator) buryAll(ctx context.Context, dead []*delivery) {
+func (d *Deduplicator) buryAll(dead []*delivery) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(len(dead), buriers) {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(dead)); i = next.Add(1) - 1 {
-				d.buryOne(ctx, dead[i])
+				d.buryOne(dead[i])
 			}
 		})
 	}
 	wg.Wait()
 }
 
-func (d *Deduplicator) buryOne(ctx context.Context, x *delivery) {
-	why, err := d.deadLetter(ctx, x)
+func (d *Deduplicator) buryOne(x *delivery) {
+	why, err := d.deadLetter(&x.lease.run.claims, x)
 	if err != nil {
 		err = fmt.Errorf("dead letter: %w", err)
 		x.res.Halt = IsPermanent(err) // nothing that waits mends it

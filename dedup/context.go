@@ -12,10 +12,14 @@ type run struct {
 	handler lazyContext // the handler's: ends with claims, and at its timeout
 }
 
-func newRun(caller context.Context) *run {
-	r := &run{claims: lazyContext{parent: caller}}
-	r.handler.parent = &r.claims
-	return r
+// newRuns returns n of them.
+func newRuns(caller context.Context, n int) []run {
+	runs := make([]run, n)
+	for i := range runs {
+		r := &runs[i]
+		r.claims.parent, r.handler.parent = caller, &r.claims
+	}
+	return runs
 }
 
 // lose ends the run, because a claim was lost.

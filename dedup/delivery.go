@@ -67,7 +67,9 @@ func (x *delivery) giveUp(err error) {
 		x.res.Outcome = Busy
 	}
 	x.res.Halt = false
-	x.res.RetryAfter = pause(100 * time.Millisecond)
+	if x.res.RetryAfter = pause(100 * time.Millisecond); errors.Is(err, errLate) {
+		x.res.RetryAfter = 0
+	}
 }
 
 // identify derives the key. A message without one is decided by OnUnkeyed.
@@ -112,9 +114,13 @@ func (d *Deduplicator) decide(x *delivery, p Policy, why error) {
 }
 
 // process takes deliveries, each in flight here or without a key, from the
-// claim to the record.
-func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandler) {
-	if err := d.gate.enter(ctx, d.closing); err != nil {
+// claim to the record. h is called once for all that are to run, or once for each.
+func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandler, each bool) {
+	calls := 1
+	if each {
+		calls = len(xs)
+	}
+	if err := d.gate.enter(ctx, d.closing, calls); err != nil {
 		for _, x := range xs {
 			if x.flying || x.run || x.park != nil {
 				x.giveUp(err)
@@ -126,7 +132,7 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 	leave := func() {
 		if ahead {
 			ahead = false
-			d.gate.leave()
+			d.gate.leave(calls)
 		}
 	}
 	defer leave()
@@ -138,13 +144,17 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 	if !open {
 		return
 	}
-	r := newRun(ctx)
-	defer r.end()
+	runs := newRuns(ctx, calls)
+	defer func() {
+		for i := range runs {
+			runs[i].end()
+		}
+	}()
 	held := make([]*lease, 0, len(xs))
 	free := false // to run without a claim, the loss of which would end it
-	for _, x := range xs {
+	for i, x := range xs {
+		x.lease.run = &runs[min(i, calls-1)]
 		if x.claimed {
-			x.lease.run = r
 			held = append(held, &x.lease)
 		} else if x.run || x.park != nil {
 			free = true
@@ -153,13 +163,21 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 	defer d.drop(xs, held) // deferred: a handler may end the goroutine
 	d.renewer.hold(sent, held...)
 	if free {
-		defer context.AfterFunc(d.ctx, func() { r.lose(ErrClosed) })()
+		defer context.AfterFunc(d.ctx, func() {
+			for i := range runs {
+				runs[i].lose(ErrClosed)
+			}
+		})()
 	}
-	d.handle(ctx, r, leave, xs, h)
+	if each {
+		d.handleEach(ctx, leave, xs, h)
+	} else {
+		d.handle(ctx, leave, xs, h)
+	}
 	leave()
 	// What needs no dead letter is recorded before one is waited for.
 	d.record(xs, func(x *delivery) bool { return x.park == nil })
-	if d.bury(&r.claims, xs) {
+	if d.bury(xs) {
 		d.record(xs, func(x *delivery) bool { return x.park != nil })
 	}
 }

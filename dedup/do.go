@@ -45,11 +45,16 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 		}
 		defer d.flights.end(x)
 	}
-	d.process(ctx, []*delivery{x}, func(ctx context.Context, ms []*Message) []Answer {
+	d.process(ctx, []*delivery{x}, single(h), false)
+	return *x.res
+}
+
+// single makes a BatchHandler for one message of h.
+func single(h Handler) BatchHandler {
+	return func(ctx context.Context, ms []*Message) []Answer {
 		result, err := h(ctx, ms[0])
 		return []Answer{{result, err}}
-	})
-	return *x.res
+	}
 }
 
 // DoBatch is Do for several messages at once: one claim of all their keys, one
@@ -64,12 +69,46 @@ func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandle
 	results := make([]Result, len(ms))
 	for at := 0; at < len(ms); at += MaxBatch {
 		end := min(at+MaxBatch, len(ms))
-		d.doBatch(ctx, ms[at:end], results[at:end], h)
+		d.doBatch(ctx, ms[at:end], results[at:end], h, false)
 	}
 	return results
 }
 
-func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, h BatchHandler) {
+const (
+	// eachTurn is how long the handlers of one DoEach should take together: about as
+	// long as a store takes for a batch. What takes longer gains nothing from fewer of those.
+	eachTurn = time.Millisecond
+	// eachMost bounds how many messages come again flagged Ambiguous after a crash.
+	eachMost = 8
+	// eachLimit is after how long no further handler of a DoEach is started.
+	eachLimit = 10 * eachTurn
+)
+
+// DoEach is Do for the messages of a backlog, one after the other: one claim of all
+// their keys, a call of h for each in the order of ms, one record. It takes as many
+// from the front of ms as h will have done in a millisecond, by the time that it has
+// taken so far, at least one and at most eight, and returns a Result for each of
+// those: call it again with the rest. So messages share the store's batches where
+// that is most of the work, and a slow handler has each recorded for itself.
+//
+// Each call of h has its own context, HandlerTimeout and panic, as in Do. Should calls
+// take much longer than was expected, those not started are Unavailable, and
+// nothing happened to their messages.
+func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
+	n := min(len(ms), max(1, min(eachMost, d.gate.within(eachTurn))))
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		return []Result{d.Do(ctx, ms[0], h)}
+	}
+	results := make([]Result, n)
+	d.doBatch(ctx, ms[:n], results, single(h), true)
+	return results
+}
+
+// doBatch calls h once for all that are to run together, or once for each.
+func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, h BatchHandler, each bool) {
 	slab := d.slab(len(ms))
 	this := &call{received: time.Now()}
 	open := d.enter()
@@ -106,11 +145,11 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		d.identify(xs[i])
 	}
 	first, later := d.flights.start(xs)
-	d.fly(ctx, first, h)
+	d.fly(ctx, first, h, each)
 	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
 		var free []*delivery
 		free, later = d.await(ctx, later, deadline)
-		d.fly(ctx, free, h)
+		d.fly(ctx, free, h, each)
 	}
 	for i := range slab {
 		x := &slab[i]
@@ -149,12 +188,12 @@ func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline ti
 }
 
 // fly processes xs and takes them out of flight.
-func (d *Deduplicator) fly(ctx context.Context, xs []*delivery, h BatchHandler) {
+func (d *Deduplicator) fly(ctx context.Context, xs []*delivery, h BatchHandler, each bool) {
 	if len(xs) == 0 {
 		return
 	}
 	defer d.flights.end(xs...)
-	d.process(ctx, xs, h)
+	d.process(ctx, xs, h, each)
 }
 
 // patience is how long a delivery waits for another of its key in this process.

@@ -6,24 +6,30 @@ import (
 	"time"
 )
 
-// gate bounds how many calls hold claims whose handler has not started: after a
+// gate bounds how many claims are held whose handler has not started: after a
 // crash each of those is flagged Ambiguous and has used up an attempt, although
-// it never ran. It lets in as many as will start soon, by the time that handlers
+// it never ran. The claims of one batch handler count as one. It lets in as many as will start soon, by the time that handlers
 // have taken: fast handlers fill the store's batches, slow ones make callers wait
 // here, without a claim.
 type gate struct {
 	slots int // handlers at once
 
 	mu      sync.Mutex
-	ahead   int           // calls that are in and whose handler has not started
+	ahead   int           // claims of the calls that are in and whose handler has not started
 	took    time.Duration // moving average of a handler call; 0: not known yet
-	waiting []chan struct{}
+	waiting []waiter
+}
+
+// waiter is a call that is not in yet.
+type waiter struct {
+	turn   chan struct{} // nil: it is gone
+	claims int
 }
 
 // soon is how far ahead of its handler a claim may be taken.
 const soon = 100 * time.Millisecond
 
-// limit returns how many calls may be ahead. The caller holds mu.
+// limit returns how many claims may be ahead. The caller holds mu.
 func (g *gate) limit() int {
 	least := 2 * g.slots
 	if g.took == 0 {
@@ -32,9 +38,9 @@ func (g *gate) limit() int {
 	return max(least, int(min(soon/g.took*time.Duration(g.slots), MaxBatch)))
 }
 
-// enter waits to be let in, unless ctx has ended or closing is closed. Each enter
-// that returns nil is followed by one leave.
-func (g *gate) enter(ctx context.Context, closing <-chan struct{}) error {
+// enter waits to be let in with so many claims, unless ctx has ended or closing is
+// closed. Each enter that returns nil is followed by one leave, with as many.
+func (g *gate) enter(ctx context.Context, closing <-chan struct{}, claims int) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -43,12 +49,12 @@ func (g *gate) enter(ctx context.Context, closing <-chan struct{}) error {
 	}
 	g.mu.Lock()
 	if g.ahead < g.limit() {
-		g.ahead++
+		g.ahead += claims
 		g.mu.Unlock()
 		return nil
 	}
 	turn := make(chan struct{})
-	g.waiting = append(g.waiting, turn)
+	g.waiting = append(g.waiting, waiter{turn, claims})
 	g.mu.Unlock()
 	var err error
 	select {
@@ -63,12 +69,12 @@ func (g *gate) enter(ctx context.Context, closing <-chan struct{}) error {
 	defer g.mu.Unlock()
 	select {
 	case <-turn: // let in meanwhile: pass it on
-		g.ahead--
+		g.ahead -= claims
 		g.wake()
 	default:
 		for i := range g.waiting {
-			if g.waiting[i] == turn {
-				g.waiting[i] = nil // wake skips it
+			if g.waiting[i].turn == turn {
+				g.waiting[i].turn = nil // wake skips it
 				break
 			}
 		}
@@ -77,11 +83,22 @@ func (g *gate) enter(ctx context.Context, closing <-chan struct{}) error {
 }
 
 // leave is called when the handler starts, or when it is known that none will.
-func (g *gate) leave() {
+func (g *gate) leave(claims int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ahead--
+	g.ahead -= claims
 	g.wake()
+}
+
+// within returns how many handler calls are done in d, by the time that they have
+// taken: 0 if that is not known yet.
+func (g *gate) within(d time.Duration) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.took == 0 {
+		return 0
+	}
+	return int(d / g.took)
 }
 
 // ran notes how long a handler call took.
@@ -96,10 +113,10 @@ func (g *gate) ran(took time.Duration) {
 }
 
 func (g *gate) wake() {
-	for len(g.waiting) > 0 && (g.waiting[0] == nil || g.ahead < g.limit()) {
-		if turn := g.waiting[0]; turn != nil {
-			g.ahead++
-			close(turn)
+	for len(g.waiting) > 0 && (g.waiting[0].turn == nil || g.ahead < g.limit()) {
+		if w := g.waiting[0]; w.turn != nil {
+			g.ahead += w.claims
+			close(w.turn)
 		}
 		g.waiting = g.waiting[1:]
 	}

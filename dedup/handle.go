@@ -7,33 +7,89 @@ import (
 	"time"
 )
 
-// handle runs the handler for those of xs that are to run, and decides how
-// their claims end. caller is the context of Do.
-func (d *Deduplicator) handle(caller context.Context, r *run, leave func(), xs []*delivery, h BatchHandler) {
-	ms := make([]*Message, 0, len(xs))
+// handle runs the handler for those of xs that are to run, which share a run, and
+// decides how their claims end. caller is the context of Do.
+func (d *Deduplicator) handle(caller context.Context, leave func(), xs []*delivery, h BatchHandler) {
+	ms, running := running(xs)
+	if len(ms) == 0 {
+		return
+	}
+	claims := &xs[0].lease.run.claims
+	if err := d.slot(claims); err != nil {
+		giveUp(xs, err)
+		return
+	}
+	defer func() { <-d.slots }()
+	if err := d.ready(claims, running); err != nil {
+		giveUp(xs, err)
+		return
+	}
+	leave()
+	d.run(caller, xs, ms, running, h)
+}
+
+// handleEach is handle with a call of h for each, one after the other, in one slot. When
+// the calls take much longer than was expected, the rest is given back, for what
+// has run waits for its record.
+func (d *Deduplicator) handleEach(caller context.Context, leave func(), xs []*delivery, h BatchHandler) {
+	var start time.Time
+	for i, x := range xs {
+		ms, running := running(xs[i : i+1])
+		if len(ms) == 0 {
+			continue
+		}
+		claims := &x.lease.run.claims
+		if start.IsZero() {
+			if err := d.slot(claims); err != nil {
+				giveUp(xs[i:], err)
+				return
+			}
+			defer func() { <-d.slots }()
+			start = time.Now()
+		} else if time.Since(start) > eachLimit {
+			giveUp(xs[i:], errLate)
+			return
+		}
+		if err := d.ready(claims, running); err != nil {
+			x.giveUp(err)
+			continue
+		}
+		leave()
+		d.run(caller, xs[i:i+1], ms, running, h)
+	}
+}
+
+var errLate = errors.New("the handlers before it took long, and it was not started")
+
+// running returns those of xs that are to run, and their leases.
+func running(xs []*delivery) (ms []*Message, leases []*lease) {
+	ms = make([]*Message, 0, len(xs))
 	for _, x := range xs {
 		if x.run {
 			ms = append(ms, x.m)
 		}
 	}
-	if len(ms) == 0 {
-		return
-	}
-	running := make([]*lease, 0, len(ms))
+	leases = make([]*lease, 0, len(ms))
 	for _, x := range xs {
 		if x.claimed && x.run {
-			running = append(running, &x.lease)
+			leases = append(leases, &x.lease)
 		}
 	}
-	if err := d.slot(&r.claims, running); err != nil {
-		for _, x := range xs {
-			if x.run {
-				x.giveUp(err)
-			}
+	return ms, leases
+}
+
+// giveUp gives up those of xs that were to run.
+func giveUp(xs []*delivery, err error) {
+	for _, x := range xs {
+		if x.run {
+			x.giveUp(err)
 		}
-		return
 	}
-	leave()
+}
+
+// run calls h for those of xs that are to run: ms, under their leases.
+func (d *Deduplicator) run(caller context.Context, xs []*delivery, ms []*Message, running []*lease, h BatchHandler) {
+	r := xs[0].lease.run
 	start := time.Now()
 	if d.o.HandlerTimeout > 0 {
 		until := start.Add(d.o.HandlerTimeout)
@@ -58,9 +114,8 @@ func (d *Deduplicator) handle(caller context.Context, r *run, leave func(), xs [
 	}
 }
 
-// slot waits for the right to run the handler, under claims that still stand
-// when it has it.
-func (d *Deduplicator) slot(ctx *lazyContext, claims []*lease) error {
+// slot waits for the right to run handlers, one at a time, which is to be given back.
+func (d *Deduplicator) slot(ctx *lazyContext) error {
 	if why := ctx.cause(time.Time{}); why != nil {
 		return why
 	}
@@ -75,15 +130,18 @@ func (d *Deduplicator) slot(ctx *lazyContext, claims []*lease) error {
 			return ErrClosed
 		}
 	}
-	if isClosed(d.closing) { // select chooses at random
-		<-d.slots
+	return nil
+}
+
+// ready says whether a handler may start now, under claims that still stand.
+func (d *Deduplicator) ready(ctx *lazyContext, claims []*lease) error {
+	switch {
+	case isClosed(d.closing):
 		return ErrClosed
-	}
-	if !d.renewer.alive(claims...) {
-		<-d.slots
+	case !d.renewer.alive(claims...):
 		return ErrLeaseLost
 	}
-	return nil
+	return ctx.cause(time.Time{})
 }
 
 // call runs h. A panic becomes an error of every message.
@@ -97,7 +155,6 @@ func (d *Deduplicator) call(ctx context.Context, h BatchHandler, ms []*Message) 
 		return out
 	}
 	defer func() {
-		<-d.slots
 		if r := recover(); r != nil {
 			answers = all(panicError(r))
 		}

@@ -46,8 +46,8 @@ type Config struct {
 	// on at: its messages were deleted unread, or its log was cut. Default Fail.
 	OutOfRange OffsetPolicy
 
-	// Lanes is the number of messages that Run has in Deduplicator.Do at once.
-	// Messages with equal keys share a lane. Default 256. It does not bound
+	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at
+	// once. Messages with equal keys share a lane. Default 256. It does not bound
 	// handlers: dedup.Options.Concurrency does.
 	Lanes int
 	// BatchSize is the largest number of messages in one call of DoBatch, for

@@ -78,7 +78,7 @@ func (c *Consumer) Check(ctx context.Context) error {
 	return l.check(ctx, c.topics...)
 }
 
-// Run consumes until ctx ends, calling d.Do for each message, with the handler h.
+// Run consumes until ctx ends, calling h through d.DoEach for each message.
 // Then it drains: nothing new starts, and handlers may finish within DrainTimeout,
 // without their contexts being cancelled. It returns nil if all of them did.
 //

@@ -142,8 +142,8 @@ func (l *line) wait(quit <-chan struct{}) {
 	}
 }
 
-// sameKey says whether other must not be tried before r is settled.
-func (r *retry) sameKey(other item) bool {
-	a, b := r.message.Key, other.message.Key
-	return r.partition == other.partition && a != nil && b != nil && string(a) == string(b)
+// sameKey says whether other must not be tried before it is settled.
+func (it item) sameKey(other item) bool {
+	a, b := it.message.Key, other.message.Key
+	return it.partition == other.partition && a != nil && b != nil && string(a) == string(b)
 }

@@ -284,20 +284,20 @@ func TestShutdownDrainsAndRunsNothingTwice(t *testing.T) {
 	}
 }
 
-// slowStart holds back each call of Do until the gate opens.
+// slowStart holds back each call of DoEach until the gate opens.
 type slowStart struct {
 	*dedup.Deduplicator
 	entered atomic.Int32
 	gate    chan struct{}
 }
 
-func (s *slowStart) Do(ctx context.Context, m *dedup.Message, h dedup.Handler) dedup.Result {
+func (s *slowStart) DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result {
 	s.entered.Add(1)
 	<-s.gate
-	return s.Deduplicator.Do(ctx, m, h)
+	return s.Deduplicator.DoEach(ctx, ms, h)
 }
 
-// TestDrainStartsNoHandler: messages that are in Do when the drain begins give
+// TestDrainStartsNoHandler: messages that are in DoEach when the drain begins give
 // their claims back, as if they had never been tried.
 func TestDrainStartsNoHandler(t *testing.T) {
 	k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
@@ -320,7 +320,7 @@ func TestDrainStartsNoHandler(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	r := start(t, func(context.Context) error { return c.runLanes(ctx, slow, j.handle) })
-	eventually(t, "some lanes are in Do", func() bool { return slow.entered.Load() >= 5 })
+	eventually(t, "some lanes are in DoEach", func() bool { return slow.entered.Load() >= 5 })
 	cancel()
 	eventually(t, "the drain has begun", func() bool { return log.count("giving up the partitions") > 0 })
 	close(slow.gate)

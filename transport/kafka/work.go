@@ -15,6 +15,7 @@ import (
 type deduplicator interface {
 	Do(ctx context.Context, m *dedup.Message, h dedup.Handler) dedup.Result
 	DoBatch(ctx context.Context, ms []*dedup.Message, h dedup.BatchHandler) []dedup.Result
+	DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result
 	Vouch() (dedup.Vouch, error)
 }
 
@@ -65,10 +66,10 @@ func due(r dedup.Result) time.Time { return time.Now().Add(max(r.RetryAfter, min
 // of a batch that failed would make one of its own, by the jitter of its delay.
 const retryGrid = 20 * time.Millisecond
 
-// laneTurn is how many items a lane takes at once.
-const laneTurn = 64
+// laneTurn is how many items a lane takes at once: as many as DoEach takes.
+const laneTurn = 8
 
-// lanes run one message at a time each. Messages with equal keys share a lane.
+// lanes call one handler at a time each. Messages with equal keys share a lane.
 type lanes struct {
 	d     deduplicator
 	h     dedup.Handler
@@ -106,39 +107,60 @@ func (l *lanes) start(g *generation) {
 		return l.h(ctx, m)
 	}
 	for _, line := range l.lines {
-		g.work(line, laneTurn, func(items []item) []retry { return l.try(g, items, handler) })
+		ms := make([]*dedup.Message, 0, laneTurn)
+		g.work(line, laneTurn, func(items []item) []retry {
+			defer clear(ms[:cap(ms)])
+			return l.try(g, items, ms, handler)
+		})
 	}
 }
 
 // try tries the items one after the other. What follows an item of its key that
-// is not settled is not tried.
-func (l *lanes) try(g *generation, items []item, h dedup.Handler) (again []retry) {
-	for _, it := range items {
+// is not settled is not tried. ms is room for their messages.
+func (l *lanes) try(g *generation, items []item, ms []*dedup.Message, h dedup.Handler) (again []retry) {
+	for len(items) > 0 {
 		if g.draining() {
 			return nil
 		}
-		if it.partition.halted.Load() {
+		it := items[0]
+		switch {
+		case it.partition.halted.Load():
+			items = items[1:]
+			continue
+		case waits(again, it):
+			again, items = append(again, retry{item: it}), items[1:]
 			continue
 		}
-		if slices.ContainsFunc(again, func(r retry) bool { return r.sameKey(it) }) {
-			again = append(again, retry{item: it})
-			continue
+		ms = append(ms[:0], it.message)
+		for i, it := range items[1:] {
+			if it.partition.halted.Load() || waits(again, it) || slices.ContainsFunc(items[:i+1], it.sameKey) {
+				break
+			}
+			ms = append(ms, it.message)
 		}
 		g.calls.Add(1)
-		r := l.d.Do(g.handlers, it.message, h)
+		results := l.d.DoEach(g.handlers, ms, h)
 		g.calls.Add(-1)
 		g.progress.moved()
-		switch {
-		case r.Settled():
-			g.settled(it)
-		case g.draining():
-		case r.Halt:
-			g.haltAt(it, r)
-		default:
-			again = append(again, retry{it, due(r)})
+		for i, r := range results {
+			switch it := items[i]; {
+			case r.Settled():
+				g.settled(it)
+			case g.draining():
+			case r.Halt:
+				g.haltAt(it, r)
+			default:
+				again = append(again, retry{it, due(r)})
+			}
 		}
+		items = items[len(results):]
 	}
 	return again
+}
+
+// waits says whether it must not be tried before one of those that are tried again.
+func waits(again []retry, it item) bool {
+	return slices.ContainsFunc(again, func(r retry) bool { return r.sameKey(it) })
 }
 
 // batches run the messages of each partition in batches, one at a time.
