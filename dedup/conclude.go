@@ -13,12 +13,21 @@ import (
 // buriers is how many dead letters of one batch are sent at once.
 const buriers = 16
 
+// finish ends the claims of xs that stand. What needs no dead letter is recorded before
+// one is waited for.
+func (d *Deduplicator) finish(xs []*delivery) {
+	d.record(xs, func(x *delivery) bool { return x.park == nil })
+	if d.bury(xs) {
+		d.record(xs, func(x *delivery) bool { return x.park != nil })
+	}
+}
+
 // bury sends the dead letters, and reports whether there were any. Each claim is
 // kept until its dead letter is confirmed; one that is not confirmed comes again.
 func (d *Deduplicator) bury(xs []*delivery) bool {
 	var dead []*delivery
 	for _, x := range xs {
-		if x.park != nil {
+		if x.park != nil && !x.over {
 			dead = append(dead, x)
 		}
 	}
@@ -47,6 +56,7 @@ func (d *Deduplicator) buryAll(dead []*delivery) {
 }
 
 func (d *Deduplicator) buryOne(x *delivery) {
+	x.over = !x.claimed // else it is when that is recorded
 	why, err := d.deadLetter(&x.lease.run.claims, x)
 	if err != nil {
 		err = fmt.Errorf("dead letter: %w", err)
@@ -87,7 +97,7 @@ func (d *Deduplicator) deadLetter(ctx context.Context, x *delivery) (why []byte,
 	return why, d.o.DeadLetter(ctx, x.m, x.park)
 }
 
-// record ends those claims of xs in the store that which selects, again and again
+// record ends those claims of xs in the store that stand and which selects, again and again
 // until it answers, says that it never will, or Shutdown's deadline has passed: a
 // finished handler is not run again for want of a record.
 func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
@@ -95,7 +105,7 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 	buffer := d.opBuffers.Get().(*[]Op)
 	ops := (*buffer)[:0]
 	for _, x := range xs {
-		if x.claimed && which(x) {
+		if x.claimed && !x.over && which(x) {
 			ended = append(ended, x)
 			ops = append(ops, d.settlement(x))
 		}
@@ -111,6 +121,7 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 				continue
 			}
 			judged = append(judged, &x.lease)
+			x.over = true
 			x.recorded(&replies[i])
 		}
 		d.renewer.drop(judged...) // what a late extend says does not count

@@ -20,6 +20,7 @@ type delivery struct {
 	flying bool          // in flights
 
 	claimed   bool // the claim is ours
+	over      bool // nothing is left to do
 	run       bool // the handler is to run
 	lease     lease
 	firstSeen time.Time // as the claim found it
@@ -175,11 +176,7 @@ func (d *Deduplicator) process(ctx context.Context, xs []*delivery, h BatchHandl
 		d.handle(ctx, leave, xs, h)
 	}
 	leave()
-	// What needs no dead letter is recorded before one is waited for.
-	d.record(xs, func(x *delivery) bool { return x.park == nil })
-	if d.bury(xs) {
-		d.record(xs, func(x *delivery) bool { return x.park != nil })
-	}
+	d.finish(xs)
 }
 
 // drop lets the claims of xs lapse that are held still, and reports the lost.

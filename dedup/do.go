@@ -74,39 +74,6 @@ func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandle
 	return results
 }
 
-const (
-	// eachTurn is how long the handlers of one DoEach should take together: about as
-	// long as a store takes for a batch. What takes longer gains nothing from fewer of those.
-	eachTurn = time.Millisecond
-	// eachMost bounds how many messages come again flagged Ambiguous after a crash.
-	eachMost = 8
-	// eachLimit is after how long no further handler of a DoEach is started.
-	eachLimit = 10 * eachTurn
-)
-
-// DoEach is Do for the messages of a backlog, one after the other: one claim of all
-// their keys, a call of h for each in the order of ms, one record. It takes as many
-// from the front of ms as h will have done in a millisecond, by the time that it has
-// taken so far, at least one and at most eight, and returns a Result for each of
-// those: call it again with the rest. So messages share the store's batches where
-// that is most of the work, and a slow handler has each recorded for itself.
-//
-// Each call of h has its own context, HandlerTimeout and panic, as in Do. Should calls
-// take much longer than was expected, those not started are Unavailable, and
-// nothing happened to their messages.
-func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
-	n := min(len(ms), max(1, min(eachMost, d.gate.within(eachTurn))))
-	switch n {
-	case 0:
-		return nil
-	case 1:
-		return []Result{d.Do(ctx, ms[0], h)}
-	}
-	results := make([]Result, n)
-	d.doBatch(ctx, ms[:n], results, single(h), true)
-	return results
-}
-
 // doBatch calls h once for all that are to run together, or once for each.
 func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, h BatchHandler, each bool) {
 	slab := d.slab(len(ms))

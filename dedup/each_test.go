@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -104,7 +105,7 @@ func TestEachTakesWhatIsDoneInAMoment(t *testing.T) {
 // Each handler has its own time.
 func TestEachTimesOutAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDedup(t, newStore(), &dedup.Options{HandlerTimeout: 8 * time.Millisecond})
+		d := newDedup(t, newStore(), &dedup.Options{HandlerTimeout: 5 * time.Millisecond})
 		warm(t, d, 0)
 		start := time.Now()
 		rs := d.DoEach(t.Context(), messages("a", "b", "c", "d"), func(ctx context.Context, m *dedup.Message) ([]byte, error) {
@@ -120,41 +121,77 @@ func TestEachTimesOutAlone(t *testing.T) {
 				t.Errorf("message %d: got %v (%v), want %v", i, rs[i].Outcome, rs[i].Err, outcome)
 			}
 		}
-		if !errors.Is(rs[1].Err, dedup.ErrTimeout) || time.Since(start) != 11*time.Millisecond {
+		if !errors.Is(rs[1].Err, dedup.ErrTimeout) || time.Since(start) != 8*time.Millisecond {
 			t.Errorf("got %v after %v", rs[1].Err, time.Since(start))
 		}
 	})
 }
 
-// What follows a handler that is suddenly slow is given back as if it had never been
-// tried, and what came before it is recorded.
-func TestEachGivesBackWhatIsLate(t *testing.T) {
+// While one handler takes long, what came before it is recorded, and what follows it is
+// given back as if it had never been tried.
+func TestEachDoesNotWaitForTheSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
-		var took []time.Duration
-		d := newDedup(t, s, &dedup.Options{Hooks: dedup.Hooks{Decided: func(e dedup.Event) { took = append(took, e.Took) }}})
+		var l letters
+		took := make(map[dedup.Key]time.Duration)
+		d := newDedup(t, s, &dedup.Options{DeadLetter: l.send, HandlerTimeout: time.Minute, Hooks: dedup.Hooks{Decided: func(e dedup.Event) {
+			took[e.Message.Claim.Key] = e.Took
+		}}})
 		warm(t, d, 0)
+		other := newDedup(t, s, nil) // of another process
 		h := &handler{script: func(_ int, _ context.Context, m *dedup.Message) ([]byte, error) {
-			if m.Claim.Key == "slow" {
-				time.Sleep(time.Minute)
+			switch m.Claim.Key {
+			case "a":
+				time.Sleep(time.Millisecond)
+			case "fails":
+				return nil, errors.New("no")
+			case "poison":
+				return nil, dedup.Permanent(errors.New("no"))
+			case "hangs": // beyond its timeout
+				time.Sleep(time.Hour)
 			}
-			return nil, nil
+			return []byte("a result"), nil
 		}}
-		took = nil
-		rs := d.DoEach(t.Context(), messages("a", "slow", "late", "warm"), h.handle)
-		want(t, rs[0], dedup.Processed, true)
-		want(t, rs[1], dedup.Processed, true)
-		want(t, rs[2], dedup.Unavailable, false)
-		want(t, rs[3], dedup.Duplicate, true)
-		if rs[2].RetryAfter != 0 || rs[2].Halt {
-			t.Errorf("got retry after %v, halt %v, want it at once", rs[2].RetryAfter, rs[2].Halt)
+		done := make(chan []dedup.Result)
+		go func() {
+			done <- d.DoEach(context.Background(), messages("a", "fails", "poison", "hangs", "b", "warm", "c", ""), h.handle)
+		}()
+		time.Sleep(time.Minute / 2)
+		for _, c := range []struct {
+			key     dedup.Key
+			outcome dedup.Outcome
+		}{{"a", dedup.Duplicate}, {"fails", dedup.Processed}, {"poison", dedup.Parked}, {"hangs", dedup.Busy}, {"b", dedup.Processed}} {
+			again := &handler{}
+			if r := other.Do(t.Context(), message(string(c.key), "v"), again.handle); r.Outcome != c.outcome {
+				t.Errorf("%s meanwhile: got %v (%v), want %v", c.key, r.Outcome, r.Err, c.outcome)
+			}
+			if c.key == "b" && (again.claim(1).Attempt != 1 || again.claim(1).Ambiguous) {
+				t.Errorf("b: got %+v, want a first attempt", again.claim(1))
+			}
 		}
-		if took[0] >= time.Millisecond || took[1] != time.Minute || took[2] != 0 {
+		want(t, d.Do(t.Context(), message("a", "v"), h.handle), dedup.Duplicate, true) // in this process too
+		time.Sleep(time.Minute)
+		want(t, other.Do(t.Context(), message("hangs", "v"), (&handler{}).handle), dedup.Processed, true)
+		rs := <-done
+		for i, c := range []struct {
+			outcome dedup.Outcome
+			settled bool
+		}{
+			{dedup.Processed, true}, {dedup.Failed, false}, {dedup.Parked, true}, {dedup.Uncertain, false},
+			{dedup.Unavailable, false}, {dedup.Duplicate, true}, {dedup.Unavailable, false}, {dedup.Unkeyed, true},
+		} {
+			if rs[i].Outcome != c.outcome || rs[i].Settled() != c.settled {
+				t.Errorf("message %d: got %v, settled %v (%v), want %v, %v", i, rs[i].Outcome, rs[i].Settled(), rs[i].Err, c.outcome, c.settled)
+			}
+		}
+		if r := rs[4]; r.RetryAfter != 0 || r.Halt {
+			t.Errorf("got retry after %v, halt %v, want it at once", r.RetryAfter, r.Halt)
+		}
+		if len(l.whys) != 2 {
+			t.Errorf("got dead letters for %v, want one for poison, and one for no key", l.whys)
+		}
+		if took["hangs"] != time.Hour || took["c"] != 0 {
 			t.Errorf("got handlers of %v", took)
-		}
-		rec, err := s.Lookup(t.Context(), dedup.NewID("orders", "late"))
-		if err != nil || rec.State != dedup.StateReleased || rec.Attempt != 0 || rec.Ambiguous {
-			t.Errorf("got record %+v, err %v; want it released, uncounted", rec, err)
 		}
 		if got := len(d.DoEach(t.Context(), messages("late", "other"), h.handle)); got != 1 {
 			t.Errorf("got %d at once after that, want 1", got)
@@ -162,39 +199,77 @@ func TestEachGivesBackWhatIsLate(t *testing.T) {
 	})
 }
 
-// The claim that is lost ends its own handler, and no other.
-func TestEachLosesOneClaim(t *testing.T) {
-	for _, c := range []struct {
-		keys  []string
-		cause error // of the first handler's end
-	}{
-		{[]string{"kept", "lost"}, nil},
-		{[]string{"lost", "kept"}, dedup.ErrLeaseLost},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			s := newStore()
-			s.before = func(ops []dedup.Op) error {
-				for i := range ops {
-					if ops[i].Kind == dedup.OpExtend && ops[i].ID == dedup.NewID("orders", "lost") {
-						ops[i].Token++
-					}
-				}
-				return nil
-			}
-			d := newDedup(t, s, &dedup.Options{Lease: 30 * time.Second})
-			warm(t, d, 0)
-			d.DoEach(t.Context(), messages(c.keys...), func(ctx context.Context, m *dedup.Message) ([]byte, error) {
-				time.Sleep(15 * time.Second)
-				if got := context.Cause(ctx); !errors.Is(got, c.cause) || m.Claim.Key != dedup.Key(c.keys[0]) {
-					t.Errorf("the handler of %s: got %v, want %v", m.Claim.Key, got, c.cause)
+// A handler that ends its goroutine takes no other with it.
+func TestEachGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		outcomes := map[dedup.Key]dedup.Outcome{}
+		d := newDedup(t, s, &dedup.Options{Concurrency: 1, Hooks: dedup.Hooks{Decided: func(e dedup.Event) {
+			outcomes[e.Message.Claim.Key] = e.Result.Outcome
+		}}})
+		warm(t, d, 0)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			d.DoEach(context.Background(), messages("a", "exits", "b"), func(_ context.Context, m *dedup.Message) ([]byte, error) {
+				if m.Claim.Key == "exits" {
+					runtime.Goexit()
 				}
 				return nil, nil
 			})
-			if got := s.sent(dedup.OpExtend); got != 2 {
-				t.Errorf("got %d extends, want 2", got)
-			}
 		})
-	}
+		wg.Wait()
+		if outcomes["a"] != dedup.Processed || outcomes["exits"] != dedup.Failed || outcomes["b"] != dedup.Unavailable {
+			t.Errorf("got %v", outcomes)
+		}
+		h := &handler{}
+		want(t, d.Do(t.Context(), message("a", "v"), h.handle), dedup.Duplicate, true)
+		want(t, d.Do(t.Context(), message("b", "v"), h.handle), dedup.Processed, true)
+		if c := h.claim(1); c.Attempt != 1 || c.Ambiguous {
+			t.Errorf("got %+v, want a first attempt", c)
+		}
+	})
+}
+
+// The claim that is lost ends its own handler, or keeps it from starting, and no other.
+func TestEachLosesOneClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		s.before = func(ops []dedup.Op) error {
+			for i := range ops {
+				if ops[i].Kind == dedup.OpExtend && ops[i].ID == dedup.NewID("orders", "lost") {
+					ops[i].Token++
+				}
+			}
+			return nil
+		}
+		d := newDedup(t, s, &dedup.Options{Lease: 30 * time.Second, Concurrency: 1})
+		warm(t, d, 0)
+		release := make(chan struct{})
+		go d.Do(context.Background(), message("has the slot", "v"), func(context.Context, *dedup.Message) ([]byte, error) {
+			<-release
+			return nil, nil
+		})
+		synctest.Wait()
+		done := make(chan []dedup.Result)
+		go func() { done <- d.DoEach(context.Background(), messages("lost", "kept"), (&handler{}).handle) }()
+		time.Sleep(time.Minute)
+		close(release)
+		rs := <-done
+		want(t, rs[0], dedup.Busy, false)
+		want(t, rs[1], dedup.Processed, true)
+
+		want(t, d.Do(t.Context(), message("fast", "v"), (&handler{}).handle), dedup.Processed, true)
+		d = newDedup(t, s, &dedup.Options{Lease: 30 * time.Second})
+		want(t, d.Do(t.Context(), message("fast again", "v"), (&handler{}).handle), dedup.Processed, true)
+		time.Sleep(time.Minute)
+		d.DoEach(t.Context(), messages("lost", "other"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+			<-ctx.Done()
+			if got := context.Cause(ctx); !errors.Is(got, dedup.ErrLeaseLost) {
+				t.Errorf("got %v, want the claim lost", got)
+			}
+			return nil, nil
+		})
+	})
 }
 
 // All of them have one handler slot, and the gate counts each of their claims.

@@ -8,9 +8,9 @@ import (
 
 // gate bounds how many claims are held whose handler has not started: after a
 // crash each of those is flagged Ambiguous and has used up an attempt, although
-// it never ran. The claims of one batch handler count as one. It lets in as many as will start soon, by the time that handlers
+// it never ran. It lets in as many as will start soon, by the time that handlers
 // have taken: fast handlers fill the store's batches, slow ones make callers wait
-// here, without a claim.
+// here, without a claim. The claims for one call of a batch handler count as one.
 type gate struct {
 	slots int // handlers at once
 

@@ -28,39 +28,6 @@ func (d *Deduplicator) handle(caller context.Context, leave func(), xs []*delive
 	d.run(caller, xs, ms, running, h)
 }
 
-// handleEach is handle with a call of h for each, one after the other, in one slot. When
-// the calls take much longer than was expected, the rest is given back, for what
-// has run waits for its record.
-func (d *Deduplicator) handleEach(caller context.Context, leave func(), xs []*delivery, h BatchHandler) {
-	var start time.Time
-	for i, x := range xs {
-		ms, running := running(xs[i : i+1])
-		if len(ms) == 0 {
-			continue
-		}
-		claims := &x.lease.run.claims
-		if start.IsZero() {
-			if err := d.slot(claims); err != nil {
-				giveUp(xs[i:], err)
-				return
-			}
-			defer func() { <-d.slots }()
-			start = time.Now()
-		} else if time.Since(start) > eachLimit {
-			giveUp(xs[i:], errLate)
-			return
-		}
-		if err := d.ready(claims, running); err != nil {
-			x.giveUp(err)
-			continue
-		}
-		leave()
-		d.run(caller, xs[i:i+1], ms, running, h)
-	}
-}
-
-var errLate = errors.New("the handlers before it took long, and it was not started")
-
 // running returns those of xs that are to run, and their leases.
 func running(xs []*delivery) (ms []*Message, leases []*lease) {
 	ms = make([]*Message, 0, len(xs))

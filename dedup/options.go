@@ -56,7 +56,7 @@ type Options struct {
 	HandlerTimeout time.Duration
 	// MaxAttempts is the number of runs that may fail or die before the message
 	// is parked. A process that dies uses up an attempt of every message it has
-	// claimed: those of a batch, and those whose handler was about to start.
+	// claimed: those of a batch, or of one DoEach, and those about to start.
 	// Default 10 with DeadLetter, else none; negative: none.
 	MaxAttempts int
 	// Backoff is how long to wait before delivering a message again after its

@@ -1,0 +1,131 @@
+package dedup
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// eachTurn is how long the handlers of one DoEach should take together: about as
+	// long as a store takes for a batch. What takes longer gains nothing from fewer of those.
+	eachTurn = time.Millisecond
+	// eachMost bounds how many messages come again flagged Ambiguous after a crash.
+	eachMost = 8
+	// eachLimit is after how long the messages of one DoEach are no longer kept together.
+	eachLimit = 10 * eachTurn
+)
+
+// DoEach is Do for the messages of a backlog, one after the other: one claim of all
+// their keys, a call of h for each, one record. It takes as many from the front of
+// ms as h will have done in a millisecond, by the time that it has taken so far, at
+// least one and at most eight, and returns a Result for each of those: call it again
+// with the rest.
+//
+// Each call of h has its own context, HandlerTimeout and panic, as in Do. Where one
+// takes longer than 10 ms, those that have run are recorded meanwhile, and those
+// that have not are given back, as if they had not been tried: Unavailable.
+//
+// As in DoBatch, messages of one key and payload share the fate of the first, and one
+// whose key is being processed elsewhere comes last. A failure or a Halt does not stop
+// those behind it, so messages that must not pass each other do not belong in one call.
+func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
+	n := min(len(ms), max(1, min(eachMost, d.gate.within(eachTurn))))
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		return []Result{d.Do(ctx, ms[0], h)}
+	}
+	results := make([]Result, n)
+	d.doBatch(ctx, ms[:n], results, single(h), true)
+	return results
+}
+
+// handleEach is handle with a call of h for each, one after the other, in one slot.
+func (d *Deduplicator) handleEach(caller context.Context, leave func(), xs []*delivery, h BatchHandler) {
+	t := turn{d: d, xs: xs}
+	defer t.end()
+	for i, x := range xs {
+		if !t.next(i) {
+			return
+		}
+		ms, running := running(xs[i : i+1])
+		if len(ms) == 0 {
+			continue
+		}
+		claims := &x.lease.run.claims
+		if t.timer == nil {
+			if err := d.slot(claims); err != nil {
+				x.giveUp(err)
+				continue
+			}
+			defer func() { <-d.slots }()
+			t.timer = time.AfterFunc(eachLimit, t.split)
+		}
+		if err := d.ready(claims, running); err != nil {
+			x.giveUp(err)
+			continue
+		}
+		leave()
+		t.calling = true
+		d.run(caller, xs[i:i+1], ms, running, h)
+		t.calling = false
+	}
+}
+
+// turn is the deliveries of one handleEach. While a handler takes long, the others'
+// claims are ended beside it: a crash would flag them for nothing, and a handler that
+// hangs would keep them.
+type turn struct {
+	d       *Deduplicator
+	xs      []*delivery
+	timer   *time.Timer // from the first handler on
+	calling bool        // a handler
+
+	mu    sync.Mutex
+	at    int  // the delivery whose turn it is
+	apart bool // the others' claims are ended
+}
+
+var errLate = errors.New("a handler before it took long, and it was not started")
+
+// next goes on to xs[i], unless that is given back. Whose turn it is, split leaves alone.
+func (t *turn) next(i int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.apart {
+		t.at = i
+	}
+	return !t.apart
+}
+
+// split ends the claims of all but the delivery whose turn it is.
+func (t *turn) split() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.apart {
+		return
+	}
+	t.apart = true
+	giveUp(t.xs[t.at+1:], errLate)
+	others := slices.Delete(slices.Clone(t.xs), t.at, t.at+1)
+	t.d.finish(others)
+	t.d.flights.end(others...)
+}
+
+// end waits for a split under way, and comes to it if a handler has ended the goroutine.
+func (t *turn) end() {
+	if t.timer == nil {
+		return
+	}
+	t.timer.Stop()
+	if t.calling {
+		t.split()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.apart = true
+}
