@@ -68,7 +68,7 @@ func (x *delivery) giveUp(err error) {
 		x.res.Outcome = Busy
 	}
 	x.res.Halt = false
-	if x.res.RetryAfter = pause(100 * time.Millisecond); errors.Is(err, errLate) {
+	if x.res.RetryAfter = pause(100 * time.Millisecond); errors.Is(err, errNotStarted) {
 		x.res.RetryAfter = 0
 	}
 }

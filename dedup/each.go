@@ -29,8 +29,9 @@ const (
 // that have not are given back, as if they had not been tried: Unavailable.
 //
 // As in DoBatch, messages of one key and payload share the fate of the first, and one
-// whose key is being processed elsewhere comes last. A failure or a Halt does not stop
-// those behind it, so messages that must not pass each other do not belong in one call.
+// whose key is being processed elsewhere comes last. What is behind a Halt is given back
+// too, but a failure stops nothing: messages that must not pass each other do not belong
+// in one call.
 func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
 	n := min(len(ms), max(1, min(eachMost, d.gate.within(eachTurn))))
 	switch n {
@@ -49,6 +50,10 @@ func (d *Deduplicator) handleEach(caller context.Context, leave func(), xs []*de
 	t := turn{d: d, xs: xs}
 	defer t.end()
 	for i, x := range xs {
+		if i > 0 && xs[i-1].res.Halt {
+			t.split()
+			return
+		}
 		if !t.next(i) {
 			return
 		}
@@ -90,7 +95,7 @@ type turn struct {
 	apart bool // the others' claims are ended
 }
 
-var errLate = errors.New("a handler before it took long, and it was not started")
+var errNotStarted = errors.New("not started, because a handler before it took long or halted")
 
 // next goes on to xs[i], unless that is given back. Whose turn it is, split leaves alone.
 func (t *turn) next(i int) bool {
@@ -110,7 +115,7 @@ func (t *turn) split() {
 		return
 	}
 	t.apart = true
-	giveUp(t.xs[t.at+1:], errLate)
+	giveUp(t.xs[t.at+1:], errNotStarted)
 	others := slices.Delete(slices.Clone(t.xs), t.at, t.at+1)
 	t.d.finish(others)
 	t.d.flights.end(others...)

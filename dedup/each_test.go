@@ -199,6 +199,33 @@ func TestEachDoesNotWaitForTheSlow(t *testing.T) {
 	})
 }
 
+// What is behind a Halt is not run, be it the handler's or a policy's.
+func TestEachStopsAtAHalt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{OnConflict: dedup.PolicyHalt})
+		warm(t, d, 0)
+		h := &handler{script: func(_ int, _ context.Context, m *dedup.Message) ([]byte, error) {
+			if m.Claim.Key == "halts" {
+				return nil, dedup.Permanent(errors.New("no dead letters"))
+			}
+			return nil, nil
+		}}
+		for _, halts := range []*dedup.Message{message("halts", "v"), message("warm", "other")} {
+			runs := h.runs()
+			rs := d.DoEach(t.Context(), []*dedup.Message{message("a"+string(halts.Value), "v"), halts, message("b", "v")}, h.handle)
+			want(t, rs[0], dedup.Processed, true)
+			if !rs[1].Halt || rs[2].Outcome != dedup.Unavailable || rs[2].Halt || rs[2].RetryAfter != 0 {
+				t.Errorf("got %v, halt %v, and then %v, halt %v", rs[1].Outcome, rs[1].Halt, rs[2].Outcome, rs[2].Halt)
+			}
+			rec, err := s.Lookup(t.Context(), dedup.NewID("orders", "b"))
+			if err != nil || rec.State != dedup.StateReleased || rec.Attempt != 0 || rec.Ambiguous || h.runs() > runs+2 {
+				t.Errorf("got record %+v, err %v, %d runs; want it released, uncounted, not run", rec, err, h.runs())
+			}
+		}
+	})
+}
+
 // A handler that ends its goroutine takes no other with it.
 func TestEachGoexit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,7 @@ func TestLanePropertyOrder(t *testing.T) {
 				want[lane(it)] = append(want[lane(it)], m.Position.Offset)
 			}
 		}
-		halts := rapid.Bool().Draw(t, "halts")
+		halts, halted := rapid.Bool().Draw(t, "halts"), int32(-1)
 		d.each = func(ms []*dedup.Message) {
 			seen := map[string]bool{}
 			for _, m := range ms {
@@ -90,10 +90,13 @@ func TestLanePropertyOrder(t *testing.T) {
 		l := newLanes(1, d, func(_ context.Context, m *dedup.Message) ([]byte, error) {
 			switch n := rapid.IntRange(0, 9).Draw(t, "outcome"); {
 			case n == 0 && halts:
-				halts = false
+				halts, halted = false, m.Position.Partition
 				return nil, dedup.Permanent(errors.New("no dead letters"))
 			case n < 3:
 				return nil, dedup.RetryAfter(errors.New("not yet"), 0)
+			}
+			if m.Position.Partition == halted {
+				t.Fatalf("%v ran after its partition halted", m.Position)
 			}
 			if m.Key != nil {
 				k := fmt.Sprint(m.Position.Partition, string(m.Key))
