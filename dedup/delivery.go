@@ -32,7 +32,7 @@ type delivery struct {
 	ending   ending
 }
 
-// call is one call of Do or DoBatch.
+// call is one call of Do, DoBatch or DoEach.
 type call struct{ received time.Time }
 
 // ending is the operation that ends a claim.

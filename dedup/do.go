@@ -3,6 +3,7 @@ package dedup
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -114,6 +115,12 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 	first, later := d.flights.start(xs)
 	d.fly(ctx, first, h, each)
 	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
+		if each && slices.ContainsFunc(results, func(r Result) bool { return r.Halt }) {
+			for _, x := range later {
+				x.giveUp(errNotStarted)
+			}
+			break
+		}
 		var free []*delivery
 		free, later = d.await(ctx, later, deadline)
 		d.fly(ctx, free, h, each)

@@ -24,14 +24,15 @@ const (
 // least one and at most eight, and returns a Result for each of those: call it again
 // with the rest.
 //
-// Each call of h has its own context, HandlerTimeout and panic, as in Do. Where one
-// takes longer than 10 ms, those that have run are recorded meanwhile, and those
-// that have not are given back, as if they had not been tried: Unavailable.
+// Each call of h has its own context, HandlerTimeout and panic, as in Do. Once they have
+// taken 10 ms, those that have run are recorded, and their dead letters sent, beside the
+// one that runs, and those that have not are given back, as if they had not been tried:
+// they are Unavailable.
 //
 // As in DoBatch, messages of one key and payload share the fate of the first, and one
-// whose key is being processed elsewhere comes last. What is behind a Halt is given back
-// too, but a failure stops nothing: messages that must not pass each other do not belong
-// in one call.
+// whose key is being processed elsewhere comes last. Nothing is started behind a Halt,
+// but a failure stops nothing: messages that must not pass each other do not belong in
+// one call.
 func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
 	n := min(len(ms), max(1, min(eachMost, d.gate.within(eachTurn))))
 	switch n {
@@ -50,10 +51,6 @@ func (d *Deduplicator) handleEach(caller context.Context, leave func(), xs []*de
 	t := turn{d: d, xs: xs}
 	defer t.end()
 	for i, x := range xs {
-		if i > 0 && xs[i-1].res.Halt {
-			t.split()
-			return
-		}
 		if !t.next(i) {
 			return
 		}
@@ -81,9 +78,9 @@ func (d *Deduplicator) handleEach(caller context.Context, leave func(), xs []*de
 	}
 }
 
-// turn is the deliveries of one handleEach. While a handler takes long, the others'
-// claims are ended beside it: a crash would flag them for nothing, and a handler that
-// hangs would keep them.
+// turn is the deliveries of one handleEach. When it takes long, the claims of all but
+// the one whose handler runs are ended beside that: a crash would flag them for
+// nothing, and a handler that hangs would keep them.
 type turn struct {
 	d       *Deduplicator
 	xs      []*delivery
@@ -91,30 +88,39 @@ type turn struct {
 	calling bool        // a handler
 
 	mu    sync.Mutex
-	at    int  // the delivery whose turn it is
-	apart bool // the others' claims are ended
+	at    int           // the delivery whose turn it is
+	apart bool          // no other has a turn any more
+	done  chan struct{} // closed when split has ended; nil: there was none
 }
 
-var errNotStarted = errors.New("not started, because a handler before it took long or halted")
+var errNotStarted = errors.New("not started: what came before it took long, or halted")
 
-// next goes on to xs[i], unless that is given back. Whose turn it is, split leaves alone.
+// next goes on to xs[i], if that is not given back. Whose turn it is, split leaves alone.
 func (t *turn) next(i int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.apart {
-		t.at = i
+	switch {
+	case t.apart:
+		return false
+	case i > 0 && t.xs[i-1].res.Halt:
+		t.apart = true
+		giveUp(t.xs[i:], errNotStarted)
+		return false
 	}
-	return !t.apart
+	t.at = i
+	return true
 }
 
-// split ends the claims of all but the delivery whose turn it is.
+// split ends the claims of all but the delivery whose turn it is, which may end meanwhile.
 func (t *turn) split() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.apart {
+		t.mu.Unlock()
 		return
 	}
-	t.apart = true
+	t.apart, t.done = true, make(chan struct{})
+	defer close(t.done)
+	t.mu.Unlock()
 	giveUp(t.xs[t.at+1:], errNotStarted)
 	others := slices.Delete(slices.Clone(t.xs), t.at, t.at+1)
 	t.d.finish(others)
@@ -122,6 +128,7 @@ func (t *turn) split() {
 }
 
 // end waits for a split under way, and comes to it if a handler has ended the goroutine.
+// The last delivery does not wait for the others' dead letters.
 func (t *turn) end() {
 	if t.timer == nil {
 		return
@@ -131,6 +138,14 @@ func (t *turn) end() {
 		t.split()
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.apart = true
+	done := t.done
+	t.mu.Unlock()
+	if done == nil {
+		return
+	}
+	defer func() { <-done }() // also if a dead letter ends the goroutine
+	if !t.calling {
+		t.d.finish(t.xs[t.at : t.at+1])
+	}
 }

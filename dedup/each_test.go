@@ -226,6 +226,62 @@ func TestEachStopsAtAHalt(t *testing.T) {
 	})
 }
 
+// Nobody waits for the dead letters of those that have run.
+func TestEachDeadLettersBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		slow := func(context.Context, *dedup.Message, error) error { time.Sleep(2 * time.Second); return nil }
+		d := newDedup(t, s, &dedup.Options{DeadLetter: slow, Concurrency: 1})
+		warm(t, d, 0)
+		start := time.Now()
+		done := make(chan []dedup.Result)
+		go func() {
+			done <- d.DoEach(context.Background(), messages("poison", "a", "b"), func(_ context.Context, m *dedup.Message) ([]byte, error) {
+				if m.Claim.Key == "poison" {
+					return nil, dedup.Permanent(errors.New("no"))
+				}
+				time.Sleep(20 * time.Millisecond)
+				return nil, nil
+			})
+		}()
+		synctest.Wait()
+		want(t, d.Do(t.Context(), message("the slot", "v"), (&handler{}).handle), dedup.Processed, true)
+		if took := time.Since(start); took != 20*time.Millisecond {
+			t.Errorf("the slot was free after %v, want 20ms", took)
+		}
+		synctest.Wait()
+		want(t, newDedup(t, s, nil).Do(t.Context(), message("a", "v"), (&handler{}).handle), dedup.Duplicate, true)
+		rs := <-done
+		want(t, rs[0], dedup.Parked, true)
+		want(t, rs[1], dedup.Processed, true)
+		want(t, rs[2], dedup.Unavailable, false)
+	})
+}
+
+// Nor is what waits for its key behind a Halt.
+func TestEachStartsNothingLaterBehindAHalt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDedup(t, newStore(), nil)
+		warm(t, d, 0)
+		h := &handler{script: func(run int, _ context.Context, m *dedup.Message) ([]byte, error) {
+			if m.Claim.Key == "halts" {
+				return nil, dedup.Permanent(errors.New("no dead letters"))
+			}
+			time.Sleep(100 * time.Millisecond)
+			return nil, errors.New("fails")
+		}}
+		done := make(chan dedup.Result)
+		go func() { done <- d.Do(context.Background(), message("b", "v"), h.handle) }()
+		synctest.Wait()
+		rs := d.DoEach(t.Context(), messages("halts", "b"), h.handle)
+		want(t, rs[1], dedup.Unavailable, false)
+		want(t, <-done, dedup.Failed, false)
+		if !rs[0].Halt || h.runs() != 2 {
+			t.Errorf("got halt %v and %d runs, want 2", rs[0].Halt, h.runs())
+		}
+	})
+}
+
 // A handler that ends its goroutine takes no other with it.
 func TestEachGoexit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,10 +6,10 @@ import "time"
 // once: a slow hook slows the messages. One that panics is logged. A nil hook
 // costs nothing.
 type Hooks struct {
-	// Started is called once for each message given to Do or DoBatch, when the
+	// Started is called once for each message given to Do, DoBatch or DoEach, when the
 	// Deduplicator has received it. Each is followed by one Decided.
 	Started func(Event)
-	// Decided is called once for each message given to Do or DoBatch, when its
+	// Decided is called once for each message given to Do, DoBatch or DoEach, when its
 	// Result is known. Settle calls Do for each try.
 	Decided func(Event)
 	// Applied is called after each Apply of the store. err is not nil if none of
