@@ -30,15 +30,13 @@ func (d *Deduplicator) handle(caller context.Context, leave func(), xs []*delive
 
 // running returns those of xs that are to run, and their leases.
 func running(xs []*delivery) (ms []*Message, leases []*lease) {
-	ms = make([]*Message, 0, len(xs))
+	ms, leases = make([]*Message, 0, len(xs)), make([]*lease, 0, len(xs))
 	for _, x := range xs {
-		if x.run {
-			ms = append(ms, x.m)
+		if !x.run {
+			continue
 		}
-	}
-	leases = make([]*lease, 0, len(ms))
-	for _, x := range xs {
-		if x.claimed && x.run {
+		ms = append(ms, x.m)
+		if x.claimed {
 			leases = append(leases, &x.lease)
 		}
 	}

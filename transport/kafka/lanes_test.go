@@ -51,15 +51,17 @@ func TestLanePropertyOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = d.Shutdown(context.Background()) }()
-		lane := func(it item) string {
-			return fmt.Sprint(it.partition.source.partition, string(it.message.Key))
+		byNumber := map[int32]*partition{}
+		for _, p := range g.partitions {
+			byNumber[p.source.partition] = p
 		}
+		lane := func(m *dedup.Message) string { return fmt.Sprint(m.Position.Partition, string(m.Key)) }
 		var items []item
 		want, got := map[string][]int64{}, map[string][]int64{}
 		next := make([]int64, partitions)
 		for range rapid.IntRange(1, 60).Draw(t, "messages") {
-			p := g.partitions[rapid.IntRange(0, partitions-1).Draw(t, "partition")]
-			n := p.source.partition
+			n := rapid.Int32Range(0, partitions-1).Draw(t, "partition")
+			p := byNumber[n]
 			m := dedup.Message{Published: time.Now(), Position: dedup.Position{Source: "t", Partition: n, Offset: next[n]}}
 			if key := rapid.IntRange(0, keys).Draw(t, "key"); key > 0 {
 				m.Key = []byte{'a' + byte(key)}
@@ -67,22 +69,20 @@ func TestLanePropertyOrder(t *testing.T) {
 			next[n]++
 			ms := []dedup.Message{m}
 			_, seq, _ := p.dispatch(ms)
-			it := item{p, &ms[0], seq}
-			items = append(items, it)
+			items = append(items, item{p, &ms[0], seq})
 			if m.Key != nil {
-				want[lane(it)] = append(want[lane(it)], m.Position.Offset)
+				want[lane(&m)] = append(want[lane(&m)], m.Position.Offset)
 			}
 		}
 		halts, halted := rapid.Bool().Draw(t, "halts"), int32(-1)
 		d.each = func(ms []*dedup.Message) {
 			seen := map[string]bool{}
 			for _, m := range ms {
-				k := fmt.Sprint(m.Position.Partition, string(m.Key))
-				if m.Key != nil && seen[k] {
+				if m.Key != nil && seen[lane(m)] {
 					t.Fatalf("%v is tried together with one of its key", m.Position)
 				}
-				seen[k] = true
-				if g.partitions[slices.IndexFunc(g.partitions, func(p *partition) bool { return p.source.partition == m.Position.Partition })].halted.Load() {
+				seen[lane(m)] = true
+				if byNumber[m.Position.Partition].halted.Load() {
 					t.Fatalf("%v is tried after its partition has halted", m.Position)
 				}
 			}
@@ -99,8 +99,7 @@ func TestLanePropertyOrder(t *testing.T) {
 				t.Fatalf("%v ran after its partition halted", m.Position)
 			}
 			if m.Key != nil {
-				k := fmt.Sprint(m.Position.Partition, string(m.Key))
-				got[k] = append(got[k], m.Position.Offset)
+				got[lane(m)] = append(got[lane(m)], m.Position.Offset)
 			}
 			return nil, nil
 		})

@@ -13,7 +13,6 @@ import (
 
 // deduplicator is the part of *dedup.Deduplicator that a Consumer uses.
 type deduplicator interface {
-	Do(ctx context.Context, m *dedup.Message, h dedup.Handler) dedup.Result
 	DoBatch(ctx context.Context, ms []*dedup.Message, h dedup.BatchHandler) []dedup.Result
 	DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result
 	Vouch() (dedup.Vouch, error)
