@@ -243,6 +243,9 @@ func unseal(b []byte, seq uint64) (kind, []byte, error) {
 	if !whole(b, seq) {
 		return 0, nil, errChecksum
 	}
+	if b[0] == packVersion {
+		return 0, nil, errBody // a whole pack, where an entry should be
+	}
 	if b[0] != version && (b[0] != stateVersion || kind(b[1]) != kindState) {
 		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], stateVersion)
 	}

@@ -157,9 +157,17 @@ func TestRecordSize(t *testing.T) {
 }
 
 func TestNewerVersionOfAnEntry(t *testing.T) {
-	b := seal([]byte{version + 1, byte(kindDone), 1, 2, 3}, 0, 9)
+	b := seal([]byte{stateVersion + 1, byte(kindDone), 1, 2, 3}, 0, 9)
 	if _, _, err := unseal(b, 9); !errors.Is(err, ErrFormat) {
 		t.Errorf("got %v, want ErrFormat", err)
+	}
+}
+
+// On a damaged page a pack can be where an entry should be. No newer program wrote it.
+func TestPackInPlaceOfAnEntry(t *testing.T) {
+	b := seal([]byte{packVersion, 1, 2, 3}, 0, 9)
+	if _, _, err := unseal(b, 9); !errors.Is(err, errBody) {
+		t.Errorf("got %v, want errBody", err)
 	}
 }
 

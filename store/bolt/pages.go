@@ -114,7 +114,7 @@ func (w *pages) elements(id uint64, b, low, high []byte, top bool) error {
 		return w.damage(id, "it says that it has more elements than fit")
 	}
 	branch := binary.NativeEndian.Uint16(b[8:]) == branchPage
-	if branch && count == 0 {
+	if count == 0 && (branch || low != nil) { // only a bucket can be empty
 		return w.damage(id, "it has no elements")
 	}
 	for i := range count {

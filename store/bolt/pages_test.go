@@ -29,6 +29,11 @@ func TestDamagedPages(t *testing.T) {
 		{"a page of a kind", leafPage, func(_ int, p []byte) { p[8] = 0x10 }, "unknown kind"},
 		{"many elements", leafPage, func(_ int, p []byte) { p[11] = 0xff }, "more elements than fit"},
 		{"no elements", branchPage, func(_ int, p []byte) { p[10], p[11] = 0, 0 }, "no elements"},
+		{"no records", leafPage, func(_ int, p []byte) {
+			if p[16] != bucketElement {
+				p[10], p[11] = 0, 0
+			}
+		}, "no elements"},
 		{"an element outside", leafPage, func(_ int, p []byte) { p[23] = 0x40 }, "outside of it"},
 		{"a bucket among records", leafPage, func(_ int, p []byte) { p[16] = bucketElement }, "a bucket that is none"},
 	} {
