@@ -122,6 +122,8 @@ func (w *pages) elements(id uint64, b, low, high []byte, top bool) error {
 		switch {
 		case !ok:
 			return w.damage(id, "an element is outside of it")
+		case len(key) == 0:
+			return w.damage(id, "a key is empty") // bbolt would find it when it writes
 		case i == 0 && bytes.Compare(key, low) < 0, i > 0 && bytes.Compare(key, low) <= 0, high != nil && bytes.Compare(key, high) >= 0:
 			return w.damage(id, "its keys are out of order")
 		}

@@ -34,6 +34,7 @@ func TestDamagedPages(t *testing.T) {
 				p[10], p[11] = 0, 0
 			}
 		}, "no elements"},
+		{"an empty key", branchPage, func(_ int, p []byte) { p[20] = 0 }, "a key is empty"},
 		{"an element outside", leafPage, func(_ int, p []byte) { p[23] = 0x40 }, "outside of it"},
 		{"a bucket among records", leafPage, func(_ int, p []byte) { p[16] = bucketElement }, "a bucket that is none"},
 	} {
