@@ -19,6 +19,11 @@ type delivery struct {
 	leader *delivery     // earlier in the call, with the same key and payload
 	flying bool          // in flights
 
+	// Under the mutex of flights.
+	awaits  *delivery   // of the same key, in flight; nil: not known, or it has ended
+	awaited []*delivery // by these
+	answer  *answer     // from the one that it awaited, if the store need not be asked
+
 	claimed   bool // the claim is ours
 	over      bool // nothing is left to do
 	run       bool // the handler is to run
@@ -30,6 +35,12 @@ type delivery struct {
 	parkedAs Outcome // what a confirmed dead letter makes of it
 	park     error   // not nil: by a dead letter, for this reason
 	ending   ending
+}
+
+// answer is what one delivery of a key says to others.
+type answer struct {
+	result    Result
+	firstSeen time.Time
 }
 
 // call is one call of Do, DoBatch or DoEach.
@@ -53,6 +64,18 @@ func (d *Deduplicator) settlement(x *delivery) Op {
 	}
 	return op
 }
+
+// say returns the answer of x, which is decided, to others of its key.
+func (x *delivery) say() answer {
+	a := answer{*x.res, x.firstSeen}
+	if a.result.Outcome == Processed {
+		a.result.Outcome = Duplicate
+	}
+	return a
+}
+
+// hear decides x by another's answer.
+func (x *delivery) hear(a answer) { *x.res, x.firstSeen = a.result, a.firstSeen }
 
 // end decides x.
 func (x *delivery) end(outcome Outcome, err error) {

@@ -64,8 +64,8 @@ func single(h Handler) BatchHandler {
 //
 // Messages of one key and payload share the fate of the first of them. A key
 // that is being processed elsewhere in this process, or that comes again in the
-// batch with another payload, waits until the others are settled, and may then
-// take further calls of h.
+// batch with another payload, waits until the others are settled. If it needs more
+// than their result then, it may take further calls of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
 	results := make([]Result, len(ms))
 	for at := 0; at < len(ms); at += MaxBatch {
@@ -88,10 +88,14 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		x.m, x.call, x.res = m, this, &results[i]
 		d.observe(d.o.Hooks.Started, x)
 	}
+	var first, later []*delivery
 	defer func() {
+		if len(later) > 0 { // a panic left them there, as what flies
+			d.flights.leave(later)
+		}
 		for i := range slab {
 			x := &slab[i]
-			if x.flying { // a panic left it there
+			if x.flying {
 				d.flights.end(x)
 			}
 			d.decided(x)
@@ -112,11 +116,11 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		xs[i] = &slab[i]
 		d.identify(xs[i])
 	}
-	first, later := d.flights.start(xs)
+	first, later = d.flights.start(xs)
 	d.fly(ctx, first, h, each)
 	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
 		if each && slices.ContainsFunc(results, func(r Result) bool { return r.Halt }) {
-			for _, x := range later {
+			for _, x := range d.flights.leave(later) {
 				x.giveUp(errNotStarted)
 			}
 			break
@@ -127,11 +131,11 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 	}
 	for i := range slab {
 		x := &slab[i]
-		if x.leader != nil {
-			*x.res, x.firstSeen = *x.leader.res, x.leader.firstSeen
-			if x.res.Outcome == Processed {
-				x.res.Outcome = Duplicate
-			}
+		switch {
+		case x.leader != nil:
+			x.hear(x.leader.say())
+		case x.answer != nil:
+			x.hear(*x.answer)
 		}
 	}
 }
@@ -153,7 +157,7 @@ func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline ti
 		return free, rest
 	}
 	if err := d.flights.startBy(ctx, d.closing, rest[0], deadline); err != nil {
-		for _, x := range rest {
+		for _, x := range d.flights.leave(rest) {
 			x.giveUp(err)
 		}
 		return nil, nil

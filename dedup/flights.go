@@ -1,8 +1,10 @@
 package dedup
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,8 +19,9 @@ type flights struct {
 }
 
 // start puts those of xs in flight whose keys are free, and returns them, in the
-// memory of xs, and those that have to wait. What is in neither has found a leader:
-// a delivery of its own call, whose fate it shares. One without a key is free.
+// memory of xs, and those that have to wait. What is in neither has been answered by
+// whom it awaited, or has found a leader: a delivery of its own call, whose fate it
+// shares. One without a key is free. Whoever does not wait any longer calls leave.
 func (f *flights) start(xs []*delivery) (free, wait []*delivery) {
 	free = xs[:0]
 	f.mu.Lock()
@@ -29,6 +32,7 @@ func (f *flights) start(xs []*delivery) (free, wait []*delivery) {
 			continue
 		}
 		switch other := f.running[x.id.half()]; {
+		case x.answer != nil:
 		case other == nil:
 			f.running[x.id.half()], x.flying = x, true
 			free = append(free, x)
@@ -37,17 +41,41 @@ func (f *flights) start(xs []*delivery) (free, wait []*delivery) {
 		case other.id == x.id && other.call == x.call && other.fingerprint == x.fingerprint:
 			x.leader = other
 		default:
+			if x.awaits == nil {
+				x.awaits, other.awaited = other, append(other.awaited, x)
+			}
 			wait = append(wait, x)
 		}
 	}
 	return free, wait
 }
 
-// startOne puts x in flight, or returns a channel that closes when the delivery of
-// its key that is has ended.
+// leave ends the wait of xs, and returns those that nobody has answered.
+func (f *flights) leave(xs []*delivery) (unanswered []*delivery) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range xs {
+		if x.answer != nil {
+			continue
+		}
+		unanswered = append(unanswered, x)
+		if other := x.awaits; other != nil {
+			i := slices.Index(other.awaited, x)
+			other.awaited = slices.Delete(other.awaited, i, i+1)
+			x.awaits = nil
+		}
+	}
+	return unanswered
+}
+
+// startOne puts x in flight, unless it was answered, or returns a channel that closes
+// when the delivery of its key that is has ended.
 func (f *flights) startOne(x *delivery) (ended <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if x.answer != nil {
+		return nil
+	}
 	other := f.running[x.id.half()]
 	if other == nil {
 		f.running[x.id.half()], x.flying = x, true
@@ -70,14 +98,29 @@ func (f *flights) end(xs ...*delivery) {
 		}
 		x.flying = false
 		delete(f.running, x.id.half())
+		x.tell()
 		if x.ended != nil {
 			close(x.ended)
 		}
 	}
 }
 
-// startBy puts x in flight. It waits for its turn until the deadline: it returns
-// ErrBusy then, ErrClosed once closing is closed, or the cause of ctx's end.
+// tell answers those who await x and would hear the same from the store.
+func (x *delivery) tell() {
+	for _, w := range x.awaited {
+		w.awaits = nil
+		if w.id != x.id || w.fingerprint != x.fingerprint || !x.res.settled || x.res.Outcome != Processed && x.res.Outcome != Duplicate {
+			continue
+		}
+		a := x.say()
+		a.result.Value = bytes.Clone(a.result.Value) // it belongs to its caller
+		w.answer = &a
+	}
+}
+
+// startBy puts x in flight, unless it was answered. It waits for its turn until the
+// deadline: it returns ErrBusy then, ErrClosed once closing is closed, or the cause of
+// ctx's end.
 func (f *flights) startBy(ctx context.Context, closing <-chan struct{}, x *delivery, deadline time.Time) error {
 	var timeout <-chan time.Time
 	for {
