@@ -26,7 +26,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 	if len(ops) == 0 {
 		return sent
 	}
-	replies, err := d.ask(ctx, ops)
+	asked, err := d.ask(ctx, ops)
 	if err != nil {
 		for _, x := range xs {
 			if x.flying {
@@ -35,7 +35,9 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 		}
 		return sent // and leaves ops to who may be sending them still
 	}
+	defer asked.done()
 	d.giveBack(buffer, ops)
+	replies := asked.replies
 	var since time.Time
 	var vouchErr error
 	for i := range replies {
@@ -80,13 +82,13 @@ func (d *Deduplicator) unavailable(x *delivery, err error) {
 // ask sends claims, and those whose state is unknown again, for a short while:
 // the nonce makes that safe, and a claim whose reply was lost would block its
 // key for a whole lease.
-func (d *Deduplicator) ask(ctx context.Context, ops []Op) ([]Reply, error) {
-	replies, err := d.combiner.do(ctx, ops)
+func (d *Deduplicator) ask(ctx context.Context, ops []Op) (answers, error) {
+	first, err := d.combiner.do(ctx, ops)
 	if err != nil {
-		return nil, err
+		return answers{}, err
 	}
 	for _, wait := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond} {
-		failed := unanswered(replies)
+		failed := unanswered(first.replies)
 		if len(failed) == 0 || sleep(ctx, wait) != nil {
 			break
 		}
@@ -95,10 +97,11 @@ func (d *Deduplicator) ask(ctx context.Context, ops []Op) ([]Reply, error) {
 			break // the first replies stand: unknown
 		}
 		for i, at := range failed {
-			replies[at] = again[i]
+			first.replies[at] = again.replies[i]
 		}
+		again.done()
 	}
-	return replies, nil
+	return first, nil
 }
 
 func unanswered(replies []Reply) (at []int) {

@@ -3,6 +3,7 @@ package dedup
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,9 +16,10 @@ const maxBatchBytes = 1 << 20
 // hands the lead to the next in the queue. See gather for whom it waits. A caller
 // that is alone waits for nobody, and there is no goroutine of its own.
 type combiner struct {
-	ctx   context.Context
-	apply func([]Op) []Reply // never panics, and answers every op
-	limit int                // Applies under way at once
+	ctx     context.Context
+	apply   func([]Op) []Reply // never panics, and answers every op
+	recycle func([]Reply)      // nil: the store has no use for them
+	limit   int                // Applies under way at once
 
 	mu      sync.Mutex
 	leading int
@@ -42,16 +44,38 @@ const (
 	minGather = 20 * time.Microsecond // timers are no finer
 	maxGather = 2 * time.Millisecond
 	maxSkip   = 64
+	manyOps   = 512
 )
 
 // group is the operations of one caller. They travel in one batch.
 type group struct {
 	ops     []Op
 	bytes   int
-	replies []Reply
+	answers answers
 	state   groupState
 	waits   bool          // its caller does, for one wake: to lead, or that it is answered
-	wake    chan struct{} // with room for one
+	wake    chan struct{} // with room for one; nil: there is no caller
+}
+
+// answers are the replies to one group, a part of those of an Apply. Who has read
+// them calls done.
+type answers struct {
+	replies []Reply
+	of      *applied
+}
+
+// applied is what an Apply returned, and how many have not read it yet.
+type applied struct {
+	replies []Reply
+	readers atomic.Int32
+	recycle func([]Reply)
+}
+
+// done says that the answers are of no more use.
+func (a answers) done() {
+	if a.of != nil && a.of.readers.Add(-1) == 0 {
+		a.of.recycle(a.of.replies)
+	}
 }
 
 type groupState uint8
@@ -77,7 +101,7 @@ func (c *combiner) init(ctx context.Context, apply func([]Op) []Reply, store Sto
 // When ctx ends first it returns the cause: then the ops were not sent, or a
 // claim that is granted all the same is released, uncounted. A caller that leads
 // waits for its Apply, whatever ctx says.
-func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
+func (c *combiner) do(ctx context.Context, ops []Op) (answers, error) {
 	g := c.groups.Get().(*group)
 	g.ops, g.bytes = ops, size(ops)
 	c.mu.Lock()
@@ -97,7 +121,7 @@ func (c *combiner) do(ctx context.Context, ops []Op) ([]Reply, error) {
 	case <-g.wake:
 	case <-ctx.Done():
 		if c.leave(g) {
-			return nil, context.Cause(ctx)
+			return answers{}, context.Cause(ctx)
 		}
 		<-g.wake
 	}
@@ -124,12 +148,12 @@ func (c *combiner) leave(g *group) bool {
 	return true
 }
 
-// result returns the replies to g, which was answered, and gives g back.
-func (c *combiner) result(g *group) []Reply {
-	replies := g.replies
+// result returns the answers to g, and gives g back.
+func (c *combiner) result(g *group) answers {
+	a := g.answers
 	*g = group{wake: g.wake}
 	c.groups.Put(g)
-	return replies
+	return a
 }
 
 // lead carries out g and what fits beside it, and then hands the lead to the
@@ -137,7 +161,7 @@ func (c *combiner) result(g *group) []Reply {
 // The caller holds the lock; it is released during Apply, and at the end.
 func (c *combiner) lead(g *group) {
 	for {
-		c.gather()
+		c.gather(g)
 		batch, ops := c.take(g)
 		left := len(c.queue)
 		c.mu.Unlock()
@@ -178,10 +202,18 @@ func (c *combiner) lead(g *group) {
 // again who took part in the last one: what they did with its answers is often
 // done by now, or in a moment, and a batch costs the store little more than one
 // operation. So the completes of one batch and the claims of the next travel
-// together. It does not wait where that was in vain: handlers may be slow.
+// together. It does not wait where that was in vain: handlers may be slow. Nor if
+// there are many operations: the store should have them, and share little by more.
 // The caller holds the lock; it is released meanwhile.
-func (c *combiner) gather() {
+func (c *combiner) gather(g *group) {
 	r := &c.round
+	ops := len(g.ops)
+	for _, q := range c.queue {
+		ops += len(q.ops)
+	}
+	if ops >= manyOps {
+		return
+	}
 	wait := min(r.took, maxGather)
 	if len(c.queue)+1 >= r.peers || wait < minGather || c.limit > 1 {
 		return
@@ -268,10 +300,19 @@ func (c *combiner) take(g *group) ([]*group, []Op) {
 // answer gives each group of a batch its replies, to be woken for. The claims that
 // were granted to a caller who has gone are given back at once.
 func (c *combiner) answer(batch []*group, replies []Reply) {
+	var of *applied
+	if c.recycle != nil {
+		of = &applied{replies: replies, recycle: c.recycle}
+		of.readers.Store(int32(len(batch)))
+	}
 	for _, g := range batch {
-		g.replies, replies = replies[:len(g.ops):len(g.ops)], replies[len(g.ops):]
+		g.answers = answers{replies[:len(g.ops):len(g.ops)], of}
+		replies = replies[len(g.ops):]
 		if g.state == groupAbandoned {
 			c.giveBack(g)
+		}
+		if g.state == groupAbandoned || g.wake == nil {
+			g.answers.done() // nobody else reads them
 		}
 		g.state = groupAnswered
 	}
@@ -279,7 +320,7 @@ func (c *combiner) answer(batch []*group, replies []Reply) {
 
 func (c *combiner) giveBack(g *group) {
 	var ops []Op
-	for i, r := range g.replies {
+	for i, r := range g.answers.replies {
 		if op := g.ops[i]; op.Kind == OpClaim && r.Err == nil && r.Status == StatusGranted {
 			ops = append(ops, Op{Kind: OpRelease, ID: op.ID, Token: r.Record.Token, TTL: op.TTL, Uncounted: true})
 		}

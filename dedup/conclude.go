@@ -113,16 +113,21 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 	all := ops
 	judged := make([]*lease, 0, len(ended))
 	for attempt := 1; len(ended) > 0; attempt++ {
-		replies := d.send(ops)
 		var unknown []int
-		for i, x := range ended {
-			if replies[i].Err != nil && d.ctx.Err() == nil && !IsPermanent(replies[i].Err) {
-				unknown = append(unknown, i)
-				continue
+		for at := 0; at < len(ops); {
+			sent := d.send(ops[at:])
+			for i := range sent.replies {
+				reply, x := &sent.replies[i], ended[at]
+				if reply.Err != nil && d.ctx.Err() == nil && !IsPermanent(reply.Err) {
+					unknown = append(unknown, at)
+				} else {
+					judged = append(judged, &x.lease)
+					x.over = true
+					x.recorded(reply)
+				}
+				at++
 			}
-			judged = append(judged, &x.lease)
-			x.over = true
-			x.recorded(&replies[i])
+			sent.done()
 		}
 		d.renewer.drop(judged...) // what a late extend says does not count
 		judged = judged[:0]
@@ -136,29 +141,19 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 	}
 }
 
-// send carries out ops in groups no larger than a batch may be.
-func (d *Deduplicator) send(ops []Op) (all []Reply) {
-	for len(ops) > 0 {
-		n := 1
-		for bytes := ops[0].size(); n < len(ops); n++ {
-			if bytes += ops[n].size(); bytes > maxBatchBytes {
-				break
-			}
-		}
-		replies, err := d.combiner.do(d.ctx, ops[:n])
-		if err != nil {
-			replies = make([]Reply, n)
-			for i := range replies {
-				replies[i].Err = err
-			}
-		}
-		if ops = ops[n:]; all == nil {
-			all = replies // which is everything, as a rule
-		} else {
-			all = append(all, replies...)
+// send carries out as many of ops, from the front, as fit in a batch.
+func (d *Deduplicator) send(ops []Op) answers {
+	n := 1
+	for bytes := ops[0].size(); n < len(ops); n++ {
+		if bytes += ops[n].size(); bytes > maxBatchBytes {
+			break
 		}
 	}
-	return all
+	sent, err := d.combiner.do(d.ctx, ops[:n])
+	if err != nil {
+		return answers{replies: failed(n, err)}
+	}
+	return sent
 }
 
 // recorded turns the store's answer to the end of a claim into the result.

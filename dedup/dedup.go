@@ -90,6 +90,12 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 	d.flights.running = make(map[uint64]*delivery)
 	d.gate.slots = filled.Concurrency
 	d.combiner.init(d.ctx, d.apply, store)
+	if r, ok := store.(Recycler); ok {
+		d.combiner.recycle = func(replies []Reply) {
+			defer d.survive("the store")
+			r.Recycle(replies)
+		}
+	}
 	d.renewer.init(d.apply, filled.Lease, filled.TTL)
 	return d, nil
 }
@@ -162,10 +168,7 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 	replies, err := d.applyOnce(ops)
 	took := time.Since(start)
 	if err != nil {
-		replies = make([]Reply, len(ops))
-		for i := range replies {
-			replies[i].Err = err
-		}
+		replies = failed(len(ops), err)
 	}
 	answered, refused := false, 0
 	for i := range replies {
@@ -203,6 +206,15 @@ func (d *Deduplicator) storeRefused(ops int, err error) {
 func (d *Deduplicator) storeChanged(down bool, err error) {
 	defer d.survive("the logger")
 	d.notes.storeChanged(down, err)
+}
+
+// failed returns n replies with err.
+func failed(n int, err error) []Reply {
+	replies := make([]Reply, n)
+	for i := range replies {
+		replies[i].Err = err
+	}
+	return replies
 }
 
 func (d *Deduplicator) applyOnce(ops []Op) (replies []Reply, err error) {

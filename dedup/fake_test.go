@@ -23,6 +23,9 @@ type faulty struct {
 	before func(ops []dedup.Op) error // called first; its error means that nothing was attempted
 	after  func(ops []dedup.Op, replies []dedup.Reply)
 	calls  [][]dedup.Op
+
+	recycled int  // answers
+	twice    bool // one of them
 }
 
 func (f *faulty) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
@@ -40,6 +43,19 @@ func (f *faulty) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, erro
 		after(ops, replies)
 	}
 	return replies, err
+}
+
+var recycled = dedup.Reply{Status: 99, Record: dedup.Record{Token: 1 << 62, Result: []byte("recycled")}, Err: errors.New("read after it was recycled")}
+
+// Recycle makes an error of what is read again, and counts.
+func (f *faulty) Recycle(replies []dedup.Reply) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.recycled++
+	f.twice = f.twice || replies[0].Err == recycled.Err
+	for i := range replies {
+		replies[i] = recycled
+	}
 }
 
 func (f *faulty) sent(kind dedup.OpKind) (n int) {

@@ -127,3 +127,30 @@ func TestBatchesWithCommonKeys(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// Every answer of the store goes back to it once, when all whose it is have read it.
+func TestAnswersAreRecycled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		s.after = slowly
+		d := newDedup(t, s, nil)
+		var wg sync.WaitGroup
+		for caller := range 20 {
+			wg.Go(func() {
+				for i := range 20 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(caller+i)*time.Millisecond)
+					d.DoBatch(ctx, []*dedup.Message{message(fmt.Sprint(caller, i), "v"), message(fmt.Sprint(caller, i, "b"), "v")}, (&handler{}).batched)
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		if err := d.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s.recycled != len(s.calls) || s.twice {
+			t.Errorf("%d of %d answers were recycled, one of them twice: %v", s.recycled, len(s.calls), s.twice)
+		}
+	})
+}

@@ -54,6 +54,14 @@ type Pipelined interface {
 	Applies() int
 }
 
+// Recycler is implemented by a store that makes use of replies again: those of a
+// large batch are a megabyte, which is cleared, and collected, for each Apply.
+type Recycler interface {
+	// Recycle takes back what an Apply returned, whole, when nobody uses it any more.
+	// What the Results hold stays the caller's.
+	Recycle(replies []Reply)
+}
+
 // Vouch is a store's word on its own memory.
 type Vouch struct {
 	ID     string    // identity of the store, the same as long as it is the same memory

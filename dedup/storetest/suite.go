@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,11 @@ func apply(t *testing.T, store dedup.Store, ops []dedup.Op) ([]dedup.Reply, erro
 		if reply.Err != nil {
 			return nil, fmt.Errorf("reply %d of Apply, to %v: %w", i, ops[i].Kind, reply.Err)
 		}
+	}
+	if r, ok := store.(dedup.Recycler); ok {
+		own := slices.Clone(replies)
+		r.Recycle(replies)
+		return own, nil
 	}
 	return replies, nil
 }

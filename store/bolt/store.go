@@ -36,6 +36,8 @@ type Store struct {
 	writer chan struct{}
 	batch  batch // the writer's
 
+	replies sync.Pool // of *[]dedup.Reply that nobody uses
+
 	// mu is held for moments, never while a disk is waited for. Lease ends change
 	// under it, at a time that was read under it: what ended at a time read
 	// earlier stays ended.
@@ -57,6 +59,7 @@ type Store struct {
 
 var (
 	_ dedup.Store     = (*Store)(nil)
+	_ dedup.Recycler  = (*Store)(nil)
 	_ dedup.Inspector = (*Store)(nil)
 )
 
@@ -87,7 +90,7 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 		return nil, err
 	}
 	defer s.endWrite()
-	replies := make([]dedup.Reply, len(ops))
+	replies := s.room(len(ops))
 	b := s.newBatch()
 	b.full = s.refusal(ops)
 	for i, c := range b.load(len(ops), func(i int) dedup.ID { return ops[i].ID }) {
@@ -101,6 +104,20 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 		return nil, err
 	}
 	return replies, nil
+}
+
+// room returns replies to be overwritten, all of them.
+func (s *Store) room(n int) []dedup.Reply {
+	if used, ok := s.replies.Get().(*[]dedup.Reply); ok && cap(*used) >= n {
+		return (*used)[:n]
+	}
+	return make([]dedup.Reply, n)
+}
+
+// Recycle implements dedup.Recycler.
+func (s *Store) Recycle(replies []dedup.Reply) {
+	clear(replies) // results are the callers'
+	s.replies.Put(&replies)
 }
 
 func onlyExtends(ops []dedup.Op) bool {
