@@ -52,7 +52,7 @@ func (f *faulty) Recycle(replies []dedup.Reply) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.recycled++
-	f.twice = f.twice || replies[0].Err == recycled.Err
+	f.twice = f.twice || errors.Is(replies[0].Err, recycled.Err)
 	for i := range replies {
 		replies[i] = recycled
 	}
