@@ -58,6 +58,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 			d.unavailable(x, reply.Err)
 			continue
 		}
+		x.known = asked.of.at
 		d.admit(x, reply, since)
 		switch {
 		case !x.claimed:

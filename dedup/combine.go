@@ -17,9 +17,9 @@ const maxBatchBytes = 1 << 20
 // that is alone waits for nobody, and there is no goroutine of its own.
 type combiner struct {
 	ctx     context.Context
-	apply   func([]Op) []Reply // never panics, and answers every op
-	recycle func([]Reply)      // nil: the store has no use for them
-	limit   int                // Applies under way at once
+	apply   func([]Op) (replies []Reply, own bool) // never panics, and answers every op
+	recycle func([]Reply)                          // nil: the store has no use for its own
+	limit   int                                    // Applies under way at once
 
 	mu      sync.Mutex
 	leading int
@@ -66,15 +66,18 @@ type answers struct {
 
 // applied is what an Apply returned, and how many have not read it yet.
 type applied struct {
+	at      time.Time // when it was called: the replies are no older
 	replies []Reply
 	readers atomic.Int32
-	recycle func([]Reply)
+	recycle func([]Reply) // nil: nobody has any use for them
 }
 
 // done says that the answers are of no more use.
-func (a answers) done() {
-	if a.of != nil && a.of.readers.Add(-1) == 0 {
-		a.of.recycle(a.of.replies)
+func (a answers) done() { a.of.done() }
+
+func (a *applied) done() {
+	if a.readers.Add(-1) == 0 && a.recycle != nil {
+		a.recycle(a.replies)
 	}
 }
 
@@ -89,7 +92,7 @@ const (
 	groupAnswered
 )
 
-func (c *combiner) init(ctx context.Context, apply func([]Op) []Reply, store Store) {
+func (c *combiner) init(ctx context.Context, apply func([]Op) ([]Reply, bool), store Store) {
 	c.ctx, c.apply, c.limit = ctx, apply, 1
 	c.groups.New = func() any { return &group{wake: make(chan struct{}, 1)} }
 	if p, ok := store.(Pipelined); ok {
@@ -166,11 +169,16 @@ func (c *combiner) lead(g *group) {
 		left := len(c.queue)
 		c.mu.Unlock()
 		start := time.Now()
-		replies := c.apply(ops)
+		replies, own := c.apply(ops)
 		took := time.Since(start)
 		c.mu.Lock()
 		c.ended(len(batch), left, took)
-		c.answer(batch, replies)
+		a := &applied{at: start, replies: replies}
+		if own {
+			a.recycle = c.recycle
+		}
+		a.readers.Store(int32(len(batch)) + 1)
+		c.answer(batch, a)
 		if len(batch) > 1 {
 			clear(ops)
 			c.spare = append(c.spare, ops[:0])
@@ -190,6 +198,7 @@ func (c *combiner) lead(g *group) {
 				g.wake <- struct{}{}
 			}
 		}
+		a.done() // without the lock, too
 		if next == nil {
 			return
 		}
@@ -203,19 +212,19 @@ func (c *combiner) lead(g *group) {
 // done by now, or in a moment, and a batch costs the store little more than one
 // operation. So the completes of one batch and the claims of the next travel
 // together. It does not wait where that was in vain: handlers may be slow. Nor if
-// there are many operations: the store should have them, and share little by more.
+// there are many operations already: the store should have them, and share little by more.
 // The caller holds the lock; it is released meanwhile.
 func (c *combiner) gather(g *group) {
 	r := &c.round
+	wait := min(r.took, maxGather)
+	if len(c.queue)+1 >= r.peers || wait < minGather || c.limit > 1 {
+		return
+	}
 	ops := len(g.ops)
 	for _, q := range c.queue {
 		ops += len(q.ops)
 	}
 	if ops >= manyOps {
-		return
-	}
-	wait := min(r.took, maxGather)
-	if len(c.queue)+1 >= r.peers || wait < minGather || c.limit > 1 {
 		return
 	}
 	if r.skip > 0 {
@@ -299,14 +308,10 @@ func (c *combiner) take(g *group) ([]*group, []Op) {
 
 // answer gives each group of a batch its replies, to be woken for. The claims that
 // were granted to a caller who has gone are given back at once.
-func (c *combiner) answer(batch []*group, replies []Reply) {
-	var of *applied
-	if c.recycle != nil {
-		of = &applied{replies: replies, recycle: c.recycle}
-		of.readers.Store(int32(len(batch)))
-	}
+func (c *combiner) answer(batch []*group, a *applied) {
+	replies := a.replies
 	for _, g := range batch {
-		g.answers = answers{replies[:len(g.ops):len(g.ops)], of}
+		g.answers = answers{replies[:len(g.ops):len(g.ops)], a}
 		replies = replies[len(g.ops):]
 		if g.state == groupAbandoned {
 			c.giveBack(g)

@@ -122,7 +122,7 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 					unknown = append(unknown, at)
 				} else {
 					judged = append(judged, &x.lease)
-					x.over = true
+					x.over, x.known = true, sent.of.at
 					x.recorded(reply)
 				}
 				at++
@@ -151,7 +151,7 @@ func (d *Deduplicator) send(ops []Op) answers {
 	}
 	sent, err := d.combiner.do(d.ctx, ops[:n])
 	if err != nil {
-		return answers{replies: failed(n, err)}
+		return answers{failed(n, err), &applied{}}
 	}
 	return sent
 }

@@ -96,7 +96,7 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 			r.Recycle(replies)
 		}
 	}
-	d.renewer.init(d.apply, filled.Lease, filled.TTL)
+	d.renewer.init(func(ops []Op) []Reply { replies, _ := d.apply(ops); return replies }, filled.Lease, filled.TTL)
 	return d, nil
 }
 
@@ -162,12 +162,12 @@ func (d *Deduplicator) giveBack(buffer *[]Op, ops []Op) {
 }
 
 // apply is the one place where the store is asked. What it returns has a Reply
-// for every op, whatever the store did.
-func (d *Deduplicator) apply(ops []Op) []Reply {
+// for every op, whatever the store did; own tells whether they are the store's.
+func (d *Deduplicator) apply(ops []Op) (replies []Reply, own bool) {
 	start := time.Now()
 	replies, err := d.applyOnce(ops)
 	took := time.Since(start)
-	if err != nil {
+	if own = err == nil; !own {
 		replies = failed(len(ops), err)
 	}
 	answered, refused := false, 0
@@ -195,7 +195,7 @@ func (d *Deduplicator) apply(ops []Op) []Reply {
 		d.down.Store(down)
 		d.storeChanged(down, err)
 	}
-	return replies
+	return replies, own
 }
 
 func (d *Deduplicator) storeRefused(ops int, err error) {

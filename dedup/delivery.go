@@ -22,6 +22,7 @@ type delivery struct {
 	// Under the mutex of flights.
 	awaits  *delivery   // of the same key, in flight; nil: not known, or it has ended
 	awaited []*delivery // by these
+	place   int         // in awaited of the one that it awaits
 	answer  *answer     // from the one that it awaited, if the store need not be asked
 
 	claimed   bool // the claim is ours
@@ -30,6 +31,7 @@ type delivery struct {
 	lease     lease
 	firstSeen time.Time // as the claim found it
 	took      time.Duration
+	known     time.Time // of res: what the store said then, or later
 
 	// How the claim ends, once known.
 	parkedAs Outcome // what a confirmed dead letter makes of it

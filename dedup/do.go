@@ -1,6 +1,7 @@
 package dedup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -64,8 +65,8 @@ func single(h Handler) BatchHandler {
 //
 // Messages of one key and payload share the fate of the first of them. A key
 // that is being processed elsewhere in this process, or that comes again in the
-// batch with another payload, waits until the others are settled. If it needs more
-// than their result then, it may take further calls of h.
+// batch with another payload, waits until the others are settled: it is a Duplicate
+// then, or may take further calls of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
 	results := make([]Result, len(ms))
 	for at := 0; at < len(ms); at += MaxBatch {
@@ -129,13 +130,19 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		free, later = d.await(ctx, later, deadline)
 		d.fly(ctx, free, h, each)
 	}
+	var told *answer
+	var value []byte
 	for i := range slab {
 		x := &slab[i]
 		switch {
 		case x.leader != nil:
 			x.hear(x.leader.say())
 		case x.answer != nil:
-			x.hear(*x.answer)
+			if x.answer != told { // other callers may have it too
+				told, value = x.answer, bytes.Clone(x.answer.result.Value)
+			}
+			x.hear(*told)
+			x.res.Value = value
 		}
 	}
 }

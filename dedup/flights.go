@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"slices"
 	"sync"
 	"time"
 )
@@ -42,7 +41,7 @@ func (f *flights) start(xs []*delivery) (free, wait []*delivery) {
 			x.leader = other
 		default:
 			if x.awaits == nil {
-				x.awaits, other.awaited = other, append(other.awaited, x)
+				x.awaits, x.place, other.awaited = other, len(other.awaited), append(other.awaited, x)
 			}
 			wait = append(wait, x)
 		}
@@ -60,9 +59,10 @@ func (f *flights) leave(xs []*delivery) (unanswered []*delivery) {
 		}
 		unanswered = append(unanswered, x)
 		if other := x.awaits; other != nil {
-			i := slices.Index(other.awaited, x)
-			other.awaited = slices.Delete(other.awaited, i, i+1)
-			x.awaits = nil
+			last := len(other.awaited) - 1
+			moved := other.awaited[last]
+			other.awaited[x.place], moved.place = moved, x.place
+			other.awaited, x.awaits = other.awaited[:last], nil
 		}
 	}
 	return unanswered
@@ -105,16 +105,22 @@ func (f *flights) end(xs ...*delivery) {
 	}
 }
 
-// tell answers those who await x and would hear the same from the store.
+// tell answers those who await x and would hear the same from the store. What it said
+// before they came may be out of date: the key may have been forgotten since.
 func (x *delivery) tell() {
+	var a *answer
 	for _, w := range x.awaited {
 		w.awaits = nil
-		if w.id != x.id || w.fingerprint != x.fingerprint || !x.res.settled || x.res.Outcome != Processed && x.res.Outcome != Duplicate {
+		if w.id != x.id || w.fingerprint != x.fingerprint || x.known.Before(w.call.received) ||
+			!x.res.settled || x.res.Outcome != Processed && x.res.Outcome != Duplicate {
 			continue
 		}
-		a := x.say()
-		a.result.Value = bytes.Clone(a.result.Value) // it belongs to its caller
-		w.answer = &a
+		if a == nil {
+			said := x.say()
+			said.result.Value = bytes.Clone(said.result.Value) // that one is its caller's
+			a = &said
+		}
+		w.answer = a
 	}
 }
 

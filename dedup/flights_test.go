@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
 )
@@ -184,4 +185,35 @@ func TestBatchesAnswerEachOther(t *testing.T) {
 	if len(processed) < keys*9/10 {
 		t.Errorf("%d of %d keys were processed", len(processed), keys)
 	}
+}
+
+// What the store said before a message came may be out of date: an operator has the
+// key forgotten and the message sent again, while a batch that has it as a duplicate
+// still runs.
+func TestBatchIsNotToldWhatIsOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, nil)
+		h := &handler{}
+		done := d.Do(t.Context(), message("k", "v"), h.handle)
+		want(t, done, dedup.Processed, true)
+		entered, leave := make(chan struct{}), make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			d.DoBatch(t.Context(), messages("k", "slow"), func(_ context.Context, ms []*dedup.Message) []dedup.Answer {
+				close(entered)
+				<-leave
+				return make([]dedup.Answer, len(ms))
+			})
+		})
+		<-entered
+		time.Sleep(time.Millisecond)
+		if err := s.Forget(t.Context(), []dedup.ID{done.ID}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() { want(t, d.DoBatch(t.Context(), messages("k"), h.batched)[0], dedup.Processed, true) })
+		synctest.Wait()
+		close(leave)
+		wg.Wait()
+	})
 }

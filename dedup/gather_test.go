@@ -154,3 +154,21 @@ func TestAnswersAreRecycled(t *testing.T) {
 		}
 	})
 }
+
+// A store gets back what it made, and nothing else.
+func TestOnlyAnswersOfTheStoreAreRecycled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		s.before = func([]dedup.Op) error {
+			if len(s.calls) == 1 {
+				return errBroken
+			}
+			return nil
+		}
+		d := newDedup(t, s, nil)
+		want(t, d.Do(t.Context(), message("k", "v"), (&handler{}).handle), dedup.Processed, true)
+		if got, want := s.recycled, len(s.calls)-1; got != want {
+			t.Errorf("%d answers were recycled, want %d", got, want)
+		}
+	})
+}

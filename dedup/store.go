@@ -58,7 +58,9 @@ type Pipelined interface {
 // large batch are a megabyte, which is cleared, and collected, for each Apply.
 type Recycler interface {
 	// Recycle takes back what an Apply returned, whole, when nobody uses it any more.
-	// What the Results hold stays the caller's.
+	// It is called by many goroutines at once, and not for every Apply; the replies
+	// may have been changed, and what their Results hold stays the caller's. Who
+	// embeds a Store and keeps what its Apply returned overrides it.
 	Recycle(replies []Reply)
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// Store is an open store. It implements dedup.Store and dedup.Inspector.
+// Store is an open store. It implements dedup.Store, dedup.Recycler and dedup.Inspector.
 type Store struct {
 	dir     string
 	options Options
