@@ -212,7 +212,7 @@ func (c *combiner) lead(g *group) {
 // done by now, or in a moment, and a batch costs the store little more than one
 // operation. So the completes of one batch and the claims of the next travel
 // together. It does not wait where that was in vain: handlers may be slow. Nor if
-// there are many operations already: the store should have them, and share little by more.
+// there are many operations already, which gain little by company.
 // The caller holds the lock; it is released meanwhile.
 func (c *combiner) gather(g *group) {
 	r := &c.round
@@ -313,11 +313,9 @@ func (c *combiner) answer(batch []*group, a *applied) {
 	for _, g := range batch {
 		g.answers = answers{replies[:len(g.ops):len(g.ops)], a}
 		replies = replies[len(g.ops):]
-		if g.state == groupAbandoned {
+		if g.state == groupAbandoned || g.wake == nil { // nobody else reads them
 			c.giveBack(g)
-		}
-		if g.state == groupAbandoned || g.wake == nil {
-			g.answers.done() // nobody else reads them
+			g.answers.done()
 		}
 		g.state = groupAnswered
 	}
