@@ -16,9 +16,14 @@ const (
 	OpPark
 	// OpRelease gives a claim back without a result.
 	OpRelease
+	// OpUnpark turns a parked record into a released one without attempts, so that
+	// a replay of its message runs. It needs no claim. The answer is StatusOK for a
+	// key that is parked, released or free: each of them can be claimed then. A
+	// claimed key is StatusHeld and a completed one StatusDone; nothing changes.
+	OpUnpark
 )
 
-var opNames = [...]string{"unknown", "claim", "extend", "complete", "park", "release"}
+var opNames = [...]string{"unknown", "claim", "extend", "complete", "park", "release", "unpark"}
 
 func (k OpKind) String() string { return nameOf(opNames[:], int(k)) }
 
@@ -27,26 +32,38 @@ func (k OpKind) String() string { return nameOf(opNames[:], int(k)) }
 type Op struct {
 	Kind  OpKind
 	ID    ID
-	Token Token // all but OpClaim: the claim it speaks for
+	Token Token // all but OpClaim and OpUnpark: the claim it speaks for
 
 	Nonce uint64 // OpClaim: tells a retry of this claim from a claim of another
-	Floor Token  // OpClaim: the highest token this process has seen; the new one is higher
+	Floor Token  // OpClaim, OpUnpark: the highest token this process has seen; the new one is higher
 
+	// A negative duration counts as none. Lease and TTL together count as at most
+	// the longest time.Duration, 292 years.
 	Lease time.Duration // OpClaim, OpExtend
 	TTL   time.Duration // how long the record is remembered: after the lease (OpClaim, OpExtend), or from now
 
 	Fingerprint Fingerprint // OpClaim, OpComplete, OpPark
+	Tag         Tag         // OpClaim, OpComplete, OpPark: of the function that made Fingerprint
 	Position    Position    // OpClaim, OpComplete, OpPark
+
+	// Note is what the holder leaves for whoever finds it gone, at most MaxNote
+	// bytes; a longer one is refused by Reply.Err. A claim with a note is never
+	// taken over. OpClaim: nil for none. OpExtend: it replaces the claim's note; nil
+	// leaves that as it is.
+	Note []byte
 
 	Result  []byte // OpComplete: the result; OpPark: the reason
 	Omitted bool   // OpComplete
 
-	Ambiguous bool // OpRelease: the run may have had its effect
+	Ambiguous bool // OpRelease, OpPark: the run may have had its effect
 	Uncounted bool // OpRelease: the run does not count as an attempt
 }
 
 // size is about what op takes in a store.
-func (op *Op) size() int { return 128 + len(op.Result) }
+func (op *Op) size() int { return 128 + len(op.Result) + len(op.Note) }
+
+// MaxNote is the length in bytes that a note may have.
+const MaxNote = 256
 
 // Status is a store's answer to an Op.
 type Status uint8
@@ -54,7 +71,7 @@ type Status uint8
 const (
 	// StatusGranted: the claim is yours, under Record.Token.
 	StatusGranted Status = iota + 1
-	// StatusHeld: another holds the key under a living lease.
+	// StatusHeld: another holds the key, under a living lease or with a note.
 	StatusHeld
 	// StatusDone: the result is recorded.
 	StatusDone

@@ -32,17 +32,26 @@ type Record struct {
 	Nonce   uint64 // of the latest claim
 	Attempt int    // runs that failed or died
 	// Ambiguous: a run may have had its effect without recording it. Set by a
-	// take-over, or by a release that says so; kept through later releases;
-	// cleared by Done and Parked.
+	// take-over, or by a release or park that says so; kept from then on, and
+	// cleared by Done.
 	Ambiguous   bool
 	LeaseEnd    time.Time // Claimed only
 	Expires     time.Time // from then on the record is as good as forgotten
 	FirstSeen   time.Time // when the first claim created the record
 	First       Position  // of the message that did
 	Fingerprint Fingerprint
+	Tag         Tag    // of the function that made Fingerprint; 0 without a Fingerprint
 	Result      []byte // Done: the result; Parked: the reason
 	Omitted     bool   // Done: the result was too long to keep
+
+	// Of a Claimed record only:
+	Held Position // of the message whose claim it is; zero if an earlier program recorded the claim
+	Note []byte   // what the holder left for whoever finds it gone; with one, no claim takes over
 }
+
+// Tag tells fingerprint functions apart: see Options.FingerprintName. Fingerprints
+// with different tags are not compared.
+type Tag uint32
 
 func nameOf(names []string, i int) string {
 	if i < len(names) {

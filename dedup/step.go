@@ -1,13 +1,18 @@
 package dedup
 
-import "time"
+import (
+	"fmt"
+	"math"
+	"time"
+)
 
 // Step is the whole state machine: what op does to the record r of its key at
 // the store's time now. It returns the record to keep and the reply. A store
 // loads, calls Step, and saves when the record changed; it decides nothing.
 //
-// next is the token for a claim that is granted anew. It must be greater than
-// every token the store ever issued and than op.Floor: see NextToken.
+// next is the token for a claim that is granted anew, and for a record that is
+// unparked. It must be greater than every token the store ever issued and than
+// op.Floor: see NextToken.
 //
 // A record whose Expires is not after now counts as free. When the returned
 // record is free, the store keeps none.
@@ -15,14 +20,20 @@ func Step(r Record, op Op, now time.Time, next Token) (Record, Reply) {
 	if r.State != StateFree && !r.Expires.After(now) {
 		r = Record{}
 	}
+	if len(op.Note) > MaxNote {
+		return r, Reply{Err: fmt.Errorf("a note of %d bytes: it may have %d", len(op.Note), MaxNote)}
+	}
+	op.Lease, op.TTL = max(op.Lease, 0), max(op.TTL, 0)
 	status := StatusLost
 	switch op.Kind {
 	case OpClaim:
 		r, status = claim(r, op, now, next)
 	case OpExtend:
 		if holds(r, op) && r.LeaseEnd.After(now) {
-			r.LeaseEnd = now.Add(op.Lease)
-			r.Expires = r.LeaseEnd.Add(op.TTL)
+			r.lease(op, now)
+			if len(op.Note) > 0 {
+				r.Note = op.Note
+			}
 			status = StatusOK
 		}
 	case OpComplete:
@@ -36,16 +47,35 @@ func Step(r Record, op Op, now time.Time, next Token) (Record, Reply) {
 			}
 			r.State = StateReleased
 			r.Ambiguous = r.Ambiguous || op.Ambiguous
-			r.LeaseEnd = time.Time{}
+			r.unclaim()
 			r.Expires = now.Add(op.TTL)
 			status = StatusOK
 		}
+	case OpUnpark:
+		r, status = unpark(r, op, now, next)
 	}
 	return r, Reply{Status: status, Record: r}
 }
 
+// lease starts the claim's lease anew.
+func (r *Record) lease(op Op, now time.Time) {
+	r.LeaseEnd = now.Add(op.Lease)
+	r.Expires = r.LeaseEnd.Add(min(op.TTL, math.MaxInt64-op.Lease))
+}
+
+// unclaim drops what only a claim has.
+func (r *Record) unclaim() { r.LeaseEnd, r.Held, r.Note = time.Time{}, Position{}, nil }
+
+// identify takes the fingerprint of op over.
+func (r *Record) identify(op Op) {
+	if op.Fingerprint != (Fingerprint{}) {
+		r.Fingerprint, r.Tag = op.Fingerprint, op.Tag
+	}
+}
+
 func claim(r Record, op Op, now time.Time, next Token) (Record, Status) {
-	if r.State != StateFree && r.Fingerprint != op.Fingerprint && r.Fingerprint != (Fingerprint{}) && op.Fingerprint != (Fingerprint{}) {
+	compared := r.Fingerprint != (Fingerprint{}) && op.Fingerprint != (Fingerprint{}) && r.Tag == op.Tag
+	if r.State != StateFree && compared && r.Fingerprint != op.Fingerprint {
 		return r, StatusConflict
 	}
 	switch r.State {
@@ -60,6 +90,9 @@ func claim(r Record, op Op, now time.Time, next Token) (Record, Status) {
 			}
 			return r, StatusHeld
 		}
+		if len(r.Note) > 0 { // the note says how to learn what became of the run
+			return r, StatusHeld
+		}
 		// The holder died or was paused: nobody knows how far its run came. That
 		// holds for an own nonce too, whose handler may have run meanwhile.
 		r.Attempt++
@@ -68,13 +101,16 @@ func claim(r Record, op Op, now time.Time, next Token) (Record, Status) {
 		r.FirstSeen, r.First = now, op.Position
 	case StateReleased:
 	}
-	if r.Fingerprint == (Fingerprint{}) {
-		r.Fingerprint = op.Fingerprint
+	if !compared {
+		r.identify(op)
 	}
 	r.State = StateClaimed
 	r.Token, r.Nonce = next, op.Nonce
-	r.LeaseEnd = now.Add(op.Lease)
-	r.Expires = r.LeaseEnd.Add(op.TTL)
+	r.Held, r.Note = op.Position, nil
+	if len(op.Note) > 0 {
+		r.Note = op.Note
+	}
+	r.lease(op, now)
 	return r, StatusGranted
 }
 
@@ -84,7 +120,8 @@ func claim(r Record, op Op, now time.Time, next Token) (Record, Status) {
 func settle(r Record, op Op, state State, now time.Time) (Record, Status) {
 	switch {
 	case r.State == StateFree:
-		r.FirstSeen, r.First, r.Fingerprint = now, op.Position, op.Fingerprint
+		r.FirstSeen, r.First = now, op.Position
+		r.identify(op)
 	case r.Token != op.Token:
 		return r, StatusLost
 	case r.State == StateDone || r.State == StateParked:
@@ -93,10 +130,29 @@ func settle(r Record, op Op, state State, now time.Time) (Record, Status) {
 	r.State = state
 	r.Token = op.Token
 	r.Nonce = 0
-	r.Ambiguous = false
-	r.LeaseEnd = time.Time{}
+	r.Ambiguous = state == StateParked && (r.Ambiguous || op.Ambiguous)
+	r.unclaim()
 	r.Expires = now.Add(op.TTL)
 	r.Result, r.Omitted = op.Result, op.Omitted
+	return r, StatusOK
+}
+
+// unpark has the record go on under a token of its own, so that a late word of the
+// run that parked it counts for nothing.
+func unpark(r Record, op Op, now time.Time, next Token) (Record, Status) {
+	switch r.State {
+	case StateClaimed:
+		return r, StatusHeld
+	case StateDone:
+		return r, StatusDone
+	case StateParked:
+		r.State = StateReleased
+		r.Token = next
+		r.Attempt = 0
+		r.Expires = now.Add(op.TTL)
+		r.Result, r.Omitted = nil, false
+	case StateFree, StateReleased:
+	}
 	return r, StatusOK
 }
 

@@ -105,7 +105,7 @@ var applyRules = []rule{
 			s.same("granted", r, dedup.Record{
 				State: dedup.StateClaimed, Token: r.Token, Nonce: op.Nonce,
 				LeaseEnd: s.now().Add(lease), Expires: s.now().Add(lease + ttl),
-				FirstSeen: s.now(), First: positions[i], Fingerprint: op.Fingerprint,
+				FirstSeen: s.now(), First: positions[i], Fingerprint: op.Fingerprint, Held: positions[i],
 			})
 			other := op
 			other.Nonce--

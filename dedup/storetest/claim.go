@@ -12,7 +12,7 @@ var claimRules = []rule{
 		s.same("granted", got, dedup.Record{
 			State: dedup.StateClaimed, Token: got.Token, Nonce: 7,
 			LeaseEnd: s.now().Add(lease), Expires: s.now().Add(lease + ttl),
-			FirstSeen: s.now(), First: position, Fingerprint: fingerprint,
+			FirstSeen: s.now(), First: position, Fingerprint: fingerprint, Held: position,
 		})
 	}},
 	{"released", func(s *suite) {
@@ -23,7 +23,7 @@ var claimRules = []rule{
 		again.Position = elsewhere
 		got := s.want(again, dedup.StatusGranted)
 		want := released
-		want.State, want.Token, want.Nonce = dedup.StateClaimed, got.Token, 2
+		want.State, want.Token, want.Nonce, want.Held = dedup.StateClaimed, got.Token, 2, elsewhere
 		want.LeaseEnd, want.Expires = s.now().Add(lease), s.now().Add(lease+ttl)
 		s.same("granted", got, want)
 		if got.Token <= first.Token {
@@ -105,6 +105,76 @@ var claimRules = []rule{
 			s.t.Errorf("a record without a fingerprint: got %x after the grant, want the claim's %x", got.Fingerprint, fingerprint)
 		}
 	}},
+	{"fingerprints with different tags are not compared", func(s *suite) {
+		tagged := func(id dedup.ID, nonce uint64) dedup.Op {
+			op := claim(id, nonce)
+			op.Fingerprint, op.Tag = otherPrint, tag
+			return op
+		}
+		for _, bring := range []func(id dedup.ID, r dedup.Record) (dedup.Record, dedup.Status){
+			func(_ dedup.ID, r dedup.Record) (dedup.Record, dedup.Status) { return r, dedup.StatusHeld },
+			func(id dedup.ID, r dedup.Record) (dedup.Record, dedup.Status) {
+				return s.want(complete(id, r.Token, "result"), dedup.StatusOK), dedup.StatusDone
+			},
+			func(id dedup.ID, r dedup.Record) (dedup.Record, dedup.Status) {
+				return s.want(park(id, r.Token, "reason"), dedup.StatusOK), dedup.StatusParked
+			},
+		} {
+			id, r := s.granted()
+			r, status := bring(id, r)
+			s.same("claim with another tag", s.want(tagged(id, 2), status), r)
+
+			id = s.id()
+			r = s.want(tagged(id, 1), dedup.StatusGranted)
+			if r.Tag != tag || r.Fingerprint != otherPrint {
+				s.t.Errorf("granted: got fingerprint %x with tag %d, want %x with %d", r.Fingerprint, r.Tag, otherPrint, tag)
+			}
+			r, status = bring(id, r)
+			s.same("claim without a tag", s.want(claim(id, 2), status), r)
+			op := claim(id, 2)
+			op.Tag = tag
+			s.same("claim with the tag", s.want(op, dedup.StatusConflict), r)
+		}
+	}},
+	{"a grant takes a fingerprint with another tag over", func(s *suite) {
+		for _, free := range []func(id dedup.ID, r dedup.Record){
+			func(id dedup.ID, r dedup.Record) { s.want(release(id, r.Token), dedup.StatusOK) },
+			func(dedup.ID, dedup.Record) { s.advance(lease) },
+		} {
+			id, r := s.granted()
+			free(id, r)
+			op := claim(id, 2)
+			op.Fingerprint, op.Tag = otherPrint, tag
+			if got := s.want(op, dedup.StatusGranted); got.Fingerprint != otherPrint || got.Tag != tag || got.First != position {
+				s.t.Errorf("got fingerprint %x with tag %d, first %v, want %x with %d, %v", got.Fingerprint, got.Tag, got.First, otherPrint, tag, position)
+			}
+			op.Fingerprint, op.Nonce = fingerprint, 3
+			s.want(op, dedup.StatusConflict)
+
+			id, r = s.granted()
+			free(id, r)
+			op = claim(id, 2)
+			op.Fingerprint, op.Tag = dedup.Fingerprint{}, tag
+			if got := s.want(op, dedup.StatusGranted); got.Fingerprint != fingerprint || got.Tag != 0 {
+				s.t.Errorf("a claim without a fingerprint: got %x with tag %d, want the record's %x with none", got.Fingerprint, got.Tag, fingerprint)
+			}
+		}
+	}},
+	{"held names the message that holds it", func(s *suite) {
+		id, r := s.granted()
+		s.want(release(id, r.Token), dedup.StatusOK)
+		op := claim(id, 2)
+		op.Position = elsewhere
+		s.want(op, dedup.StatusGranted)
+		got := s.want(claim(id, 3), dedup.StatusHeld)
+		if got.Held != elsewhere || got.First != position {
+			s.t.Errorf("got held %v, first %v, want %v and %v", got.Held, got.First, elsewhere, position)
+		}
+		op.Position = position // a retry of the claim, and its first word counts
+		if got := s.want(op, dedup.StatusGranted); got.Held != elsewhere {
+			s.t.Errorf("the claim repeated: got held %v, want %v", got.Held, elsewhere)
+		}
+	}},
 	{"ambiguous in every grant", func(s *suite) {
 		id, r := s.granted()
 		maybe := release(id, r.Token)
@@ -127,9 +197,11 @@ func takeOver(s *suite, nonce uint64) {
 	s.t.Helper()
 	id, first := s.granted()
 	s.advance(lease)
-	got := s.want(claim(id, nonce), dedup.StatusGranted)
+	op := claim(id, nonce)
+	op.Position = elsewhere
+	got := s.want(op, dedup.StatusGranted)
 	want := first
-	want.Token, want.Nonce = got.Token, nonce
+	want.Token, want.Nonce, want.Held = got.Token, nonce, elsewhere
 	want.Attempt, want.Ambiguous = 1, true
 	want.LeaseEnd, want.Expires = s.now().Add(lease), s.now().Add(lease+ttl)
 	s.same("granted", got, want)

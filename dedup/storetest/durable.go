@@ -174,6 +174,42 @@ var durableRules = []struct {
 		orphan(own, o, 1)
 		orphan(extended, e, 2)
 	}},
+	{"a note stays, and the claim with it", func(d *durable) {
+		id := d.id()
+		first := claim(id, 1)
+		first.Position = elsewhere
+		r := d.want(first, dedup.StatusGranted)
+		d.want(release(id, r.Token), dedup.StatusOK)
+		r = d.want(noted(claim(id, 2), "note"), dedup.StatusGranted)
+		late := d.id()
+		l := d.want(claim(late, 1), dedup.StatusGranted)
+		l = d.want(noted(extend(late, l.Token), "written later"), dedup.StatusOK)
+		d.want(extend(late, l.Token), dedup.StatusOK)
+		for range 2 {
+			d.reopen(lease)
+			d.same("held", d.want(claim(id, 3), dedup.StatusHeld), r)
+			d.same("held, by a note that was written later", d.want(claim(late, 3), dedup.StatusHeld), l)
+		}
+		d.want(complete(id, r.Token, "late"), dedup.StatusOK)
+		d.want(release(late, l.Token), dedup.StatusOK)
+		d.want(claim(late, 3), dedup.StatusGranted)
+	}},
+	{"unparked stays unparked", func(d *durable) {
+		id, r := d.granted()
+		op := park(id, r.Token, "reason")
+		op.Ambiguous = true
+		d.want(op, dedup.StatusOK)
+		d.reopen(0)
+		want := d.want(unpark(id), dedup.StatusOK)
+		if !want.Ambiguous {
+			d.t.Errorf("unparked after a reopen: not Ambiguous, want what the park said")
+		}
+		d.reopen(0)
+		d.same("retried", d.want(unpark(id), dedup.StatusOK), want)
+		if got := d.want(claim(id, 2), dedup.StatusGranted); !got.Ambiguous || got.Token <= want.Token {
+			d.t.Errorf("got Ambiguous %t, token %d, want true and more than %d", got.Ambiguous, got.Token, want.Token)
+		}
+	}},
 	{"one process: an orphan's token still speaks", func(d *durable) {
 		done, c := d.granted()
 		released, r := d.granted()
@@ -319,7 +355,7 @@ func durableModel(t *testing.T, open func(*testing.T, string, Clock) dedup.Store
 }
 
 // reopen ends all leases: no holder lives. The store need not remember that a
-// lease was extended, only that it was granted.
+// lease was extended, only that it was granted, and what its note says.
 func (m model) reopen(now time.Time) {
 	for id, possible := range m.records {
 		var after []dedup.Record

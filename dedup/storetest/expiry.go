@@ -115,7 +115,7 @@ func (s *suite) fresh(id dedup.ID, last dedup.Token) {
 	s.same("claim of a forgotten key", got, dedup.Record{
 		State: dedup.StateClaimed, Token: got.Token, Nonce: 9,
 		LeaseEnd: s.now().Add(lease), Expires: s.now().Add(lease + ttl),
-		FirstSeen: s.now(), First: elsewhere, Fingerprint: otherPrint,
+		FirstSeen: s.now(), First: elsewhere, Fingerprint: otherPrint, Held: elsewhere,
 	})
 	if got.Token <= last {
 		s.t.Errorf("Token of a forgotten key: got %d, want more than %d", got.Token, last)

@@ -104,6 +104,10 @@ func (w *worker) batch() []dedup.Op {
 			if w.rand.IntN(3) > 0 { // else a repeat of the last claim
 				w.nonce++
 			}
+			if w.rand.IntN(8) == 0 {
+				ops = append(ops, unpark(id))
+				continue
+			}
 			ops = append(ops, claim(id, w.nonce))
 			continue
 		}
@@ -114,6 +118,10 @@ func (w *worker) batch() []dedup.Op {
 			ops = append(ops, complete(id, token, fmt.Sprint("result ", token)))
 		case n < 6:
 			ops = append(ops, park(id, token, fmt.Sprint("reason ", token)))
+		case n < 7:
+			ops = append(ops, unpark(id))
+		case n < 8:
+			ops = append(ops, noted(extend(id, token), fmt.Sprint("note ", token)))
 		default:
 			op := release(id, token)
 			op.Uncounted = w.rand.IntN(2) == 0

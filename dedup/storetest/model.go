@@ -51,6 +51,7 @@ var (
 	leases       = []time.Duration{tick, 10 * tick, time.Second, lease}
 	ttls         = []time.Duration{tick, 10 * tick, lease, ttl}
 	fingerprints = []dedup.Fingerprint{{}, fingerprint, fingerprint, otherPrint}
+	notes        = [][]byte{nil, nil, nil, nil, nil, []byte("note"), []byte("a longer note"), {}, {0, 0xff}}
 	results      = [][]byte{nil, []byte("result"), []byte("another"), {0xff, 0}}
 )
 
@@ -80,30 +81,35 @@ func (w *walk) op(t *rapid.T) dedup.Op {
 	op := dedup.Op{
 		Kind: rapid.SampledFrom([]dedup.OpKind{
 			dedup.OpClaim, dedup.OpClaim, dedup.OpClaim,
-			dedup.OpExtend, dedup.OpComplete, dedup.OpPark, dedup.OpRelease, dedup.OpRelease,
+			dedup.OpExtend, dedup.OpComplete, dedup.OpPark, dedup.OpPark, dedup.OpRelease, dedup.OpRelease, dedup.OpUnpark,
 		}).Draw(t, "kind"),
 		ID:  rapid.SampledFrom(w.ids).Draw(t, "id"),
 		TTL: rapid.SampledFrom(ttls).Draw(t, "ttl"),
 	}
-	if op.Kind == dedup.OpClaim {
+	switch op.Kind {
+	case dedup.OpClaim:
 		op.Nonce = rapid.Uint64Range(1, 3).Draw(t, "nonce")
-	} else {
+	case dedup.OpUnpark:
+	default:
 		op.Token = w.token(t, op.ID)
 	}
 	switch op.Kind {
 	case dedup.OpClaim, dedup.OpExtend:
 		op.Lease = rapid.SampledFrom(leases).Draw(t, "lease")
+		op.Note = rapid.SampledFrom(notes).Draw(t, "note")
 	case dedup.OpComplete, dedup.OpPark:
 		op.Result = rapid.SampledFrom(results).Draw(t, "result")
 		op.Omitted = op.Kind == dedup.OpComplete && rapid.Bool().Draw(t, "omitted")
+		op.Ambiguous = rapid.Bool().Draw(t, "ambiguous")
 	case dedup.OpRelease:
 		op.Ambiguous = rapid.Bool().Draw(t, "ambiguous")
 		op.Uncounted = rapid.Bool().Draw(t, "uncounted")
 	}
-	if op.Kind == dedup.OpClaim && rapid.IntRange(0, 3).Draw(t, "with floor") == 0 {
+	if (op.Kind == dedup.OpClaim || op.Kind == dedup.OpUnpark) && rapid.IntRange(0, 3).Draw(t, "with floor") == 0 {
 		op.Floor = w.anyToken(t) + dedup.Token(rapid.IntRange(0, 5).Draw(t, "above"))
 	}
-	if op.Kind != dedup.OpExtend && op.Kind != dedup.OpRelease {
+	if op.Kind == dedup.OpClaim || op.Kind == dedup.OpComplete || op.Kind == dedup.OpPark {
+		op.Tag = rapid.SampledFrom([]dedup.Tag{0, 0, tag}).Draw(t, "tag")
 		op.Fingerprint = rapid.SampledFrom(fingerprints).Draw(t, "fingerprint")
 		op.Position = rapid.SampledFrom([]dedup.Position{position, elsewhere}).Draw(t, "position")
 	}
@@ -130,7 +136,7 @@ func (w *walk) anyToken(t *rapid.T) dedup.Token {
 type model struct {
 	records map[dedup.ID][]dedup.Record
 	highest map[dedup.ID]dedup.Token // greatest token of the key so far
-	granted map[dedup.ID]time.Time   // what Expires was when the key was last granted
+	granted map[dedup.ID]time.Time   // what Expires was when the key was last granted, or got a note
 }
 
 func newModel() model {
@@ -161,7 +167,8 @@ func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
 		return wrong
 	}
 	m.records[op.ID] = after
-	if reply.Status == dedup.StatusGranted && after[0].Token > m.highest[op.ID] {
+	noted := op.Kind == dedup.OpExtend && reply.Status == dedup.StatusOK && len(op.Note) > 0
+	if noted || reply.Status == dedup.StatusGranted && after[0].Token > m.highest[op.ID] {
 		m.granted[op.ID] = after[0].Expires
 	}
 	m.highest[op.ID] = max(m.highest[op.ID], after[0].Token)
@@ -192,7 +199,8 @@ func follow(r dedup.Record, op dedup.Op, now time.Time, highest dedup.Token, rep
 	if reply.Status != want.Status {
 		return r, fmt.Errorf("got status %v, want %v (got record %+v)", reply.Status, want.Status, reply.Record)
 	}
-	if want.Status == dedup.StatusGranted && want.Record.Token == undecided {
+	chooses := want.Status == dedup.StatusGranted || op.Kind == dedup.OpUnpark && want.Status == dedup.StatusOK
+	if chooses && want.Record.State != dedup.StateFree && want.Record.Token == undecided {
 		token := reply.Record.Token
 		if token <= highest || token <= op.Floor {
 			return r, fmt.Errorf("got token %d, want more than the key's last, %d, and than the floor, %d", token, highest, op.Floor)

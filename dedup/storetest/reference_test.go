@@ -87,6 +87,9 @@ func openReference(t *testing.T, dir string, clock storetest.Clock, fault string
 		if r.State == dedup.StateClaimed && fault == "orphans released" {
 			r.State = dedup.StateReleased
 		}
+		if fault == "lost notes" {
+			r.Note = nil
+		}
 		if fault == "lost attempts" {
 			r.Attempt = 0
 		}
@@ -164,15 +167,34 @@ func (s *reference) apply(op dedup.Op) dedup.Reply {
 	before := s.saved.Records[op.ID.String()]
 	next := s.next(before, op.Floor)
 	if s.fault != "keeps what it is given" {
-		op.Result = bytes.Clone(op.Result)
+		op.Result, op.Note = bytes.Clone(op.Result), bytes.Clone(op.Note)
 	}
 	if s.fault == "not atomic" {
 		s.mu.Unlock()
 		runtime.Gosched()
 		s.mu.Lock()
 	}
-	after, reply := dedup.Step(before, op, now, next)
 	switch {
+	case s.fault == "takes a note over" && op.Kind == dedup.OpClaim && !before.LeaseEnd.After(now):
+		before.Note = nil
+	case s.fault == "compares all fingerprints":
+		op.Tag = before.Tag
+	case s.fault == "unparks under the old token" && op.Kind == dedup.OpUnpark:
+		next = before.Token
+	case s.fault == "forgets who holds" && op.Kind == dedup.OpClaim && before.State != dedup.StateFree:
+		op.Position = before.First
+	case s.fault == "drops notes of extends" && op.Kind == dedup.OpExtend:
+		op.Note = nil
+	}
+	after, reply := dedup.Step(before, op, now, next)
+	if reply.Err != nil {
+		return reply
+	}
+	switch {
+	case s.fault == "park forgets ambiguous" && op.Kind == dedup.OpPark:
+		after.Ambiguous = false
+	case s.fault == "unpark keeps attempts" && op.Kind == dedup.OpUnpark:
+		after.Attempt = before.Attempt
 	case s.fault == "release forgets ambiguous" && op.Kind == dedup.OpRelease:
 		after.Ambiguous = false
 	case s.fault == "repeated claim prolongs" && reply.Status == dedup.StatusGranted:
@@ -189,7 +211,7 @@ func (s *reference) apply(op dedup.Op) dedup.Reply {
 		delete(s.saved.Records, op.ID.String())
 	}
 	if s.fault != "gives away what it keeps" {
-		reply.Record.Result = bytes.Clone(reply.Record.Result)
+		reply.Record.Result, reply.Record.Note = bytes.Clone(reply.Record.Result), bytes.Clone(reply.Record.Note)
 	}
 	return reply
 }

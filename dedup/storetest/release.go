@@ -82,7 +82,9 @@ var releaseRules = []rule{
 	}},
 }
 
+// dropLease takes from r what only a claim has.
 func dropLease(r dedup.Record) dedup.Record {
-	r.LeaseEnd = dedup.Record{}.LeaseEnd
+	none := dedup.Record{}
+	r.LeaseEnd, r.Held, r.Note = none.LeaseEnd, none.Held, none.Note
 	return r
 }

@@ -88,13 +88,53 @@ func settleRules(kind dedup.OpKind) []rule {
 			want := s.want(settle(other, id, r.Token, "first"), dedup.StatusOK)
 			s.same("the first stands", s.want(settle(kind, id, r.Token, "second"), dedup.StatusOK), want)
 		}},
-		{"clears ambiguous, keeps attempts", func(s *suite) {
+		{"ambiguous is kept by a park and cleared by a complete, attempts are kept", func(s *suite) {
+			parks := kind == dedup.OpPark
 			id, _ := s.granted()
 			s.advance(lease)
 			r := s.want(claim(id, 2), dedup.StatusGranted)
 			got := s.want(settle(kind, id, r.Token, "result"), dedup.StatusOK)
-			if got.Ambiguous || got.Attempt != 1 {
-				s.t.Errorf("got Ambiguous %t, Attempt %d, want false and 1", got.Ambiguous, got.Attempt)
+			if got.Ambiguous != parks || got.Attempt != 1 {
+				s.t.Errorf("got Ambiguous %t, Attempt %d, want %t and 1", got.Ambiguous, got.Attempt, parks)
+			}
+			s.same("answer", s.want(claim(id, 3), answer), got)
+
+			for _, bring := range []func(dedup.ID, dedup.Token){
+				func(dedup.ID, dedup.Token) {},
+				func(id dedup.ID, token dedup.Token) { s.want(release(id, token), dedup.StatusOK) },
+				func(dedup.ID, dedup.Token) { s.advance(lease + ttl) }, // then there is no record
+			} {
+				id, r := s.granted()
+				bring(id, r.Token)
+				op := settle(kind, id, r.Token, "result")
+				op.Ambiguous = true
+				if got := s.want(op, dedup.StatusOK); got.Ambiguous != parks {
+					s.t.Errorf("the last run may have had its effect: got Ambiguous %t, want %t", got.Ambiguous, parks)
+				}
+			}
+		}},
+		{"drops the claim's note and position, keeps the tag", func(s *suite) {
+			id := s.id()
+			op := noted(claim(id, 1), "note")
+			op.Tag, op.Position = tag, elsewhere
+			r := s.want(op, dedup.StatusGranted)
+			got := s.want(settle(kind, id, r.Token, "result"), dedup.StatusOK)
+			s.same("settled", got, settled(s, r, "result"))
+			op.Nonce = 2
+			s.same("answer", s.want(op, answer), got)
+			if got.Tag != tag || got.Note != nil || got.Held != (dedup.Position{}) {
+				s.t.Errorf("got tag %d, note %q, held %v, want %d and none", got.Tag, got.Note, got.Held, tag)
+			}
+		}},
+		{"without a record, with a tag", func(s *suite) {
+			op := settle(kind, s.id(), 77, "result")
+			op.Tag = tag
+			if got := s.want(op, dedup.StatusOK); got.Tag != tag || got.Fingerprint != fingerprint {
+				s.t.Errorf("got fingerprint %x with tag %d, want %x with %d", got.Fingerprint, got.Tag, fingerprint, tag)
+			}
+			op.ID, op.Fingerprint = s.id(), dedup.Fingerprint{}
+			if got := s.want(op, dedup.StatusOK); got.Tag != 0 {
+				s.t.Errorf("without a fingerprint: got tag %d, want none", got.Tag)
 			}
 		}},
 		{"omitted result", func(s *suite) {

@@ -46,6 +46,8 @@ func Run(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 		{"complete", settleRules(dedup.OpComplete)},
 		{"park", settleRules(dedup.OpPark)},
 		{"release", releaseRules},
+		{"note", noteRules},
+		{"unpark", unparkRules},
 		{"expiry", expiryRules},
 		{"token", tokenRules},
 		{"apply", applyRules},

@@ -22,6 +22,7 @@ const (
 var (
 	fingerprint = dedup.Fingerprint{1, 2, 3}
 	otherPrint  = dedup.Fingerprint{4, 5, 6}
+	tag         = dedup.Tag(7)
 	position    = dedup.Position{Source: "orders", Partition: 3, Offset: 42}
 	elsewhere   = dedup.Position{Source: "orders", Partition: 4, Offset: 99}
 )
@@ -141,6 +142,9 @@ func diff(got, want dedup.Record, now time.Time) error {
 	add(got.FirstSeen.Equal(want.FirstSeen), "FirstSeen", got.FirstSeen, want.FirstSeen)
 	add(got.First == want.First, "First", got.First, want.First)
 	add(got.Fingerprint == want.Fingerprint, "Fingerprint", got.Fingerprint, want.Fingerprint)
+	add(got.Tag == want.Tag, "Tag", got.Tag, want.Tag)
+	add(got.Held == want.Held, "Held", got.Held, want.Held)
+	add(bytes.Equal(got.Note, want.Note), "Note", short(got.Note), short(want.Note))
 	add(bytes.Equal(got.Result, want.Result), "Result", short(got.Result), short(want.Result))
 	add(got.Omitted == want.Omitted, "Omitted", got.Omitted, want.Omitted)
 	if wrong == nil {
@@ -175,6 +179,14 @@ func complete(id dedup.ID, token dedup.Token, result string) dedup.Op {
 
 func park(id dedup.ID, token dedup.Token, reason string) dedup.Op {
 	return settle(dedup.OpPark, id, token, reason)
+}
+
+func unpark(id dedup.ID) dedup.Op { return dedup.Op{Kind: dedup.OpUnpark, ID: id, TTL: ttl} }
+
+// noted returns the claim or extend with a note.
+func noted(op dedup.Op, note string) dedup.Op {
+	op.Note = []byte(note)
+	return op
 }
 
 func release(id dedup.ID, token dedup.Token) dedup.Op {

@@ -167,6 +167,9 @@ func (b *batch) step(op *dedup.Op, c *change, reply *dedup.Reply) {
 		return
 	}
 	_, *reply = dedup.Step(c.record, *op, b.now, dedup.NextToken(b.high, op.Floor, b.now))
+	if reply.Err != nil {
+		return
+	}
 	after := &reply.Record // the one that Step returns beside it
 	changed := !same(after, &c.record)
 	if b.full != nil && op.Kind == dedup.OpClaim && reply.Status == dedup.StatusGranted && changed {
@@ -179,10 +182,11 @@ func (b *batch) step(op *dedup.Op, c *change, reply *dedup.Reply) {
 	b.high = max(b.high, after.Token)
 	// A record that expired is as good as none, and needs no word in the log.
 	if changed && after.State != dedup.StateFree {
+		c.append = c.append || op.Kind != dedup.OpExtend || !bytes.Equal(after.Note, c.record.Note)
 		c.record, c.changed = *after, true
-		c.append = c.append || op.Kind != dedup.OpExtend
+		c.record.Note = bytes.Clone(after.Note) // it is held in memory longer than op
 	}
-	after.Result = bytes.Clone(after.Result)
+	after.Result, after.Note = bytes.Clone(after.Result), bytes.Clone(after.Note)
 }
 
 // write appends what is to be appended and makes the changes visible. An error
@@ -301,6 +305,7 @@ func (s *Store) hold(c *change) {
 	if !overtaken {
 		h.record = c.record
 	}
+	h.record.Note = c.record.Note // which is changed by the writer alone
 	h.seq, h.stored = c.seq, c.stored
 	h.renewed = overtaken || !c.append
 }

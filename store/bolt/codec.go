@@ -21,10 +21,12 @@ import (
 //	         8 bytes big-endian) and all before
 //
 // Numbers in bodies are varints unless said otherwise, fixed ones little-endian.
-// Durations are in nanoseconds. What changes any of this gets a new version.
+// Durations are in nanoseconds. What changes any of this gets a new version: an older program refuses it.
 const (
-	version      = 1
-	stateVersion = 3 // of a state with the system's uptime; one of version 1 has none
+	version       = 1
+	stateVersion  = 3             // of a state with the system's uptime; one of version 1 has none
+	recordVersion = 4             // of a record with more flags; one of version 1 has none of what they tell
+	newest        = recordVersion // of all of them
 )
 
 type kind byte
@@ -43,25 +45,36 @@ const (
 	// prev uvarint; written uvarint, see below.
 	kindForgotten kind = 3
 	// The record of a key in one of its states. Body:
-	//	flags      1 byte
+	//	flags      1 byte; the last of them says that a byte of more flags follows
 	//	id         16 bytes
 	//	prev       uvarint: this sequence number minus that of the record it
 	//	           replaces; 0 if it replaces none
 	//	written    uvarint: store time, since the time in the file's first entry
 	//	token      varint: minus written in microseconds since 1970
 	//	attempt    uvarint
-	//	expires    varint: minus written
+	//	expires    varint: minus written; of a claimed record minus lease end
 	//	first seen varint: written minus it
 	//	lease end  varint: minus written; of a claimed record only
 	//	nonce      8 bytes; by flag, as all that follows
 	//	print      8 bytes: the fingerprint
 	//	position   source uvarint: its number, or 0 and then its length and
 	//	           itself; partition varint; offset varint
+	//	tag        4 bytes: of the fingerprint; by one of more flags
+	//	held       position of the message whose claim it is; likewise, and without
+	//	           it the position of a claimed record is that
+	//	note       its length uvarint, and itself; likewise
 	//	result     all up to the checksum
+	//
+	// A record of version 1 has no more flags, expires minus written in every state,
+	// and nothing of held.
 	kindClaimed  kind = 4
 	kindReleased kind = 5
 	kindDone     kind = 6
 	kindParked   kind = 7
+
+	// kindOld is added to the kind of a record of version 1 when it is read. On
+	// disk no kind has it.
+	kindOld kind = 0x80
 )
 
 const (
@@ -71,6 +84,15 @@ const (
 	flagFingerprint
 	flagPosition
 	flagResult
+	flagMore
+)
+
+// More flags.
+const (
+	flagTag = 1 << iota
+	flagHeld
+	flagNote
+	flagsKnown = 1<<iota - 1
 )
 
 // The states on disk do not follow renumbering in dedup.
@@ -82,7 +104,7 @@ var kindOfState = [...]kind{
 }
 
 func (k kind) state() dedup.State {
-	switch k {
+	switch k &^ kindOld {
 	case kindClaimed:
 		return dedup.StateClaimed
 	case kindReleased:
@@ -187,15 +209,25 @@ func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry
 	flags := bit(r.Ambiguous, flagAmbiguous) | bit(r.Omitted, flagOmitted) | bit(r.Nonce != 0, flagNonce) |
 		bit(r.Fingerprint != dedup.Fingerprint{}, flagFingerprint) | bit(r.First != dedup.Position{}, flagPosition) |
 		bit(r.Result != nil, flagResult)
-	dst = append(dst, version, byte(kindOfState[r.State]), flags)
+	claimed := r.State == dedup.StateClaimed
+	more := bit(r.Tag != 0, flagTag) | bit(claimed && r.Held != r.First, flagHeld) | bit(claimed && len(r.Note) > 0, flagNote)
+	flags |= bit(more != 0, flagMore)
+	dst = append(dst, recordVersion, byte(kindOfState[r.State]), flags)
+	if more != 0 {
+		dst = append(dst, more)
+	}
 	dst = append(dst, e.id[:]...)
 	dst = binary.AppendUvarint(dst, prev)
 	dst = binary.AppendUvarint(dst, written)
 	dst = binary.AppendVarint(dst, int64(r.Token)-e.written.UnixMicro())
 	dst = binary.AppendUvarint(dst, uint64(r.Attempt))
-	dst = binary.AppendVarint(dst, int64(r.Expires.Sub(e.written)))
+	from := e.written
+	if claimed {
+		from = r.LeaseEnd
+	}
+	dst = binary.AppendVarint(dst, int64(r.Expires.Sub(from)))
 	dst = binary.AppendVarint(dst, int64(e.written.Sub(r.FirstSeen)))
-	if r.State == dedup.StateClaimed {
+	if claimed {
 		dst = binary.AppendVarint(dst, int64(r.LeaseEnd.Sub(e.written)))
 	}
 	if r.Nonce != 0 {
@@ -205,16 +237,34 @@ func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry
 		dst = append(dst, r.Fingerprint[:]...)
 	}
 	if flags&flagPosition != 0 {
-		dst = binary.AppendUvarint(dst, source)
-		if source == 0 {
-			dst = binary.AppendUvarint(dst, uint64(len(r.First.Source)))
-			dst = append(dst, r.First.Source...)
+		dst = appendPosition(dst, r.First, source)
+	}
+	if more&flagTag != 0 {
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(r.Tag))
+	}
+	if more&flagHeld != 0 {
+		if r.Held.Source != r.First.Source {
+			source = 0 // it is spelled out
 		}
-		dst = binary.AppendVarint(dst, int64(r.First.Partition))
-		dst = binary.AppendVarint(dst, r.First.Offset)
+		dst = appendPosition(dst, r.Held, source)
+	}
+	if more&flagNote != 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(r.Note)))
+		dst = append(dst, r.Note...)
 	}
 	dst = append(dst, r.Result...)
 	return seal(dst, start, seq)
+}
+
+// appendPosition appends p, whose source has the given number, or 0.
+func appendPosition(dst []byte, p dedup.Position, source uint64) []byte {
+	dst = binary.AppendUvarint(dst, source)
+	if source == 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(p.Source)))
+		dst = append(dst, p.Source...)
+	}
+	dst = binary.AppendVarint(dst, int64(p.Partition))
+	return binary.AppendVarint(dst, p.Offset)
 }
 
 func bit(is bool, f byte) byte {
@@ -243,14 +293,21 @@ func unseal(b []byte, seq uint64) (kind, []byte, error) {
 	if !whole(b, seq) {
 		return 0, nil, errChecksum
 	}
-	if b[0] == packVersion {
-		return 0, nil, errBody // a whole pack, where an entry should be
-	}
-	if b[0] != version && (b[0] != stateVersion || kind(b[1]) != kindState) {
-		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, b[0], stateVersion)
+	k, v := kind(b[1]), b[0]
+	record := k.state() != dedup.StateFree
+	switch {
+	case v == 0 || v > newest:
+		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, v, newest)
+	case k&kindOld != 0:
+		return 0, nil, errBody
+	case v == version && record:
+		k |= kindOld
+	case v == version, v == stateVersion && k == kindState, v == recordVersion && record:
+	default: // such as a whole pack, where an entry should be
+		return 0, nil, errBody
 	}
 	end := len(b) - crcLen
-	return kind(b[1]), b[headLen:end:end], nil
+	return k, b[headLen:end:end], nil
 }
 
 func decodeState(body []byte) (state, error) {
@@ -284,13 +341,18 @@ func decodeSource(body []byte) (number uint64, source string, err error) {
 }
 
 // decodeEntry decodes the body of a kindForgotten entry or of a record. The
-// Result aliases body.
+// Result and the Note alias body.
 func decodeEntry(k kind, body []byte, base time.Time, sources []string, seq uint64) (entry, error) {
 	p := parser{b: body}
 	var e entry
-	flags := byte(0)
+	flags, more := byte(0), byte(0)
 	if k != kindForgotten {
 		flags = p.byte()
+	}
+	old := k&kindOld != 0
+	if !old && flags&flagMore != 0 {
+		more = p.byte()
+		p.bad = p.bad || more&^flagsKnown != 0
 	}
 	copy(e.id[:], p.take(len(e.id)))
 	if prev := p.uvarint(); prev >= seq {
@@ -313,11 +375,17 @@ func decodeEntry(k kind, body []byte, base time.Time, sources []string, seq uint
 	rec.Token = dedup.Token(e.written.UnixMicro() + p.varint())
 	attempt := p.uvarint()
 	rec.Attempt = int(attempt & math.MaxInt)
-	rec.Expires = e.written.Add(time.Duration(p.varint()))
+	expires := time.Duration(p.varint())
 	rec.FirstSeen = e.written.Add(-time.Duration(p.varint()))
-	if k == kindClaimed {
+	from := e.written
+	claimed := rec.State == dedup.StateClaimed
+	if claimed {
 		rec.LeaseEnd = e.written.Add(time.Duration(p.varint()))
+		if !old {
+			from = rec.LeaseEnd
+		}
 	}
+	rec.Expires = from.Add(expires)
 	if flags&flagNonce != 0 {
 		rec.Nonce = p.uint64()
 	}
@@ -325,19 +393,22 @@ func decodeEntry(k kind, body []byte, base time.Time, sources []string, seq uint
 		copy(rec.Fingerprint[:], p.take(len(rec.Fingerprint)))
 	}
 	if flags&flagPosition != 0 {
-		switch n := p.uvarint(); {
-		case n == 0:
-			rec.First.Source = string(p.take(int(min(p.uvarint(), math.MaxInt32))))
-		case n <= uint64(len(sources)):
-			rec.First.Source = sources[n-1]
-			p.bad = p.bad || rec.First.Source == "" // its definition is lost
-		default:
-			p.bad = true
+		rec.First = p.position(sources)
+	}
+	if more&flagTag != 0 {
+		if b := p.take(4); b != nil {
+			rec.Tag = dedup.Tag(binary.LittleEndian.Uint32(b))
 		}
-		partition := p.varint()
-		rec.First.Partition = int32(partition)
-		p.bad = p.bad || int64(rec.First.Partition) != partition
-		rec.First.Offset = p.varint()
+	}
+	if claimed && !old {
+		rec.Held = rec.First
+	}
+	p.bad = p.bad || !claimed && more&(flagHeld|flagNote) != 0
+	if more&flagHeld != 0 {
+		rec.Held = p.position(sources)
+	}
+	if more&flagNote != 0 {
+		rec.Note = p.take(int(min(p.uvarint(), math.MaxInt32)))
 	}
 	if flags&flagResult != 0 {
 		rec.Result = p.take(len(p.b))
@@ -376,6 +447,23 @@ func (p *parser) uint64() uint64 {
 		return binary.LittleEndian.Uint64(b)
 	}
 	return 0
+}
+
+func (p *parser) position(sources []string) (at dedup.Position) {
+	switch n := p.uvarint(); {
+	case n == 0:
+		at.Source = string(p.take(int(min(p.uvarint(), math.MaxInt32))))
+	case n <= uint64(len(sources)):
+		at.Source = sources[n-1]
+		p.bad = p.bad || at.Source == "" // its definition is lost
+	default:
+		p.bad = true
+	}
+	partition := p.varint()
+	at.Partition = int32(partition)
+	p.bad = p.bad || int64(at.Partition) != partition
+	at.Offset = p.varint()
+	return at
 }
 
 func (p *parser) time() time.Time { return time.Unix(0, int64(p.uint64())).UTC() }

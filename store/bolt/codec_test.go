@@ -24,15 +24,16 @@ var samples = []struct {
 	source uint64
 	entry  entry
 	hex    string
+	old    string // of version 1; "" for what that cannot say
 }{
 	{
 		"claimed", 7, 1,
 		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
 			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), Nonce: 0x0102030405060708,
 			LeaseEnd: at.Add(30 * time.Second), Expires: at.Add(30*time.Second + day), FirstSeen: at,
-			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Fingerprint: dedup.Fingerprint{9, 8, 7},
+			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Held: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000},
 		}},
-		"01041c010203000000000000000000000000040095cae2a0d81d000080b095d7f1a6270080b09dc2df0108070605040302010908070000000000010680897a9f6f4999",
+		"04041c010203000000000000000000000000040095cae2a0d81d00008080f89492a5270080b09dc2df0108070605040302010908070000000000010680897aaeba6394", "01041c010203000000000000000000000000040095cae2a0d81d000080b095d7f1a6270080b09dc2df0108070605040302010908070000000000010680897a9f6f4999",
 	},
 	{
 		"released", 300, 0,
@@ -41,7 +42,7 @@ var samples = []struct {
 			Expires: at.Add(day), FirstSeen: base.Add(-day),
 			First: dedup.Position{Source: "spelled out", Partition: -1, Offset: -1},
 		}},
-		"010515ff000000000000000000000000000000a50295cae2a0d81df5a4e7a7aefda506ac028080f89492a527aa94bdd6c2e0270100000000000000000b7370656c6c6564206f75740101dba110c0",
+		"040515ff000000000000000000000000000000a50295cae2a0d81df5a4e7a7aefda506ac028080f89492a527aa94bdd6c2e0270100000000000000000b7370656c6c6564206f75740101f3dd5ecb", "010515ff000000000000000000000000000000a50295cae2a0d81df5a4e7a7aefda506ac028080f89492a527aa94bdd6c2e0270100000000000000000b7370656c6c6564206f75740101dba110c0",
 	},
 	{
 		"done", 1 << 40, 1,
@@ -49,19 +50,53 @@ var samples = []struct {
 			State: dedup.StateDone, Token: dedup.Token(at.UnixMicro() - 1000), Expires: at.Add(day), FirstSeen: at.Add(-time.Millisecond),
 			First: dedup.Position{Source: "orders", Offset: math.MaxInt64}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Result: []byte("result"),
 		}},
-		"010638010203000000000000000000000000040195cae2a0d81dcf0f008080f89492a52780897a09080700000000000100feffffffffffffffff01726573756c7473978f86",
+		"040638010203000000000000000000000000040195cae2a0d81dcf0f008080f89492a52780897a09080700000000000100feffffffffffffffff01726573756c74188ac9ec", "010638010203000000000000000000000000040195cae2a0d81dcf0f008080f89492a52780897a09080700000000000100feffffffffffffffff01726573756c7473978f86",
 	},
 	{
 		"done, omitted", 9, 0,
 		entry{dedup.ID{}, 8, base, dedup.Record{State: dedup.StateDone, Token: math.MaxUint64, Expires: base.Add(math.MaxInt64), FirstSeen: base, Omitted: true}},
-		"01060200000000000000000000000000000000010081c0f8daa6fda50600feffffffffffffffff01003d104ca2",
+		"04060200000000000000000000000000000000010081c0f8daa6fda50600feffffffffffffffff0100ef8fdaf7", "01060200000000000000000000000000000000010081c0f8daa6fda50600feffffffffffffffff01003d104ca2",
 	},
 	{
 		"parked, empty reason", 10, 0,
 		entry{dedup.ID{}, 0, base, dedup.Record{State: dedup.StateParked, Expires: base, FirstSeen: base, Result: []byte{}}},
-		"010720000000000000000000000000000000000000ffbff8daa6fda5060000008c882dac",
+		"040720000000000000000000000000000000000000ffbff8daa6fda5060000006b1b1067", "010720000000000000000000000000000000000000ffbff8daa6fda5060000008c882dac",
 	},
-	{"forgotten", 11, 0, entry{id: dedup.ID{5}, prev: 2, written: at}, "0103050000000000000000000000000000000995cae2a0d81d6df0407e"},
+	{"forgotten", 11, 0, entry{id: dedup.ID{5}, prev: 2, written: at}, "0103050000000000000000000000000000000995cae2a0d81d6df0407e", ""},
+	{
+		"claimed, of another position, with a note and a tag", 7, 1,
+		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
+			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), Nonce: 0x0102030405060708, Attempt: 2, Ambiguous: true,
+			LeaseEnd: at.Add(30 * time.Second), Expires: at.Add(30*time.Second + day), FirstSeen: at,
+			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Tag: 0x01020304,
+			Held: dedup.Position{Source: "orders", Partition: 4, Offset: -5}, Note: []byte("note"),
+		}},
+		"04045d07010203000000000000000000000000040095cae2a0d81d00028080f89492a5270080b09dc2df0108070605040302010908070000000000010680897a04030201010809046e6f746563d4dae9", "",
+	},
+	{
+		"claimed, of a position in another source", 7, 1,
+		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
+			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), LeaseEnd: at.Add(math.MaxInt64), Expires: at.Add(math.MaxInt64).Add(math.MaxInt64), FirstSeen: at,
+			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Held: dedup.Position{Source: "payments"},
+		}},
+		"04045002010203000000000000000000000000040095cae2a0d81d0000feffffffffffffffff0100feffffffffffffffff01010680897a00087061796d656e7473000085422e26", "",
+	},
+	{
+		"claimed, of an unknown position", 7, 1,
+		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
+			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), LeaseEnd: at, Expires: at.Add(day), FirstSeen: at,
+			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000},
+		}},
+		"04045002010203000000000000000000000000040095cae2a0d81d00008080f89492a5270000010680897a00000000d5367924", "",
+	},
+	{
+		"done, with a tag", 7, 1,
+		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
+			State: dedup.StateDone, Token: dedup.Token(at.UnixMicro()), Expires: at.Add(day), FirstSeen: at,
+			First: dedup.Position{Source: "orders", Offset: 1}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Tag: math.MaxUint32, Result: []byte("result"),
+		}},
+		"04067801010203000000000000000000000000040095cae2a0d81d00008080f89492a527000908070000000000010002ffffffff726573756c74c00b7a76", "",
+	},
 }
 
 func TestEncoding(t *testing.T) {
@@ -87,6 +122,21 @@ func TestEncoding(t *testing.T) {
 			}
 			if _, _, err := unseal(b, tt.seq+1); !errors.Is(err, errChecksum) {
 				t.Errorf("under another sequence number: got %v, want %v", err, errChecksum)
+			}
+			if tt.old != "" {
+				old := tt.entry
+				old.record.Held = dedup.Position{} // it did not say
+				b, err := hex.DecodeString(tt.old)
+				if err != nil {
+					t.Fatal(err)
+				}
+				k, body, err := unseal(b, tt.seq)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := decodeEntry(k, body, base, []string{"orders"}, tt.seq); err != nil || !same(&got.record, &old.record) {
+					t.Errorf("decoded from version 1: got %+v, %v, want %+v", got, err, old)
+				}
 			}
 			for bit := range len(b) * 8 {
 				b[bit/8] ^= 1 << (bit % 8)
@@ -157,7 +207,7 @@ func TestRecordSize(t *testing.T) {
 }
 
 func TestNewerVersionOfAnEntry(t *testing.T) {
-	b := seal([]byte{stateVersion + 1, byte(kindDone), 1, 2, 3}, 0, 9)
+	b := seal([]byte{newest + 1, byte(kindDone), 1, 2, 3}, 0, 9)
 	if _, _, err := unseal(b, 9); !errors.Is(err, ErrFormat) {
 		t.Errorf("got %v, want ErrFormat", err)
 	}
@@ -175,6 +225,9 @@ func FuzzDecode(f *testing.F) {
 	for _, s := range samples {
 		b := appendEntry(nil, base, s.source, s.seq, &s.entry)
 		f.Add(b[:len(b)-crcLen], s.seq)
+		if old, err := hex.DecodeString(s.old); err == nil && len(old) > 0 {
+			f.Add(old[:len(old)-crcLen], s.seq)
+		}
 	}
 	f.Add(appendState(nil, 1, &state{}), uint64(1))
 	f.Add(appendSource(nil, 1, 1, "orders"), uint64(1))
@@ -204,6 +257,9 @@ func FuzzDecode(f *testing.F) {
 		k, body, err = unseal(again, seq)
 		if err != nil {
 			t.Fatalf("%+v: encoded, and not decoded: %v", e, err)
+		}
+		if e.record.State == dedup.StateClaimed && e.record.LeaseEnd.Add(e.record.Expires.Sub(e.record.LeaseEnd)) != e.record.Expires {
+			return // of version 1, and further apart than anybody wrote it
 		}
 		got, err := decodeEntry(k, body, base, nil, seq)
 		if err != nil || got.id != e.id || got.prev != e.prev || !got.written.Equal(e.written) || !same(&got.record, &e.record) {

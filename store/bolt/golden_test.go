@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,8 +14,9 @@ import (
 // Every version of the format has a directory in testdata that stays as it is.
 var update = flag.Bool("update-golden", false, "write the newest directory of testdata anew: only before its format is released")
 
-// What wrote v1 had no packs, and what wrote v2 no uptime.
-var goldenDirs = []string{"testdata/v1", "testdata/v2", "testdata/v3"}
+// What wrote v1 had no packs, what wrote v2 no uptime, and what wrote v3 no holders,
+// notes and tags in records.
+var goldenDirs = []string{"testdata/v1", "testdata/v2", "testdata/v3", "testdata/v4"}
 
 // goldenUptime is what the system's clock tells on a clock on which it began 5h
 // before base.
@@ -24,8 +26,8 @@ func goldenUptime(clock *testClock) func() uptime {
 
 func golden(i int) dedup.ID { return dedup.NewID("golden", dedup.Key(rune('0'+i))) }
 
-// goldenRecords are what the stores in testdata remember.
-func goldenRecords() map[dedup.ID]dedup.Record {
+// goldenRecords are what a store in testdata remembers.
+func goldenRecords(dir string) map[dedup.ID]dedup.Record {
 	token := dedup.Token(base.UnixMicro())
 	position := dedup.Position{Source: "orders", Partition: 3, Offset: 42}
 	fingerprint := dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
@@ -36,7 +38,7 @@ func goldenRecords() map[dedup.ID]dedup.Record {
 		}
 		return r
 	}
-	return map[dedup.ID]dedup.Record{
+	records := map[dedup.ID]dedup.Record{
 		golden(0): record(dedup.Record{State: dedup.StateClaimed, Token: token, Nonce: 11, LeaseEnd: base.Add(lease), Expires: base.Add(lease + day)}),
 		golden(1): record(dedup.Record{State: dedup.StateDone, Token: token + 1, Result: []byte("result")}),
 		golden(2): record(dedup.Record{State: dedup.StateDone, Token: token + 2, Omitted: true}),
@@ -48,6 +50,21 @@ func goldenRecords() map[dedup.ID]dedup.Record {
 			First: dedup.Position{Source: "payments", Partition: 0, Offset: 1},
 		},
 	}
+	if slices.Index(goldenDirs, dir) < slices.Index(goldenDirs, "testdata/v4") {
+		return records
+	}
+	held := records[golden(0)]
+	held.Held = position
+	records[golden(0)] = held
+	records[golden(8)] = dedup.Record{
+		State: dedup.StateClaimed, Token: token + 7, Nonce: 22, Attempt: 1, FirstSeen: base, First: position,
+		Fingerprint: fingerprint, Tag: 7, LeaseEnd: base.Add(lease), Expires: base.Add(lease + day),
+		Held: dedup.Position{Source: "copies", Partition: 1, Offset: 5}, Note: []byte("note"),
+	}
+	parked := record(dedup.Record{State: dedup.StateParked, Token: token + 8, Ambiguous: true, Result: []byte("the last run died")})
+	parked.Tag = 7
+	records[golden(9)] = parked
+	return records
 }
 
 func TestGolden(t *testing.T) {
@@ -82,7 +99,7 @@ func readGolden(t *testing.T, goldenDir string, o Options, since time.Time) {
 	if err != nil || !v.Since.Equal(since) || v.ID == "" {
 		t.Errorf("Vouch: got %+v, %v, want an id and since %v", v, err, since)
 	}
-	want := goldenRecords()
+	want := goldenRecords(goldenDir)
 	seen := 0
 	for r, err := range s.Records(t.Context()) {
 		if err != nil {
@@ -96,7 +113,13 @@ func readGolden(t *testing.T, goldenDir string, o Options, since time.Time) {
 	if seen != len(want) {
 		t.Errorf("got %d records, want %d", seen, len(want))
 	}
-	token := dedup.Token(base.UnixMicro()) + 5
+	token := dedup.Token(base.UnixMicro())
+	for _, r := range want {
+		token = max(token, r.Token)
+	}
+	if len(want) == 6 {
+		token++ // of golden(5)
+	}
 	if st, err := s.Stats(t.Context()); err != nil || st.Token != token || len(s.files) != 2 {
 		t.Errorf("got token %d, %d files, %v, want %d and 2", st.Token, len(s.files), err, token)
 	}
@@ -135,6 +158,17 @@ func writeGolden(t *testing.T, goldenDir string) {
 	if err := b.Forget(t.Context(), []dedup.ID{golden(5)}); err != nil {
 		t.Fatal(err)
 	}
+	claim := claim1(golden(8), 21)
+	claim.Fingerprint, claim.Tag = dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}, 7
+	r := b.want(claim, dedup.StatusGranted)
+	b.want(release1(golden(8), r.Token), dedup.StatusOK)
+	claim.Nonce, claim.Note = 22, []byte("note")
+	claim.Position = dedup.Position{Source: "copies", Partition: 1, Offset: 5}
+	b.want(claim, dedup.StatusGranted)
+	claim = claim1(golden(9), 23)
+	claim.Fingerprint, claim.Tag = dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}, 7
+	r = b.want(claim, dedup.StatusGranted)
+	b.want(dedup.Op{Kind: dedup.OpPark, ID: golden(9), Token: r.Token, TTL: day, Ambiguous: true, Result: []byte("the last run died")}, dedup.StatusOK)
 	b.clock.advance(time.Hour)
 	b.nextFile()
 	b.want(dedup.Op{Kind: dedup.OpComplete, ID: golden(6), Token: 7, TTL: day, Position: dedup.Position{Source: "payments", Offset: 1}}, dedup.StatusOK)

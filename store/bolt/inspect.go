@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -26,6 +27,7 @@ func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	if err != nil || !c.record.Expires.After(s.clock.now()) {
 		return dedup.Record{}, err
 	}
+	c.record.Note = bytes.Clone(c.record.Note) // what is held in memory is the store's
 	return c.record, nil
 }
 
@@ -104,6 +106,7 @@ func (s *Store) readAll(ctx context.Context, v *view, slots []slot) ([]dedup.Sto
 		s.mu.Lock()
 		if c := s.held[e.id]; c != nil && c.record.Token == r.Token {
 			r = c.record
+			r.Note = bytes.Clone(r.Note)
 		}
 		s.mu.Unlock()
 		if r.Expires.After(s.clock.now()) {

@@ -314,7 +314,7 @@ func unpack(t *testing.T, b *bolt.Bucket) {
 func TestNewerFormat(t *testing.T) {
 	newer := func(seq uint64) func([]byte) []byte {
 		return func(value []byte) []byte {
-			value[0] = stateVersion + 1
+			value[0] = newest + 1
 			return seal(value[:len(value)-crcLen], 0, seq)
 		}
 	}
@@ -327,9 +327,9 @@ func TestNewerFormat(t *testing.T) {
 		before := snapshot(t, dir)
 		_, err := Open(dir, &b.opts)
 		if !errors.Is(err, ErrFormat) {
-			t.Fatalf("entry %d of version %d: got %v, want ErrFormat", seq, stateVersion+1, err)
+			t.Fatalf("entry %d of version %d: got %v, want ErrFormat", seq, newest+1, err)
 		}
-		oneLine(t, err, path, fmt.Sprint(stateVersion+1), "newer program")
+		oneLine(t, err, path, fmt.Sprint(newest+1), "newer program")
 		if _, err := Repair(dir, &b.opts); !errors.Is(err, ErrFormat) {
 			t.Errorf("Repair: got %v, want ErrFormat: nothing is damaged", err)
 		}

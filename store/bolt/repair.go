@@ -233,7 +233,7 @@ func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n, unname
 			if err != nil || newest[e.id] != (location{f, seq}) || !e.record.Expires.After(b.now) {
 				return nil // reported before, or not to be kept
 			}
-			e.record.Result = bytes.Clone(e.record.Result)
+			e.record.Result, e.record.Note = bytes.Clone(e.record.Result), bytes.Clone(e.record.Note)
 			b.add(e.id, standing{record: e.record, seq: seq}, nil).rewrite()
 			n++
 			if e.record.First.Source == lostSource {

@@ -83,7 +83,7 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	switch {
 	case len(ops) == 0:
 		return nil, nil
-	case onlyExtends(ops):
+	case onlyRenewals(ops):
 		return s.extend(ops)
 	}
 	if err := s.beginWrite(ctx); err != nil {
@@ -120,9 +120,11 @@ func (s *Store) Recycle(replies []dedup.Reply) {
 	s.replies.Put(&replies)
 }
 
-func onlyExtends(ops []dedup.Op) bool {
+// onlyRenewals reports whether ops extend leases and do nothing else: a note is to
+// be on disk.
+func onlyRenewals(ops []dedup.Op) bool {
 	for i := range ops {
-		if ops[i].Kind != dedup.OpExtend {
+		if ops[i].Kind != dedup.OpExtend || len(ops[i].Note) > 0 {
 			return false
 		}
 	}
@@ -151,6 +153,7 @@ func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
 			c.record, c.renewed = after, true
 			c.beside++
 		}
+		reply.Record.Note = bytes.Clone(reply.Record.Note)
 		replies[i] = reply
 	}
 	s.mu.Unlock()
@@ -277,6 +280,7 @@ func same(a, b *dedup.Record) bool {
 	return a.State == b.State && a.Token == b.Token && a.Nonce == b.Nonce && a.Attempt == b.Attempt &&
 		a.Ambiguous == b.Ambiguous && a.LeaseEnd.Equal(b.LeaseEnd) && a.Expires.Equal(b.Expires) &&
 		a.FirstSeen.Equal(b.FirstSeen) && a.First == b.First && a.Fingerprint == b.Fingerprint &&
+		a.Tag == b.Tag && a.Held == b.Held && bytes.Equal(a.Note, b.Note) &&
 		a.Omitted == b.Omitted && bytes.Equal(a.Result, b.Result)
 }
 

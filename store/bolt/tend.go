@@ -282,7 +282,8 @@ func (s *Store) remains(buffer []remains, f *file, seq uint64) (found []remains,
 		found = slices.DeleteFunc(found, func(r remains) bool { return !s.index.has(s.hash(r.id), r.seq) })
 		s.mu.Unlock()
 		for i := range found {
-			found[i].record.Result = bytes.Clone(found[i].record.Result)
+			r := &found[i].record
+			r.Result, r.Note = bytes.Clone(r.Result), bytes.Clone(r.Note)
 		}
 		return nil
 	})

@@ -38,7 +38,7 @@ func (v *view) pin(f *file) {
 }
 
 // get reads the record under seq, which is in a pinned file. The record owns its
-// Result.
+// Result and its Note.
 func (v *view) get(seq uint64) (entry, error) {
 	var fv *fileView
 	for i := range v.files {
@@ -64,7 +64,7 @@ func (v *view) get(seq uint64) (entry, error) {
 			err = errBody // the index names records only
 		}
 		e = read
-		e.record.Result = bytes.Clone(e.record.Result)
+		e.record.Result, e.record.Note = bytes.Clone(e.record.Result), bytes.Clone(e.record.Note)
 		return err
 	})
 	if err != nil {

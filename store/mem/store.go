@@ -95,11 +95,11 @@ func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
 	if op.Kind != dedup.OpExtend {
 		s.memory.See(op.TTL, now)
 	}
-	op.Result = bytes.Clone(op.Result) // what comes in is the caller's
+	op.Result, op.Note = bytes.Clone(op.Result), bytes.Clone(op.Note) // what comes in is the caller's
 	after, reply := dedup.Step(before, op, now, dedup.NextToken(s.high, op.Floor, now))
 	s.high = max(s.high, after.Token)
 	s.keep(op.ID, e, after)
-	reply.Record.Result = bytes.Clone(reply.Record.Result) // and so is what goes out
+	own(&reply.Record) // and so is what goes out
 	return reply
 }
 
@@ -172,9 +172,12 @@ func (s *Store) lookup(id dedup.ID, now time.Time) dedup.Record {
 		return dedup.Record{}
 	}
 	r := e.record
-	r.Result = bytes.Clone(r.Result)
+	own(&r)
 	return r
 }
+
+// own gives r bytes of its own.
+func own(r *dedup.Record) { r.Result, r.Note = bytes.Clone(r.Result), bytes.Clone(r.Note) }
 
 // Records implements dedup.Inspector.
 func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
