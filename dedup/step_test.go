@@ -65,6 +65,10 @@ func stepOp(kind dedup.OpKind, token dedup.Token) dedup.Op {
 func TestStepTable(t *testing.T) {
 	ended := stepRecord(dedup.StateClaimed)
 	ended.LeaseEnd = stepNow // from that moment on it does not live
+	noted := stepRecord(dedup.StateClaimed)
+	noted.Note = []byte("note")
+	notedEnded := ended
+	notedEnded.Note = []byte("note")
 	const mine, other = stepToken, stepToken - 1
 	for _, c := range []struct {
 		name   string
@@ -113,6 +117,20 @@ func TestStepTable(t *testing.T) {
 		{"release done", stepRecord(dedup.StateDone), stepOp(dedup.OpRelease, mine), dedup.StatusLost, dedup.StateDone, mine},
 		{"release parked", stepRecord(dedup.StateParked), stepOp(dedup.OpRelease, mine), dedup.StatusLost, dedup.StateParked, mine},
 
+		{"unpark free", stepRecord(dedup.StateFree), stepOp(dedup.OpUnpark, 0), dedup.StatusOK, dedup.StateFree, 0},
+		{"unpark claimed", stepRecord(dedup.StateClaimed), stepOp(dedup.OpUnpark, 0), dedup.StatusHeld, dedup.StateClaimed, mine},
+		{"unpark ended", ended, stepOp(dedup.OpUnpark, 0), dedup.StatusHeld, dedup.StateClaimed, mine},
+		{"unpark released", stepRecord(dedup.StateReleased), stepOp(dedup.OpUnpark, 0), dedup.StatusOK, dedup.StateReleased, mine},
+		{"unpark done", stepRecord(dedup.StateDone), stepOp(dedup.OpUnpark, 0), dedup.StatusDone, dedup.StateDone, mine},
+		{"unpark parked", stepRecord(dedup.StateParked), stepOp(dedup.OpUnpark, 0), dedup.StatusOK, dedup.StateReleased, stepNext},
+
+		{"claim noted", noted, stepOp(dedup.OpClaim, 0), dedup.StatusHeld, dedup.StateClaimed, mine},
+		{"claim noted and ended", notedEnded, stepOp(dedup.OpClaim, 0), dedup.StatusHeld, dedup.StateClaimed, mine},
+		{"extend noted and ended", notedEnded, stepOp(dedup.OpExtend, mine), dedup.StatusLost, dedup.StateClaimed, mine},
+		{"complete noted and ended", notedEnded, stepOp(dedup.OpComplete, mine), dedup.StatusOK, dedup.StateDone, mine},
+		{"release noted and ended", notedEnded, stepOp(dedup.OpRelease, mine), dedup.StatusOK, dedup.StateReleased, mine},
+		{"unpark noted and ended", notedEnded, stepOp(dedup.OpUnpark, 0), dedup.StatusHeld, dedup.StateClaimed, mine},
+
 		{"no such operation", stepRecord(dedup.StateClaimed), stepOp(0, mine), dedup.StatusLost, dedup.StateClaimed, mine},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -125,7 +143,7 @@ func TestStepTable(t *testing.T) {
 				t.Errorf("reply: got record %+v, want the one to keep, %+v", reply.Record, got)
 			}
 			refused := c.status != dedup.StatusGranted && c.status != dedup.StatusOK
-			settled := c.record.State == dedup.StateDone || c.record.State == dedup.StateParked
+			settled := (c.record.State == dedup.StateDone || c.record.State == dedup.StateParked) && c.op.Kind != dedup.OpUnpark
 			if (refused || settled) && !reflect.DeepEqual(got, c.record) {
 				t.Errorf("a refused or repeated operation changed the record:\ngot  %+v\nwant %+v", got, c.record)
 			}
@@ -135,7 +153,7 @@ func TestStepTable(t *testing.T) {
 
 func TestStepExpiredIsFree(t *testing.T) {
 	for _, state := range []dedup.State{dedup.StateClaimed, dedup.StateReleased, dedup.StateDone, dedup.StateParked} {
-		for kind := dedup.OpClaim; kind <= dedup.OpRelease; kind++ {
+		for kind := dedup.OpClaim; kind <= dedup.OpUnpark; kind++ {
 			r := stepRecord(state)
 			r.Expires, r.LeaseEnd = stepNow, time.Time{}
 			op := stepOp(kind, stepToken)
@@ -166,11 +184,56 @@ func TestStepKeepsFingerprint(t *testing.T) {
 	}
 }
 
+// TestStepExtremes: durations that no clock can add up last as long as one can, and
+// negative ones are none.
+func TestStepExtremes(t *testing.T) {
+	const longest = time.Duration(math.MaxInt64)
+	for _, c := range []struct {
+		lease, ttl    time.Duration
+		ends, expires time.Duration // from now
+	}{
+		{longest, longest, longest, longest},
+		{stepLease, longest, stepLease, longest},
+		{longest, stepTTL, longest, longest},
+		{longest - 5, 7, longest - 5, longest},
+		{math.MinInt64, math.MinInt64, 0, 0},
+		{-1, stepTTL, 0, stepTTL},
+		{stepLease, -1, stepLease, stepLease},
+	} {
+		op := stepOp(dedup.OpClaim, 0)
+		op.Lease, op.TTL = c.lease, c.ttl
+		r, reply := dedup.Step(dedup.Record{}, op, stepNow, stepNext)
+		if reply.Status != dedup.StatusGranted || !r.LeaseEnd.Equal(stepNow.Add(c.ends)) || !r.Expires.Equal(stepNow.Add(c.expires)) {
+			t.Errorf("lease %v, TTL %v: got %v, lease until %v, expires %v; want %v and %v from now", c.lease, c.ttl, reply.Status, r.LeaseEnd, r.Expires, c.ends, c.expires)
+		}
+		for _, kind := range []dedup.OpKind{dedup.OpComplete, dedup.OpPark, dedup.OpRelease} {
+			op := stepOp(kind, stepToken)
+			op.TTL = c.ttl
+			if r, _ := dedup.Step(stepRecord(dedup.StateClaimed), op, stepNow, stepNext); !r.Expires.Equal(stepNow.Add(max(c.ttl, 0))) {
+				t.Errorf("%v with TTL %v: got expires %v, want %v from now", kind, c.ttl, r.Expires, max(c.ttl, 0))
+			}
+		}
+	}
+}
+
+func TestStepNoteTooLong(t *testing.T) {
+	for _, kind := range []dedup.OpKind{dedup.OpClaim, dedup.OpExtend} {
+		op := stepOp(kind, stepToken)
+		op.Note = make([]byte, dedup.MaxNote+1)
+		for state := dedup.StateFree; state <= dedup.StateParked; state++ {
+			r, reply := dedup.Step(stepRecord(state), op, stepNow, stepNext)
+			if reply.Err == nil || reply.Status != 0 || !reflect.DeepEqual(r, stepRecord(state)) {
+				t.Errorf("%v of state %v: got %+v, record %+v, want an error and no change", kind, state, reply, r)
+			}
+		}
+	}
+}
+
 // TestStepIsPure: neither record nor operation is changed, and the same input has
 // the same answer.
 func TestStepIsPure(t *testing.T) {
 	for state := dedup.StateFree; state <= dedup.StateParked; state++ {
-		for kind := dedup.OpClaim; kind <= dedup.OpRelease; kind++ {
+		for kind := dedup.OpClaim; kind <= dedup.OpUnpark; kind++ {
 			r, op := stepRecord(state), stepOp(kind, stepToken)
 			first, firstReply := dedup.Step(r, op, stepNow, stepNext)
 			second, secondReply := dedup.Step(r, op, stepNow, stepNext)
@@ -216,6 +279,7 @@ func TestNames(t *testing.T) {
 		{dedup.OpComplete, "complete"},
 		{dedup.OpPark, "park"},
 		{dedup.OpRelease, "release"},
+		{dedup.OpUnpark, "unpark"},
 		{dedup.OpKind(0), "unknown"},
 		{dedup.OpKind(200), "unknown"},
 		{dedup.StatusGranted, "granted"},

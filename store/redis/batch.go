@@ -26,7 +26,7 @@ func (s *Store) pack(ctx context.Context, ops []dedup.Op) *batch {
 	// One string for all of them, cut into pieces.
 	size := 0
 	for i := range ops {
-		size += len(s.o.Prefix) + len(ops[i].ID) + 64 + len(ops[i].Result)
+		size += len(s.o.Prefix) + len(ops[i].ID) + 72 + len(ops[i].Result) + len(ops[i].Note)
 	}
 	buf := make([]byte, 0, size)
 	ends := make([]int, 0, 2*len(ops))
@@ -60,9 +60,11 @@ func (s *Store) pack(ctx context.Context, ops []dedup.Op) *batch {
 // fits returns why an operation cannot be written down.
 func fits(op dedup.Op) error {
 	switch {
-	case op.Kind < dedup.OpClaim || op.Kind > dedup.OpRelease:
+	case op.Kind < dedup.OpClaim || op.Kind > dedup.OpUnpark:
 		return fmt.Errorf("operation %d is unknown", op.Kind)
-	case op.Kind == dedup.OpClaim && op.Floor >= maxToken, op.Token > maxToken:
+	case len(op.Note) > dedup.MaxNote:
+		return fmt.Errorf("a note of %d bytes: it may have %d", len(op.Note), dedup.MaxNote)
+	case (op.Kind == dedup.OpClaim || op.Kind == dedup.OpUnpark) && op.Floor >= maxToken, op.Token > maxToken:
 		return fmt.Errorf("token %d is no token of this store: they end at %d", max(op.Floor, op.Token), maxToken)
 	case len(op.Position.Source) > maxSource:
 		return fmt.Errorf("the name of its source is %d bytes long: at most %d are kept", len(op.Position.Source), maxSource)

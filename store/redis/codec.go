@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
@@ -13,25 +14,36 @@ import (
 // 1970:
 //
 //	 1  version of the format
-//	 1  state (3 bits), ambiguous (8), omitted (16)
+//	 1  state (3 bits), ambiguous (8), omitted (16), tagged (32)
 //	 7  token
 //	 6  when it expires
 //	 6  first seen
 //	 2  attempts
 //	 6  end of the lease          Claimed
 //	 8  nonce                     Claimed, Released
+//	 2  length of held            Claimed
+//	 2  length of note            Claimed
+//	..  held                      Claimed: a position; none if it is the one below
+//	..  note                      Claimed
 //	 8  fingerprint               not Free
+//	 4  tag of the fingerprint    if tagged
 //	..  position, see appendPosition
 //	..  result                    Done, Parked
 //
 // Free is what is left of a record that was forgotten while its token was ahead
 // of the clock. The scripts in lua/ know this layout too.
+//
+// In version 1 nothing was tagged, and a Claimed record had neither held nor note,
+// nor their lengths. Such records are read; whatever changes one writes this version,
+// except that an extend without a note leaves a claim as it is.
 const (
-	formatVersion = 1
+	formatVersion = 2
+	oldVersion    = 1
 
 	headSize  = 1 + 1 + 7 + 6 + 6 + 2
 	ambiguous = 8
 	omitted   = 16
+	flagTag   = 32
 	maxSource = 32 << 10
 
 	// maxToken is the largest number that Lua counts exactly; microseconds since
@@ -46,12 +58,14 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 	if b == "" {
 		return r, nil
 	}
-	if b[0] != formatVersion {
-		return r, fmt.Errorf("it has version %d of the format, and this program knows %d", b[0], formatVersion)
+	old := b[0] == oldVersion
+	if b[0] != formatVersion && !old {
+		return r, unknownVersion(b[0])
 	}
 	if len(b) < headSize {
 		return r, errShort
 	}
+	hasTag := b[1]&flagTag != 0
 	r.State = dedup.State(b[1] & 7)
 	r.Ambiguous, r.Omitted = b[1]&ambiguous != 0, b[1]&omitted != 0
 	r.Token = dedup.Token(number(b[2:9]))
@@ -73,13 +87,42 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 		}
 		r.Nonce, b = number(b[:8]), b[8:]
 	}
+	var held, note string
+	claimed := r.State == dedup.StateClaimed && !old
+	if claimed {
+		if len(b) < 4 {
+			return r, errShort
+		}
+		h, n := int(number(b[:2])), int(number(b[2:4]))
+		if b = b[4:]; len(b) < h+n {
+			return r, errShort
+		}
+		held, note, b = b[:h], b[h:h+n], b[h+n:]
+	}
 	if len(b) < len(r.Fingerprint) {
 		return r, errShort
 	}
 	b = b[copy(r.Fingerprint[:], b):]
+	if hasTag {
+		if len(b) < 4 {
+			return r, errShort
+		}
+		r.Tag, b = dedup.Tag(number(b[:4])), b[4:]
+	}
 	r.First, b, err = decodePosition(b, source)
 	if err != nil {
 		return r, err
+	}
+	if claimed {
+		r.Held = r.First
+		if held != "" {
+			if r.Held, _, err = decodePosition(held, source); err != nil {
+				return r, err
+			}
+		}
+		if note != "" {
+			r.Note = []byte(note)
+		}
 	}
 	if len(b) > 0 {
 		r.Result = []byte(b)
@@ -103,9 +146,22 @@ func appendNumber(b []byte, n uint64, size int) []byte {
 	return b
 }
 
-// appendDuration appends d in milliseconds, rounded up: nothing ends early.
+// milliseconds returns d rounded up: nothing ends early. Only of the last
+// millisecond that a Duration can tell, something is missing.
+func milliseconds(d time.Duration) int64 {
+	ms := d.Milliseconds()
+	if d%time.Millisecond > 0 && ms < math.MaxInt64/int64(time.Millisecond) {
+		ms++
+	}
+	return max(ms, 0)
+}
+
 func appendDuration(b []byte, d time.Duration) []byte {
-	return appendNumber(b, uint64(max((d+time.Millisecond-1)/time.Millisecond, 0)), 6)
+	return appendNumber(b, uint64(milliseconds(d)), 6)
+}
+
+func unknownVersion(v byte) error {
+	return fmt.Errorf("it has version %d of the format, and this program knows %d: upgrade the program", v, formatVersion)
 }
 
 // A position is the source, the partition and the offset. The source is a
@@ -161,13 +217,21 @@ func uvarint(s string) (n uint64, rest string, ok bool) {
 
 // appendOp appends what the script for op reads.
 func appendOp(b []byte, op dedup.Op, tag string) []byte {
+	// Together they are at most the longest Duration, as in Step.
+	op.Lease = max(op.Lease, 0)
+	if op.Kind == dedup.OpClaim || op.Kind == dedup.OpExtend {
+		op.TTL = min(op.TTL, math.MaxInt64-op.Lease)
+	}
 	if op.Kind == dedup.OpClaim {
 		b = appendDuration(b, op.Lease)
 		b = appendDuration(b, op.TTL)
 		b = appendNumber(b, uint64(op.Floor)+1, 7)
+		b = append(b, byte(dedup.StateClaimed)|isTagged(op))
 		b = appendNumber(b, op.Nonce, 8)
-		b = append(b, op.Fingerprint[:]...)
-		return appendPosition(b, op.Position, tag)
+		b = append(b, 0, 0) // the length of held
+		b = appendNumber(b, uint64(len(op.Note)), 2)
+		b = append(b, op.Note...)
+		return appendPosition(appendPrint(b, op), op.Position, tag)
 	}
 	var kind, state byte
 	switch op.Kind {
@@ -176,9 +240,11 @@ func appendOp(b []byte, op dedup.Op, tag string) []byte {
 	case dedup.OpComplete:
 		kind, state = 'S', byte(dedup.StateDone)|flag(op.Omitted, omitted)
 	case dedup.OpPark:
-		kind, state = 'S', byte(dedup.StateParked)|flag(op.Omitted, omitted)
+		kind, state = 'S', byte(dedup.StateParked)|flag(op.Omitted, omitted)|flag(op.Ambiguous, ambiguous)
 	case dedup.OpRelease:
 		kind = 'R'
+	case dedup.OpUnpark:
+		kind, op.Token = 'U', op.Floor+1
 	}
 	b = append(b, kind)
 	start := len(b) - 1
@@ -187,16 +253,32 @@ func appendOp(b []byte, op dedup.Op, tag string) []byte {
 	b = appendNumber(b, uint64(op.Token), 7)
 	switch kind {
 	case 'X':
-		return appendDuration(b, op.Lease)
+		return append(appendDuration(b, op.Lease), op.Note...)
 	case 'R':
 		return append(b, flag(op.Ambiguous, 1), flag(!op.Uncounted, 1))
+	case 'U':
+		return b
 	}
+	b = append(b, isTagged(op))
 	at := len(b)
 	b = append(b, 0, 0)
-	b = append(b, op.Fingerprint[:]...)
-	b = appendPosition(b, op.Position, tag)
+	b = appendPosition(appendPrint(b, op), op.Position, tag)
 	binary.BigEndian.PutUint16(b[at:], uint16(len(b)-start+1))
 	return append(b, op.Result...)
+}
+
+// isTagged returns flagTag if the fingerprint of op has a tag.
+func isTagged(op dedup.Op) byte {
+	return flag(op.Tag != 0 && op.Fingerprint != (dedup.Fingerprint{}), flagTag)
+}
+
+// appendPrint appends the fingerprint of op, and its tag.
+func appendPrint(b []byte, op dedup.Op) []byte {
+	b = append(b, op.Fingerprint[:]...)
+	if isTagged(op) != 0 {
+		b = appendNumber(b, uint64(op.Tag), 4)
+	}
+	return b
 }
 
 func flag(set bool, value byte) byte {

@@ -145,6 +145,4 @@ func (s *Store) parse(text string, now time.Time) (*ledger, error) {
 	return l, nil
 }
 
-func roundUp(d time.Duration) time.Duration {
-	return (d + time.Millisecond - 1) / time.Millisecond * time.Millisecond
-}
+func roundUp(d time.Duration) time.Duration { return time.Duration(milliseconds(d)) * time.Millisecond }

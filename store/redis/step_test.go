@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"reflect"
@@ -61,10 +62,12 @@ func testStep(t *testing.T, s *redisstore.Store, setTime func(time.Time)) {
 func drawOp(t *rapid.T, id dedup.ID, records map[dedup.ID]dedup.Record) dedup.Op {
 	op := dedup.Op{
 		ID:   id,
-		Kind: rapid.SampledFrom([]dedup.OpKind{dedup.OpClaim, dedup.OpClaim, dedup.OpExtend, dedup.OpComplete, dedup.OpPark, dedup.OpRelease, dedup.OpRelease}).Draw(t, "kind"),
+		Kind: rapid.SampledFrom([]dedup.OpKind{dedup.OpClaim, dedup.OpClaim, dedup.OpExtend, dedup.OpComplete, dedup.OpPark, dedup.OpRelease, dedup.OpRelease, dedup.OpUnpark}).Draw(t, "kind"),
 		TTL:  time.Duration(rapid.Int64Range(0, 3000).Draw(t, "ttl, ms")) * time.Millisecond,
 	}
 	print := rapid.SampledFrom([]dedup.Fingerprint{{}, {1}, {1}, {0xff, 7: 0xff}})
+	tags := rapid.SampledFrom([]dedup.Tag{0, 0, 1, math.MaxUint32})
+	notes := rapid.SampledFrom([][]byte{nil, nil, nil, nil, []byte("note"), []byte("\x00"), bytes.Repeat([]byte{0xff}, dedup.MaxNote)})
 	position := dedup.Position{
 		Source:    rapid.SampledFrom([]string{"", "o", "orders", "a name that is longer than the others\x00\xff"}).Draw(t, "source"),
 		Partition: rapid.Int32().Draw(t, "partition"), Offset: rapid.Int64().Draw(t, "offset"),
@@ -73,19 +76,27 @@ func drawOp(t *rapid.T, id dedup.ID, records map[dedup.ID]dedup.Record) dedup.Op
 	case dedup.OpClaim:
 		op.Nonce = rapid.SampledFrom([]uint64{1, 2, math.MaxUint64}).Draw(t, "nonce")
 		op.Lease = time.Duration(rapid.Int64Range(0, 3000).Draw(t, "lease, ms")) * time.Millisecond
-		op.Fingerprint, op.Position = print.Draw(t, "fingerprint"), position
+		op.Fingerprint, op.Tag, op.Position = print.Draw(t, "fingerprint"), tags.Draw(t, "tag"), position
+		op.Note = notes.Draw(t, "note")
 		if rapid.IntRange(0, 4).Draw(t, "floor") == 0 {
 			op.Floor = records[id].Token + dedup.Token(rapid.Uint64Range(0, 5e6).Draw(t, "above"))
 		}
 		return op
 	case dedup.OpExtend:
 		op.Lease = time.Duration(rapid.Int64Range(0, 3000).Draw(t, "lease, ms")) * time.Millisecond
+		op.Note = notes.Draw(t, "note")
 	case dedup.OpComplete, dedup.OpPark:
-		op.Fingerprint, op.Position = print.Draw(t, "fingerprint"), position
+		op.Fingerprint, op.Tag, op.Position = print.Draw(t, "fingerprint"), tags.Draw(t, "tag"), position
+		op.Ambiguous = rapid.Bool().Draw(t, "ambiguous")
 		op.Result = rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "result")
 		op.Omitted = op.Kind == dedup.OpComplete && rapid.Bool().Draw(t, "omitted")
 	case dedup.OpRelease:
 		op.Ambiguous, op.Uncounted = rapid.Bool().Draw(t, "ambiguous"), rapid.Bool().Draw(t, "uncounted")
+	case dedup.OpUnpark:
+		if rapid.IntRange(0, 4).Draw(t, "floor") == 0 {
+			op.Floor = records[id].Token + dedup.Token(rapid.Uint64Range(0, 5e6).Draw(t, "above"))
+		}
+		return op
 	}
 	op.Token = records[id].Token
 	if op.Token == 0 || rapid.IntRange(0, 5).Draw(t, "another token") == 0 {

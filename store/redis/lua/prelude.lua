@@ -33,8 +33,8 @@ end
 
 -- SET takes the lifetime by PX, never PXAT: then what goes to replicas and to the
 -- append-only file is free of NX and GET.
-local VERSION, NONE = '\1', '\0\0'
-local FREE, CLAIMED, RELEASED, DONE, PARKED, AMBIGUOUS = 0, 1, 2, 3, 4, 8
+local VERSION, NONE = '\2', '\0\0'
+local FREE, CLAIMED, RELEASED, DONE, PARKED, AMBIGUOUS, TAGGED = 0, 1, 2, 3, 4, 8, 32
 
 -- parse returns the state of what a key holds, and whether it is ambiguous. That of
 -- an expired record is FREE. For what is no record of ours there is no state, and
@@ -43,11 +43,24 @@ local function parse(v)
   if not v then return FREE, 0 end
   if type(v) == 'table' then return nil, v.err end
   local version, state = byte(v, 1, 2)
-  if version ~= 1 or #v < 23 then return nil, 'RECORD ' .. (version or 0) end
+  if (version ~= 1 and version ~= 2) or #v < 23 then return nil, 'RECORD ' .. (version or 0) end
   local ambiguous = floor(state / 8) % 2 * 8
   state = state % 8
   if number6(v, 10) <= now then state = FREE end
   return state, ambiguous
+end
+
+-- claimed returns where the note of a claimed record begins, where its fingerprint
+-- does, and whether the version of the record has a place for a note.
+local function claimed(v)
+  if byte(v, 1) == 1 then return 38, 38, false end
+  local note = 42 + byte(v, 38) * 256 + byte(v, 39)
+  return note, note + byte(v, 40) * 256 + byte(v, 41), true
+end
+
+-- tag returns the tag behind the fingerprint at a place in a record.
+local function tag(v, at)
+  return floor(byte(v, 2) / TAGGED) % 2 == 1 and sub(v, at + 8, at + 11) or ''
 end
 
 -- What a script returns: one byte for each key, and one string for each.
