@@ -14,6 +14,9 @@ import (
 // into, over the real Step. A worker may crash, be paused for any time, lose any
 // reply, fail before and after the effect, or be told to stop at any moment.
 //
+// An operator may unpark the key at any moment. With two workers, claims may carry
+// notes, and the record says whose claim it has.
+//
 // The search is complete, not bounded: times count from now, and tokens by
 // their order, so the states are finitely many although runs are not. The one
 // bound is that the record does not expire.
@@ -21,6 +24,7 @@ func TestSearch(t *testing.T) {
 	for _, workers := range []int{2, 3} {
 		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
 			s := newSearch(dedup.Step, workers)
+			s.notes = workers == 2
 			if bad := s.run(); bad != nil {
 				t.Fatal(bad)
 			}
@@ -101,6 +105,61 @@ func TestSearchFindsFaults(t *testing.T) {
 				*next = r.Token
 			}
 		}, nil},
+		{"a park clears ambiguous", secondEffect, nil, func(_ dedup.Record, op dedup.Op, after *dedup.Record) {
+			if op.Kind == dedup.OpPark {
+				after.Ambiguous = op.Ambiguous
+			}
+		}},
+		{"a park that is ambiguous does not say so", secondEffect, func(_ *dedup.Record, op *dedup.Op, _ *dedup.Token) {
+			if op.Kind == dedup.OpPark {
+				op.Ambiguous = false
+			}
+		}, nil},
+		{"unpark clears ambiguous", secondEffect, nil, func(_ dedup.Record, op dedup.Op, after *dedup.Record) {
+			if op.Kind == dedup.OpUnpark {
+				after.Ambiguous = false
+			}
+		}},
+		{"unpark releases a claim", secondHolder, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
+			if op.Kind == dedup.OpUnpark && r.State == dedup.StateClaimed {
+				r.State, r.LeaseEnd, r.Held, r.Note = dedup.StateParked, time.Time{}, dedup.Position{}, nil
+			}
+		}, nil},
+		{"unpark takes back what is done", overwritten, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
+			if op.Kind == dedup.OpUnpark && r.State == dedup.StateDone {
+				r.State = dedup.StateParked
+			}
+		}, nil},
+		{"unpark keeps the token", spokenFor, func(r *dedup.Record, op *dedup.Op, next *dedup.Token) {
+			if op.Kind == dedup.OpUnpark {
+				*next = r.Token
+			}
+		}, nil},
+		{"a claim with a note is taken over", takenOver, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
+			if op.Kind == dedup.OpClaim && !r.LeaseEnd.After(searchNow) {
+				r.Note = nil
+			}
+		}, nil},
+		{"an extend drops the note", takenOver, nil, func(_ dedup.Record, op dedup.Op, after *dedup.Record) {
+			if op.Kind == dedup.OpExtend && op.Note == nil {
+				after.Note = nil
+			}
+		}},
+		{"a note outlives its claim", claimless, nil, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
+			if op.Kind == dedup.OpRelease {
+				after.Note = before.Note
+			}
+		}},
+		{"a grant keeps the last holder's position", wrongHolder, nil, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
+			if op.Kind == dedup.OpClaim && before.State == dedup.StateClaimed {
+				after.Held = before.Held
+			}
+		}},
+		{"a repeated claim of another takes the position", wrongHolder, nil, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
+			if op.Kind == dedup.OpClaim && before.State == dedup.StateClaimed {
+				after.Held = op.Position
+			}
+		}},
 		{"a take-over keeps the token", oldToken, func(r *dedup.Record, _ *dedup.Op, next *dedup.Token) {
 			if r.State == dedup.StateClaimed {
 				*next = r.Token
@@ -120,7 +179,9 @@ func TestSearchFindsFaults(t *testing.T) {
 				reply.Record = after
 				return after, reply
 			}
-			bad := newSearch(faulty, 2).run()
+			s := newSearch(faulty, 2)
+			s.notes = true
+			bad := s.run()
 			if bad == nil {
 				t.Fatalf("got no violation, want: %s", c.want)
 			}
@@ -138,7 +199,14 @@ const (
 	secondEffect = "a second effect whose claim was not Ambiguous"
 	overwritten  = "a settled record changed"
 	oldToken     = "a claim is granted under the token of another"
+	spokenFor    = "a run that parked the key can still speak for it after it was unparked"
+	takenOver    = "a claim that had got a note is taken over"
+	claimless    = "a record without a claim has what only a claim has"
+	wrongHolder  = "a record names another position than its holder's"
 )
+
+// searchNow is when everything in a search happens.
+var searchNow = time.Unix(1_000_000, 0)
 
 type stepFunc func(r dedup.Record, op dedup.Op, now time.Time, next dedup.Token) (dedup.Record, dedup.Reply)
 
@@ -153,15 +221,16 @@ const (
 	running
 	// effected: its handler has had the effect, and goes on.
 	effected
-	// completing, parking, releasing, releasingMaybe: the handler returned, and
-	// what it said is to be recorded. The last is a release that is Ambiguous.
+	// completing, parking, releasing, and the last two as maybe done: the handler
+	// returned, and what it said is to be recorded. Maybe done is Ambiguous.
 	completing
 	parking
+	parkingMaybe
 	releasing
 	releasingMaybe
 )
 
-var phaseNames = [...]string{"idle", "asking", "running", "effected", "completing", "parking", "releasing", "releasing as maybe done"}
+var phaseNames = [...]string{"idle", "asking", "running", "effected", "completing", "parking", "parking as maybe done", "releasing", "releasing as maybe done"}
 
 const (
 	maxWorkers = 3
@@ -176,6 +245,7 @@ type worker struct {
 	ambiguous bool // what its claim said
 	paused    bool // its lease ended while its handler ran
 	nonce     bool // the record has the nonce of its claim
+	noted     bool // its claim carries a note
 }
 
 // world is one state: the record of the key, the workers, and what became of
@@ -185,6 +255,9 @@ type world struct {
 	token     uint8
 	ambiguous bool
 	lease     uint8 // ticks left
+	noted     bool  // the claim has a note
+	got       bool  // it has got one, whatever the record says
+	holder    uint8 // whose position the claim has, from 1; 0 if notes are not looked at
 	workers   [maxWorkers]worker
 	lowest    uint8 // lowest token whose run had the effect
 	unflagged uint8 // token of the run that had the effect and was not Ambiguous
@@ -194,6 +267,7 @@ type world struct {
 type search struct {
 	step    stepFunc
 	workers int
+	notes   bool             // claims may carry notes, and holders are looked at
 	from    map[world]origin // how each world was first reached
 	queue   []world
 	seen    [len(phaseNames)]bool
@@ -253,6 +327,7 @@ func (s *search) run() *violation {
 		w := s.queue[0]
 		s.queue = s.queue[1:]
 		s.reach(w, action{worker: -1, what: "time passes"}, tick(w))
+		s.unpark(w)
 		for i := range s.workers {
 			s.seen[w.workers[i].phase] = true
 			s.act(w, i)
@@ -333,6 +408,10 @@ func (s *search) act(w world, i int) {
 	switch x.phase {
 	case idle:
 		s.claim(w, i, "claims")
+		if s.notes {
+			w.workers[i].noted = true
+			s.claim(w, i, "claims with a note")
+		}
 	case asking:
 		s.claim(w, i, "claims again with the same nonce")
 	case running:
@@ -340,15 +419,18 @@ func (s *search) act(w world, i int) {
 		become("fails before the effect", releasing)
 		become("fails for good before the effect", parking)
 		become("is told to stop before the effect", releasingMaybe)
-		s.send(w, i, "extends", dedup.Op{Kind: dedup.OpExtend, Lease: leaseTicks * time.Second, TTL: time.Hour}, running)
+		s.extend(w, i, running)
 	case effected:
 		become("succeeds", completing)
 		become("fails after the effect", releasingMaybe)
-		s.send(w, i, "extends", dedup.Op{Kind: dedup.OpExtend, Lease: leaseTicks * time.Second, TTL: time.Hour}, effected)
+		become("fails for good after the effect", parkingMaybe)
+		s.extend(w, i, effected)
 	case completing:
 		s.send(w, i, "completes", dedup.Op{Kind: dedup.OpComplete, TTL: time.Hour, Result: []byte("new")}, idle)
 	case parking:
 		s.send(w, i, "parks", dedup.Op{Kind: dedup.OpPark, TTL: time.Hour, Result: []byte("new")}, idle)
+	case parkingMaybe:
+		s.send(w, i, "parks as maybe done", dedup.Op{Kind: dedup.OpPark, TTL: time.Hour, Result: []byte("new"), Ambiguous: true}, idle)
 	case releasing:
 		s.send(w, i, "releases", dedup.Op{Kind: dedup.OpRelease, TTL: time.Hour}, idle)
 	case releasingMaybe:
@@ -356,9 +438,35 @@ func (s *search) act(w world, i int) {
 	}
 }
 
+func (s *search) extend(w world, i int, then phase) {
+	op := dedup.Op{Kind: dedup.OpExtend, Lease: leaseTicks * time.Second, TTL: time.Hour}
+	s.send(w, i, "extends", op, then)
+	if s.notes {
+		op.Note = []byte("note")
+		s.send(w, i, "extends with a note", op, then)
+	}
+}
+
+// unpark is what an operator may do at any moment.
+func (s *search) unpark(w world) {
+	a := action{worker: -1, what: "an operator unparks"}
+	parked := w.state == dedup.StateParked
+	after, reply := s.apply(w, -1, dedup.Op{Kind: dedup.OpUnpark, TTL: time.Hour}, a)
+	for i := range after.workers {
+		x := &after.workers[i]
+		if parked && reply.Status == dedup.StatusOK && x.token != 0 && x.token == after.token {
+			s.fail(spokenFor, w, a)
+		}
+	}
+	s.reach(w, a, after)
+}
+
 // claim sends a claim, with a nonce of its own unless it is a repeated one.
 func (s *search) claim(w world, i int, what string) {
 	op := dedup.Op{Kind: dedup.OpClaim, Lease: leaseTicks * time.Second, TTL: time.Hour}
+	if w.workers[i].noted {
+		op.Note = []byte("note")
+	}
 	after, reply := s.apply(w, i, op, action{worker: int8(i), what: what})
 	a := action{worker: int8(i), what: what, status: reply.Status}
 
@@ -418,10 +526,11 @@ func (s *search) effect(w world, i int) {
 	s.reach(w, a, next)
 }
 
-// apply runs the step under test and holds it to what concerns the record.
+// apply runs the step under test and holds it to what concerns the record. Nobody
+// is worker -1.
 func (s *search) apply(w world, i int, op dedup.Op, a action) (world, dedup.Reply) {
 	const nobody = 99
-	now := time.Unix(1_000_000, 0)
+	now := searchNow
 	before := dedup.Record{State: w.state, Token: dedup.Token(w.token), Ambiguous: w.ambiguous, Nonce: nobody}
 	if w.state != dedup.StateFree {
 		before.Expires = now.Add(time.Hour)
@@ -429,6 +538,10 @@ func (s *search) apply(w world, i int, op dedup.Op, a action) (world, dedup.Repl
 	switch w.state {
 	case dedup.StateClaimed:
 		before.LeaseEnd = now.Add(time.Duration(w.lease) * time.Second)
+		before.Held.Offset = int64(w.holder)
+		if w.noted {
+			before.Note = []byte("note")
+		}
 	case dedup.StateDone, dedup.StateParked:
 		before.Result = []byte("old")
 	}
@@ -439,25 +552,47 @@ func (s *search) apply(w world, i int, op dedup.Op, a action) (world, dedup.Repl
 	}
 	next := dedup.Token(w.highest() + 1)
 	op.Nonce = uint64(i)
-	if op.Kind == dedup.OpClaim && w.workers[i].phase == idle {
-		w.workers[i].nonce = false // of an earlier claim
-		if before.Nonce == uint64(i) {
-			before.Nonce = nobody
+	if op.Kind == dedup.OpClaim {
+		if w.workers[i].phase == idle {
+			w.workers[i].nonce = false // of an earlier claim
+			if before.Nonce == uint64(i) {
+				before.Nonce = nobody
+			}
+		}
+		if s.notes {
+			op.Position.Offset = int64(i) + 1
 		}
 	}
 	after, reply := s.step(before, op, now, next)
 	a.status = reply.Status
 
-	settled := before.State == dedup.StateDone || before.State == dedup.StateParked
+	settled := before.State == dedup.StateDone || before.State == dedup.StateParked && op.Kind != dedup.OpUnpark
 	if settled && (after.State != before.State || after.Token != before.Token || string(after.Result) != "old") {
 		s.fail(overwritten, w, a)
 	}
 	repeated := before.State == dedup.StateClaimed && before.Nonce == op.Nonce
-	if reply.Status == dedup.StatusGranted && after.Token != next && !(repeated && after.Token == before.Token) {
+	granted := reply.Status == dedup.StatusGranted
+	if granted && after.Token != next && !(repeated && after.Token == before.Token) {
 		s.fail(oldToken, w, a)
 	}
+	if w.got && granted && after.Token != before.Token {
+		s.fail(takenOver, w, a)
+	}
+	holder := int64(w.holder)
+	if granted && after.Token != before.Token {
+		holder = op.Position.Offset
+	}
+	switch claimed := after.State == dedup.StateClaimed; {
+	case !claimed && (len(after.Note) > 0 || after.Held != (dedup.Position{}) || !after.LeaseEnd.IsZero()):
+		s.fail(claimless, w, a)
+	case claimed && after.Held.Offset != holder:
+		s.fail(wrongHolder, w, a)
+	}
 
+	ours := op.Kind == dedup.OpExtend && reply.Status == dedup.StatusOK || granted && after.Token != before.Token
+	w.got = after.State == dedup.StateClaimed && (w.got || ours && len(op.Note) > 0)
 	w.state, w.token, w.ambiguous, w.lease = after.State, uint8(after.Token), after.Ambiguous, 0
+	w.noted, w.holder = len(after.Note) > 0, uint8(after.Held.Offset)
 	if after.State == dedup.StateClaimed && after.LeaseEnd.After(now) {
 		w.lease = uint8(after.LeaseEnd.Sub(now) / time.Second)
 	}
