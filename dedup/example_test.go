@@ -80,11 +80,11 @@ func ExampleFirstOf() {
 	neither := &dedup.Message{Value: []byte(`{"ping":true}`)}
 	for _, m := range []*dedup.Message{producer, derived, neither} {
 		k, err := key(m)
-		fmt.Printf("%q no key: %v\n", k, errors.Is(err, dedup.ErrNoKey))
+		fmt.Printf("%v no key: %v\n", k, errors.Is(err, dedup.ErrNoKey))
 	}
 	// Output:
 	// "from the producer" no key: false
-	// "\x0217" no key: false
+	// json:[17] no key: false
 	// "" no key: true
 }
 

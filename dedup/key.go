@@ -9,19 +9,50 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // HeaderIdempotencyKey is the header that producers write and HeaderKey reads
 // by default.
 const HeaderIdempotencyKey = "Idempotency-Key"
 
-// MaxKey is the length in bytes that a key may have.
+// MaxKey is the length in bytes that a key may have, with the two bytes that begin
+// a derived one.
 const MaxKey = 1024
 
-// Key is the identity of a logical message, as its producer wrote it. Keys can
-// hold personal data, so they never appear in logs, metrics or errors; those
-// show the ID and the Position.
+// Key is the identity of a logical message: what its producer wrote in a header,
+// or bytes that a KeyFunc derives. Derived keys begin with a zero byte and say
+// how they were made, so no header can take the key of another message's payload.
+// String prints a key and ParseKey reads it back.
+//
+// Keys can hold personal data, so they never appear in logs, metrics or errors;
+// those show the ID and the Position.
 type Key string
+
+// A derived key is a zero byte, one of these kinds, and a value. Stores keep IDs of
+// keys, so neither a kind nor the form of its value ever changes.
+const (
+	derived = 0 // the first byte
+
+	kindPayload   = 1 // SHA-256 over topic, record key and payload: see PayloadHash
+	kindJSON      = 2 // a canonical JSON array: see JSONKey
+	kindRecord    = 3 // the record key
+	kindPosition  = 4 // length and source, partition, offset, timestamp if there is one: see PositionKey
+	kindPerTopic  = 5 // two parts: topic, key
+	kindComposite = 6 // the keys, each a part: see AllOf
+	kindCaller    = 7 // two parts: who calls over HTTP, key
+	kindOwner     = 8 // nothing: the record of who uses the scope
+)
+
+// derive returns the derived key of the kind with room for a value of n bytes.
+func derive(kind byte, n int) []byte {
+	return append(make([]byte, 0, 2+n), derived, kind)
+}
+
+// appendPart appends a part of a value: its length as a uvarint, and itself.
+func appendPart[T ~string | ~[]byte](b []byte, part T) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(part))), part...)
+}
 
 // ID is what stores see of a key: the first 16 bytes of SHA-256 over the
 // length-prefixed scope and key.
@@ -63,14 +94,19 @@ func (s ids) of(key Key) ID {
 }
 
 // KeyFunc derives the key of a message. It returns an error that matches
-// ErrNoKey if the message has no identity, and any other error if the identity
-// cannot be told. It must not change the message, and is called by many
+// ErrNoKey if there is no key to be found in the message, and any other error if the
+// message contradicts itself. It must not change the message, and is called by many
 // goroutines at once.
 type KeyFunc func(*Message) (Key, error)
 
 // HeaderKey takes the key from the first non-empty of the named headers
-// (default: Idempotency-Key). One header with two different values is an
-// error: guessing would process a message under another's name.
+// (default: Idempotency-Key). The key is the header's bytes, with one exception: a
+// complete string of RFC 9651 ("k", as HTTP has it, parameters and all) stands for
+// what is inside the quotes. A string that is broken is taken as its bytes.
+//
+// One header with two different values is an error: guessing would process a
+// message under another's name. So is a value that begins with a zero byte, as
+// derived keys do.
 func HeaderKey(names ...string) KeyFunc {
 	if len(names) == 0 {
 		names = []string{HeaderIdempotencyKey}
@@ -79,40 +115,60 @@ func HeaderKey(names ...string) KeyFunc {
 		for _, name := range names {
 			var found []byte
 			for i := range m.Headers { // not Values, which would allocate for each message
-				v := m.Headers[i].Value
-				if len(v) == 0 || !strings.EqualFold(m.Headers[i].Key, name) {
+				if len(m.Headers[i].Value) == 0 || !strings.EqualFold(m.Headers[i].Key, name) {
 					continue
 				}
-				if found != nil && !bytes.Equal(found, v) {
+				v := unquoted(m.Headers[i].Value)
+				if len(found) > 0 && len(v) > 0 && !bytes.Equal(found, v) {
 					return "", fmt.Errorf("header %q has two different values", name)
 				}
-				found = v
+				if len(found) == 0 {
+					found = v
+				}
 			}
-			if found != nil {
-				return Key(found), nil
+			if len(found) == 0 {
+				continue
 			}
+			if found[0] == derived {
+				return "", fmt.Errorf("header %q begins with a zero byte, as only derived keys do", name)
+			}
+			return Key(found), nil
 		}
 		return "", fmt.Errorf("%w: no header %s", ErrNoKey, strings.Join(names, ", "))
 	}
 }
 
-// PayloadHash makes messages with equal topic and payload one message.
+// PayloadHash makes messages with equal topic, record key and payload one message.
+// A key or payload that is missing is the same as an empty one. Headers do not count.
 func PayloadHash() KeyFunc {
 	return func(m *Message) (Key, error) {
 		h := sha256.New()
-		h.Write(binary.AppendUvarint(nil, uint64(len(m.Topic))))
-		h.Write([]byte(m.Topic))
+		h.Write(appendPart(appendPart(nil, m.Topic), m.Key))
 		h.Write(m.Value)
-		return Key(h.Sum(nil)), nil
+		return Key(h.Sum(derive(kindPayload, sha256.Size))), nil
+	}
+}
+
+// RecordKey takes the record key of the message for its idempotency key: the one
+// by which its producer chose the partition. Most topics have many messages of a
+// record key; then it is of use as a part of AllOf.
+func RecordKey() KeyFunc {
+	return func(m *Message) (Key, error) {
+		if len(m.Key) == 0 {
+			return "", fmt.Errorf("%w: the message has no record key", ErrNoKey)
+		}
+		return Key(append(derive(kindRecord, len(m.Key)), m.Key...)), nil
 	}
 }
 
 // JSONKey takes the key from fields of a JSON payload, each named by a path of
-// object fields ("order.id"). The key holds the raw tokens, so 1 and 1.0 and
-// "1" are three keys. A field that is missing, null, the empty string, or not
-// reached because a value on its path is not an object, is ErrNoKey; a payload
-// that is not JSON is another error. Of a field that occurs twice the last
-// counts, as it does for encoding/json.
+// object fields ("order.id"). The key holds their values and not how they are
+// spelled: 1 and 1.0 are one key, 1 and "1" are two, "caf\u00e9" and "café" are
+// one, and a long number keeps all its digits.
+//
+// A field that is missing, null, the empty string, or not reached because a value
+// on its path is not an object, is ErrNoKey. So is a payload that is not JSON. Of a
+// field that occurs twice the last counts, as it does for encoding/json.
 func JSONKey(paths ...string) KeyFunc {
 	split := make([][]string, len(paths))
 	for i, p := range paths {
@@ -123,9 +179,9 @@ func JSONKey(paths ...string) KeyFunc {
 			return "", errors.New("JSONKey needs at least one path")
 		}
 		if !json.Valid(m.Value) {
-			return "", errors.New("the payload is not JSON")
+			return "", fmt.Errorf("%w: the payload is not JSON", ErrNoKey)
 		}
-		var key []byte
+		key := append(derive(kindJSON, 64), '[')
 		for i, path := range split {
 			token := json.RawMessage(m.Value)
 			for _, name := range path {
@@ -139,9 +195,15 @@ func JSONKey(paths ...string) KeyFunc {
 			if t := string(token); t == "" || t == "null" || t == `""` {
 				return "", fmt.Errorf("%w: no field %q in the JSON payload", ErrNoKey, paths[i])
 			}
-			key = append(binary.AppendUvarint(key, uint64(len(token))), token...)
+			if i > 0 {
+				key = append(key, ',')
+			}
+			var err error
+			if key, err = appendCanonical(key, token); err != nil {
+				return "", fmt.Errorf("%w: the field %q in the JSON payload has %w", ErrNoKey, paths[i], err)
+			}
 		}
-		return Key(key), nil
+		return Key(append(key, ']')), nil
 	}
 }
 
@@ -155,12 +217,18 @@ func PositionKey() KeyFunc {
 		if p == (Position{}) {
 			return "", fmt.Errorf("%w: the message has no position", ErrNoKey)
 		}
-		var stamp int64
-		if !m.Published.IsZero() {
-			stamp = m.Published.UnixNano()
-		}
-		return Key(fmt.Sprintf("%s\x00%d\x00%d\x00%d", p.Source, p.Partition, p.Offset, stamp)), nil
+		return positionKey(p, m.Published), nil
 	}
+}
+
+func positionKey(p Position, published time.Time) Key {
+	b := appendPart(derive(kindPosition, len(p.Source)+30), p.Source)
+	b = binary.AppendVarint(b, int64(p.Partition))
+	b = binary.AppendVarint(b, p.Offset)
+	if !published.IsZero() {
+		b = binary.AppendVarint(b, published.UnixNano())
+	}
+	return Key(b)
 }
 
 // PerTopic makes the same key on two topics two messages. Without it they are
@@ -174,13 +242,50 @@ func PerTopic(fn KeyFunc) KeyFunc {
 		if key == "" {
 			return "", ErrNoKey
 		}
-		b := append(binary.AppendUvarint(nil, uint64(len(m.Topic))), m.Topic...)
-		return Key(append(b, key...)), nil
+		return compose(kindPerTopic, m.Topic, string(key)), nil
 	}
 }
 
-// FirstOf takes the key of the first function that has one. It moves on only
-// after ErrNoKey (or an empty key): any other error is the answer.
+// AllOf takes the keys of all the functions together for the key: HeaderKey("Tenant")
+// and JSONKey("id") make a key of both. If one of them has no key, the message has
+// none.
+func AllOf(fns ...KeyFunc) KeyFunc {
+	return func(m *Message) (Key, error) {
+		if len(fns) == 0 {
+			return "", errors.New("AllOf needs at least one function")
+		}
+		keys := make([]string, len(fns))
+		for i, fn := range fns {
+			key, err := callKey(fn, m)
+			if err != nil {
+				return "", err
+			}
+			if key == "" {
+				return "", ErrNoKey
+			}
+			keys[i] = string(key)
+		}
+		return compose(kindComposite, keys...), nil
+	}
+}
+
+// compose returns the derived key of parts.
+func compose(kind byte, parts ...string) Key {
+	n := 0
+	for _, p := range parts {
+		n += binary.MaxVarintLen16 + len(p)
+	}
+	b := derive(kind, n)
+	for _, p := range parts {
+		b = appendPart(b, p)
+	}
+	return Key(b)
+}
+
+// FirstOf takes the key of the first function that has one. It moves on after
+// ErrNoKey (or an empty key), as for a message without the header, or one that is
+// not JSON. Any other error is the answer: it says that the message contradicts
+// itself.
 func FirstOf(fns ...KeyFunc) KeyFunc {
 	return func(m *Message) (Key, error) {
 		for _, fn := range fns {
@@ -231,7 +336,8 @@ func callKey(fn KeyFunc, m *Message) (key Key, err error) {
 }
 
 // Fingerprint is what two payloads of one key must share. The zero Fingerprint
-// is not compared.
+// is not compared, nor are those that functions of different names made: see
+// Options.FingerprintName.
 type Fingerprint [8]byte
 
 // PayloadFingerprint is the default of Options.Fingerprint: the first 8 bytes

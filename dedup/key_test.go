@@ -134,50 +134,138 @@ func TestHeaderKey(t *testing.T) {
 		{name: "second of two names", fn: two, m: with("X-Id", "2", "Order-Id", ""), want: "2"},
 		{name: "two values of the second name", fn: two, m: with("Order-Id", "1", "X-Id", "2", "X-Id", "3"), want: "1"},
 		{name: "two values of the first name", fn: two, m: with("Order-Id", "1", "Order-Id", "2", "X-Id", "3"), err: `"Order-Id"`},
-		{name: "any bytes", fn: dedup.HeaderKey(), m: with("Idempotency-Key", "\x00\xff "), want: "\x00\xff "},
+		{name: "any bytes", fn: dedup.HeaderKey(), m: with("Idempotency-Key", "\xff\x00 "), want: "\xff\x00 "},
+		{name: "a zero byte first", fn: dedup.HeaderKey(), m: with("Idempotency-Key", "\x00\x01x"), err: "zero byte"},
+		{name: "a zero byte alone", fn: two, m: with("Order-Id", "\x00", "X-Id", "1"), err: "zero byte"},
+		{name: "a string of RFC 9651", fn: dedup.HeaderKey(), m: with("Idempotency-Key", `"k"`), want: "k"},
+		{name: "a string and its bytes are one value", fn: dedup.HeaderKey(), m: with("Idempotency-Key", `"k"; a=1`, "idempotency-key", "k"), want: "k"},
+		{name: "two strings", fn: dedup.HeaderKey(), m: with("Idempotency-Key", `"k"`, "idempotency-key", `"l"`), err: "two different values"},
+		{name: "an empty string", fn: two, m: with("Order-Id", `""`, "X-Id", "1"), want: "1"},
+		{name: "an empty string alone", fn: dedup.HeaderKey(), m: with("Idempotency-Key", `"";a`)},
 	})
 }
 
 func TestPayloadHash(t *testing.T) {
-	hash := func(topic, value string) dedup.Key {
-		key, err := dedup.PayloadHash()(&dedup.Message{Topic: topic, Value: []byte(value), Position: dedup.Position{Offset: offset.Add(1)}})
+	hash := func(topic, key, value string) dedup.Key {
+		m := dedup.Message{Topic: topic, Value: []byte(value), Position: dedup.Position{Offset: offset.Add(1)}}
+		if key != "" {
+			m.Key = []byte(key)
+		}
+		k, err := dedup.PayloadHash()(&m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return key
+		return k
 	}
-	if first, second := hash("a", "bc"), hash("a", "bc"); first != second {
-		t.Errorf("two messages with equal topic and payload: got two keys, want one")
+	if first, second := hash("a", "k", "bc"), hash("a", "k", "bc"); first != second {
+		t.Errorf("two messages with equal topic, record key and payload: got two keys, want one")
 	}
-	for _, c := range [][4]string{{"a", "bc", "ab", "c"}, {"a", "x", "b", "x"}, {"a", "", "", "a"}, {"a", "x", "a", "y"}} {
-		if hash(c[0], c[1]) == hash(c[2], c[3]) {
-			t.Errorf("(%q, %q) and (%q, %q): got one key, want two", c[0], c[1], c[2], c[3])
+	for _, c := range [][6]string{
+		{"a", "", "bc", "ab", "", "c"}, {"a", "", "x", "b", "", "x"}, {"a", "", "", "", "", "a"}, {"a", "", "x", "a", "", "y"},
+		{"a", "k", "x", "a", "l", "x"}, {"a", "k", "", "a", "l", ""}, {"a", "k", "x", "a", "", "kx"}, {"a", "kl", "x", "ak", "l", "x"},
+	} {
+		if hash(c[0], c[1], c[2]) == hash(c[3], c[4], c[5]) {
+			t.Errorf("(%q, %q, %q) and (%q, %q, %q): got one key, want two", c[0], c[1], c[2], c[3], c[4], c[5])
 		}
 	}
-	if n := len(hash("", "")); n != 32 {
-		t.Errorf("key of an empty payload: got %d bytes, want 32", n)
+	none, _ := dedup.PayloadHash()(&dedup.Message{Topic: "a"})
+	empty, _ := dedup.PayloadHash()(&dedup.Message{Topic: "a", Key: []byte{}, Value: []byte{}})
+	if none != empty {
+		t.Errorf("missing, and empty: got two keys, want one: clients disagree on which is which")
+	}
+}
+
+// TestPayloadHashOfACompactedTopic: updates and deletes of different records are
+// different messages.
+func TestPayloadHashOfACompactedTopic(t *testing.T) {
+	d, err := dedup.New(newStore(), "users", dedup.PayloadHash(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Shutdown(context.Background()) }()
+	var h handler
+	for i, m := range []dedup.Message{
+		{Key: []byte("user-1"), Value: []byte("X")}, {Key: []byte("user-2"), Value: []byte("X")},
+		{Key: []byte("user-1")}, {Key: []byte("user-2")},
+	} {
+		m.Topic, m.Position = "users", dedup.Position{Source: "users", Offset: int64(i) + 1}
+		want(t, d.Do(t.Context(), &m, h.handle), dedup.Processed, true)
+	}
+}
+
+func TestRecordKey(t *testing.T) {
+	runKeyCases(t, []keyCase{
+		{name: "key", fn: dedup.RecordKey(), m: dedup.Message{Key: []byte("user-1")}, want: "\x00\x03user-1"},
+		{name: "any bytes", fn: dedup.RecordKey(), m: dedup.Message{Key: []byte("\x00\xff")}, want: "\x00\x03\x00\xff"},
+		{name: "none", fn: dedup.RecordKey()},
+		{name: "empty", fn: dedup.RecordKey(), m: dedup.Message{Key: []byte{}}},
+	})
+}
+
+func TestAllOf(t *testing.T) {
+	both := dedup.AllOf(dedup.HeaderKey("Tenant"), dedup.JSONKey("id"))
+	with := func(tenant, value string) dedup.Message {
+		return dedup.Message{Headers: headers("Tenant", tenant), Value: []byte(value)}
+	}
+	runKeyCases(t, []keyCase{
+		{name: "both", fn: both, m: with("t", `{"id":7}`), want: "\x00\x06\x01t\x05\x00\x02[7]"},
+		{name: "no header", fn: both, m: with("", `{"id":7}`)},
+		{name: "no field", fn: both, m: with("t", `{}`)},
+		{name: "no JSON", fn: both, m: with("t", ``)},
+		{name: "one", fn: dedup.AllOf(dedup.HeaderKey("Tenant")), m: with("t", ``), want: "\x00\x06\x01t"},
+		{name: "no functions", fn: dedup.AllOf(), err: "at least one function"},
+		{name: "an empty key", fn: dedup.AllOf(func(*dedup.Message) (dedup.Key, error) { return "", nil })},
+		{name: "a contradiction", fn: both, m: dedup.Message{Headers: headers("Tenant", "a", "Tenant", "b")}, err: "two different values"},
+		{name: "a panic", fn: dedup.AllOf(panics), err: "panic"},
+	})
+	a, b := with("ab", `{"id":1}`), with("a", `{"id":1}`)
+	b.Headers = headers("Tenant", "a\x05")
+	first, _ := both(&a)
+	second, _ := both(&b)
+	if first == second {
+		t.Errorf("got one key %q for two tenants, want two", first)
+	}
+}
+
+// TestFirstOfMovesOn: a tombstone has neither header nor JSON, and is found by its
+// position.
+func TestFirstOfMovesOn(t *testing.T) {
+	fn := dedup.FirstOf(dedup.HeaderKey(), dedup.JSONKey("id"), dedup.PositionKey())
+	for _, value := range []string{"", "not JSON", `{"id":null}`, `{"id":1e99999999999999999999}`} {
+		m := dedup.Message{Value: []byte(value), Position: dedup.Position{Source: "orders", Offset: 1}}
+		if key, err := fn(&m); err != nil || !strings.HasPrefix(key.String(), "position:orders/0@1") {
+			t.Errorf("payload %q: got %v, %v, want the key of its position", value, key, err)
+		}
+	}
+	m := dedup.Message{Headers: headers("Idempotency-Key", "1", "Idempotency-Key", "2"), Position: dedup.Position{Source: "orders", Offset: 1}}
+	if key, err := fn(&m); err == nil {
+		t.Errorf("one header with two values: got %v, want an error", key)
 	}
 }
 
 func TestJSONKey(t *testing.T) {
 	of := func(value string) dedup.Message { return dedup.Message{Value: []byte(value)} }
+	key := func(array string) dedup.Key { return dedup.Key("\x00\x02" + array) }
 	id, nested := dedup.JSONKey("id"), dedup.JSONKey("order.id")
 	runKeyCases(t, []keyCase{
-		{name: "string", fn: id, m: of(`{"id":"a"}`), want: "\x03\"a\""},
-		{name: "number", fn: id, m: of(`{"id":1}`), want: "\x011"},
-		{name: "number with a fraction", fn: id, m: of(`{"id":1.0}`), want: "\x031.0"},
-		{name: "number beyond float64", fn: id, m: of(`{"id":12345678901234567890123}`), want: "\x1712345678901234567890123"},
-		{name: "false", fn: id, m: of(`{"id":false}`), want: "\x05false"},
-		{name: "white space around", fn: id, m: of(" { \"id\" :\n 1 } "), want: "\x011"},
-		{name: "an escaped name", fn: id, m: of(`{"\u0069d":1}`), want: "\x011"},
-		{name: "an object", fn: id, m: of(`{"id":{"a":1}}`), want: "\x07{\"a\":1}"},
-		{name: "twice: the last", fn: id, m: of(`{"id":1,"id":2}`), want: "\x012"},
+		{name: "string", fn: id, m: of(`{"id":"a"}`), want: key(`["a"]`)},
+		{name: "number", fn: id, m: of(`{"id":1}`), want: key(`[1]`)},
+		{name: "a number as a string", fn: id, m: of(`{"id":"1"}`), want: key(`["1"]`)},
+		{name: "number with a fraction", fn: id, m: of(`{"id":1.0}`), want: key(`[1]`)},
+		{name: "number beyond float64", fn: id, m: of(`{"id":12345678901234567890123}`), want: key(`[12345678901234567890123]`)},
+		{name: "false", fn: id, m: of(`{"id":false}`), want: key(`[false]`)},
+		{name: "white space around", fn: id, m: of(" { \"id\" :\n 1 } "), want: key(`[1]`)},
+		{name: "an escaped name", fn: id, m: of(`{"\u0069d":1}`), want: key(`[1]`)},
+		{name: "an escaped value", fn: id, m: of(`{"id":"caf\u00e9"}`), want: key(`["café"]`)},
+		{name: "a value that is not escaped", fn: id, m: of(`{"id":"café"}`), want: key(`["café"]`)},
+		{name: "an object", fn: id, m: of(`{"id":{"b":[1.50, null ], "a":"\/"}}`), want: key(`[{"a":"/","b":[1.5,null]}]`)},
+		{name: "twice: the last", fn: id, m: of(`{"id":1,"id":2}`), want: key(`[2]`)},
 		{name: "twice: the last is null", fn: id, m: of(`{"id":1,"id":null}`)},
 		{name: "null", fn: id, m: of(`{"id":null}`)},
 		{name: "empty string", fn: id, m: of(`{"id":""}`)},
-		{name: "null as a string", fn: id, m: of(`{"id":"null"}`), want: "\x06\"null\""},
+		{name: "null as a string", fn: id, m: of(`{"id":"null"}`), want: key(`["null"]`)},
 		{name: "missing", fn: id, m: of(`{"ID":1}`)},
-		{name: "nested", fn: nested, m: of(`{"order":{"id":7}}`), want: "\x017"},
+		{name: "nested", fn: nested, m: of(`{"order":{"id":7}}`), want: key(`[7]`)},
 		{name: "nested missing", fn: nested, m: of(`{"order":{}}`)},
 		{name: "parent missing", fn: nested, m: of(`{}`)},
 		{name: "parent null", fn: nested, m: of(`{"order":null}`)},
@@ -186,11 +274,13 @@ func TestJSONKey(t *testing.T) {
 		{name: "a field with a dot in its name", fn: nested, m: of(`{"order.id":7}`)},
 		{name: "payload an array", fn: id, m: of(`[{"id":1}]`)},
 		{name: "payload null", fn: id, m: of(`null`)},
-		{name: "payload empty", fn: id, m: of(``), err: "not JSON"},
-		{name: "payload cut off", fn: id, m: of(`{"id":1`), err: "not JSON"},
-		{name: "payload with more after it", fn: id, m: of(`{"id":1} {}`), err: "not JSON"},
+		{name: "payload empty", fn: id, m: of(``)},
+		{name: "payload cut off", fn: id, m: of(`{"id":1`)},
+		{name: "payload with more after it", fn: id, m: of(`{"id":1} {}`)},
+		{name: "an exponent beyond all bounds", fn: id, m: of(`{"id":1e9999999999999999999}`)},
+		{name: "zero, with such an exponent", fn: id, m: of(`{"id":-0.00e-9999999999999999999}`), want: key(`[0]`)},
 		{name: "no path", fn: dedup.JSONKey(), m: of(`{"id":1}`), err: "at least one path"},
-		{name: "two fields", fn: dedup.JSONKey("a", "b"), m: of(`{"b":"y","a":"x"}`), want: "\x03\"x\"\x03\"y\""},
+		{name: "two fields", fn: dedup.JSONKey("a", "b"), m: of(`{"b":"y","a":"x"}`), want: key(`["x","y"]`)},
 		{name: "two fields, one missing", fn: dedup.JSONKey("a", "b"), m: of(`{"a":"x"}`)},
 	})
 	a, _ := dedup.JSONKey("a", "b")(&dedup.Message{Value: []byte(`{"a":12,"b":3}`)})
@@ -251,7 +341,8 @@ func TestPerTopic(t *testing.T) {
 	runKeyCases(t, []keyCase{
 		{name: "none", fn: fn},
 		{name: "empty", fn: dedup.PerTopic(func(*dedup.Message) (dedup.Key, error) { return "", nil })},
-		{name: "error", fn: dedup.PerTopic(dedup.JSONKey("id")), err: "not JSON"},
+		{name: "no JSON", fn: dedup.PerTopic(dedup.JSONKey("id"))},
+		{name: "error", fn: dedup.PerTopic(dedup.JSONKey()), err: "at least one path"},
 		{name: "panic", fn: dedup.PerTopic(panics), err: "panic"},
 	})
 }
@@ -272,7 +363,7 @@ func TestFirstOf(t *testing.T) {
 		{name: "no functions", fn: dedup.FirstOf()},
 		{name: "nested", fn: dedup.FirstOf(dedup.FirstOf(none, none), gives("3", nil)), want: "3"},
 		{name: "a message", fn: dedup.FirstOf(dedup.HeaderKey(), dedup.JSONKey("id"), dedup.PayloadHash()),
-			m: dedup.Message{Value: []byte(`{"id":7}`)}, want: "\x017"},
+			m: dedup.Message{Value: []byte(`{"id":7}`)}, want: "\x00\x02[7]"},
 	})
 }
 
@@ -295,7 +386,8 @@ func TestKeyErrors(t *testing.T) {
 		{"too long", dedup.HeaderKey(), dedup.Message{Headers: headers("Idempotency-Key", long)}, "more than 1024", false},
 		{"too long with its topic", dedup.PerTopic(dedup.HeaderKey()), dedup.Message{Topic: "t", Headers: headers("Idempotency-Key", long[:dedup.MaxKey])}, "more than 1024", false},
 		{"two values", dedup.HeaderKey(), dedup.Message{Headers: headers("Idempotency-Key", canary+"1", "Idempotency-Key", canary+"2")}, "two different values", false},
-		{"not JSON", dedup.JSONKey("id"), dedup.Message{Value: []byte(canary)}, "not JSON", false},
+		{"not JSON", dedup.JSONKey("id"), dedup.Message{Value: []byte(canary)}, "not JSON", true},
+		{"a zero byte", dedup.HeaderKey(), dedup.Message{Headers: headers("Idempotency-Key", "\x00"+canary)}, "zero byte", false},
 		{"no field", dedup.JSONKey("id"), dedup.Message{Value: []byte(`{"` + canary + `":"` + canary + `"}`)}, `"id"`, true},
 		{"none of several", dedup.FirstOf(dedup.HeaderKey(), dedup.JSONKey("id")), dedup.Message{Value: []byte(`{"x":"` + canary + `"}`)}, "none of 2", true},
 		{"panic", panics, dedup.Message{Value: []byte(canary)}, "panic", false},

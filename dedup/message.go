@@ -58,8 +58,9 @@ func (h *Headers) Set(name string, value []byte) {
 }
 
 // SetKey is for producers: it writes the key to the header Idempotency-Key,
-// where HeaderKey finds it.
-func (h *Headers) SetKey(key Key) { h.Set(HeaderIdempotencyKey, []byte(key)) }
+// where HeaderKey finds it. No header can carry a derived key: of such a one it
+// writes what String returns, which is another key, and equal for equal ones.
+func (h *Headers) SetKey(key Key) { h.Set(HeaderIdempotencyKey, quoted(key)) }
 
 // Position is where the broker holds a message. It is the same for every
 // redelivery of that message and differs for a copy published again.
