@@ -20,7 +20,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 		}
 		ops = append(ops, Op{
 			Kind: OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.floor.Load()),
-			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Position: x.m.Position,
+			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Tag: d.tag, Position: x.m.Position,
 		})
 	}
 	if len(ops) == 0 {
@@ -146,7 +146,7 @@ func (d *Deduplicator) admit(x *delivery, reply *Reply, since time.Time) {
 		x.end(Duplicate, nil)
 		x.res.Value, x.res.Omitted, x.res.settled = rec.Result, rec.Omitted, true
 	case StatusParked:
-		x.end(Parked, errors.New(string(rec.Result)))
+		x.end(AlreadyParked, errors.New(string(rec.Result)))
 		x.res.settled = true
 	case StatusConflict:
 		if d.o.OnConflict == PolicySkip && rec.State != StateDone && rec.State != StateParked {

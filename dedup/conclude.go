@@ -77,7 +77,7 @@ func (d *Deduplicator) buryOne(x *delivery) {
 		x.res.settled = true
 		return
 	}
-	x.ending = ending{kind: OpPark, result: why}
+	x.ending = ending{kind: OpPark, result: why, ambiguous: x.ending.ambiguous}
 }
 
 // deadLetter sends one, if the claim is still ours: else another run may be

@@ -34,6 +34,7 @@ type Deduplicator struct {
 	scope  string
 	ids    ids
 	key    KeyFunc
+	tag    Tag // of o.Fingerprint
 	o      Options
 	slots  chan struct{} // one for each handler that may run
 	floor  atomic.Uint64 // highest Token seen
@@ -78,6 +79,7 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 		scope: scope,
 		ids:   newIDs(scope),
 		key:   key,
+		tag:   tagOf(filled.FingerprintName),
 		o:     filled,
 		slots: make(chan struct{}, filled.Concurrency),
 		notes: notes{logger: filled.Logger.With("scope", scope)},

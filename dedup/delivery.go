@@ -62,7 +62,7 @@ func (d *Deduplicator) settlement(x *delivery) Op {
 		Omitted: x.ending.omitted, Ambiguous: x.ending.ambiguous, Uncounted: x.ending.uncounted,
 	}
 	if op.Kind != OpRelease {
-		op.Fingerprint, op.Position = x.fingerprint, x.m.Position
+		op.Fingerprint, op.Tag, op.Position = x.fingerprint, d.tag, x.m.Position
 	}
 	return op
 }
@@ -70,8 +70,11 @@ func (d *Deduplicator) settlement(x *delivery) Op {
 // say returns the answer of x, which is decided, to others of its key.
 func (x *delivery) say() answer {
 	a := answer{*x.res, x.firstSeen}
-	if a.result.Outcome == Processed {
+	switch {
+	case a.result.Outcome == Processed:
 		a.result.Outcome = Duplicate
+	case a.result.Outcome == Parked && a.result.settled:
+		a.result.Outcome = AlreadyParked
 	}
 	return a
 }

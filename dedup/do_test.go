@@ -150,8 +150,9 @@ func TestMaxAttemptsParksOnce(t *testing.T) {
 	for range 2 {
 		want(t, d.Do(t.Context(), message("k", "v"), h.handle), dedup.Failed, false)
 	}
-	for range 3 {
-		want(t, d.Do(t.Context(), message("k", "v"), h.handle), dedup.Parked, true)
+	want(t, d.Do(t.Context(), message("k", "v"), h.handle), dedup.Parked, true)
+	for range 2 {
+		want(t, d.Do(t.Context(), message("k", "v"), h.handle), dedup.AlreadyParked, true)
 	}
 	if h.runs() != 3 || len(l.whys) != 1 {
 		t.Fatalf("got %d runs and %d dead letters, want 3 and 1", h.runs(), len(l.whys))

@@ -160,7 +160,7 @@ func TestEachDoesNotWaitForTheSlow(t *testing.T) {
 		for _, c := range []struct {
 			key     dedup.Key
 			outcome dedup.Outcome
-		}{{"a", dedup.Duplicate}, {"fails", dedup.Processed}, {"poison", dedup.Parked}, {"hangs", dedup.Busy}, {"b", dedup.Processed}} {
+		}{{"a", dedup.Duplicate}, {"fails", dedup.Processed}, {"poison", dedup.AlreadyParked}, {"hangs", dedup.Busy}, {"b", dedup.Processed}} {
 			again := &handler{}
 			if r := other.Do(t.Context(), message(string(c.key), "v"), again.handle); r.Outcome != c.outcome {
 				t.Errorf("%s meanwhile: got %v (%v), want %v", c.key, r.Outcome, r.Err, c.outcome)

@@ -347,5 +347,15 @@ func PayloadFingerprint(m *Message) Fingerprint {
 	return Fingerprint(sum[:8])
 }
 
+// tagOf returns the tag of the fingerprint function of that name: the first 4 bytes
+// of the name's SHA-256, and 0 for the empty name.
+func tagOf(name string) Tag {
+	if name == "" {
+		return 0
+	}
+	sum := sha256.Sum256([]byte(name))
+	return Tag(max(binary.BigEndian.Uint32(sum[:]), 1))
+}
+
 // NoFingerprint turns the comparison of payloads off.
 func NoFingerprint(*Message) Fingerprint { return Fingerprint{} }

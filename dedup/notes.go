@@ -44,6 +44,10 @@ func (x *delivery) text() string {
 		if x.claimed {
 			return "parked the message"
 		}
+	case AlreadyParked:
+		if p := x.m.Position; p != x.res.First || p == (Position{}) { // else it is a redelivery of what was parked
+			return "the key is parked: nothing ran, and there is no new dead letter; release the key, and publish the message again"
+		}
 	case Conflict:
 		return "another payload under a recorded key"
 	case Unkeyed:

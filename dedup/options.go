@@ -70,6 +70,11 @@ type Options struct {
 	// Fingerprint is what two payloads of one key must share. Default
 	// PayloadFingerprint; NoFingerprint turns the comparison off.
 	Fingerprint func(*Message) Fingerprint
+	// FingerprintName tells the Fingerprint function from others that the scope's
+	// records were made with: those with another name are not compared. Give it
+	// another name, such as "payload,amount", whenever you change the function; else
+	// what comes again after the change is a Conflict. Default empty.
+	FingerprintName string
 	// DeadLetter parks a message: it returns nil only when the dead letter is
 	// confirmed. It may be called again for the same message if the confirmation
 	// or the record of it was lost. An error comes again later; one marked by

@@ -93,7 +93,7 @@ func TestParkedKeyIsAnsweredAndForgetFreesIt(t *testing.T) {
 	want(t, d.Do(t.Context(), message("k", "v"), fails(dedup.Permanent(errBroken), 1).handle), dedup.Parked, true)
 	h := &handler{}
 	r := d.Do(t.Context(), message("k", "v"), h.handle)
-	want(t, r, dedup.Parked, true)
+	want(t, r, dedup.AlreadyParked, true)
 	if h.runs() != 0 || len(l.whys) != 1 || r.Err == nil || r.Err.Error() != errBroken.Error() {
 		t.Errorf("got %d runs, %d dead letters, err %v", h.runs(), len(l.whys), r.Err)
 	}

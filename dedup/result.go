@@ -14,7 +14,7 @@ const (
 	Busy
 	// Failed: the handler failed; the message is to come again.
 	Failed
-	// Parked: the message is in the dead letters, now or since earlier.
+	// Parked: the message is in the dead letters now.
 	Parked
 	// Conflict: the key is recorded with another payload.
 	Conflict
@@ -30,9 +30,13 @@ const (
 	// Unavailable: the store did not answer, or the call was given up before the
 	// handler ran.
 	Unavailable
+	// AlreadyParked: the key was parked by an earlier delivery. The handler did not
+	// run, and there is no new dead letter. It is settled. To have such a message
+	// processed, call Release, and then publish it again.
+	AlreadyParked
 )
 
-var outcomeNames = [...]string{"unknown", "processed", "duplicate", "busy", "failed", "parked", "conflict", "unkeyed", "stale", "ambiguous", "uncertain", "unavailable"}
+var outcomeNames = [...]string{"unknown", "processed", "duplicate", "busy", "failed", "parked", "conflict", "unkeyed", "stale", "ambiguous", "uncertain", "unavailable", "already_parked"}
 
 // String returns the name in lower case, as metrics and logs show it.
 func (o Outcome) String() string { return nameOf(outcomeNames[:], int(o)) }

@@ -306,6 +306,7 @@ func TestNames(t *testing.T) {
 		{dedup.Ambiguous, "ambiguous"},
 		{dedup.Uncertain, "uncertain"},
 		{dedup.Unavailable, "unavailable"},
+		{dedup.AlreadyParked, "already_parked"},
 		{dedup.PolicyDefault, "default"},
 		{dedup.PolicyProcess, "process"},
 		{dedup.PolicyPark, "park"},

@@ -83,9 +83,17 @@ type Inspector interface {
 	// Stats returns figures about the store.
 	Stats(ctx context.Context) (Stats, error)
 	// Forget removes the records of ids, so that their messages are processed
-	// anew. It refuses all of them, with an error that matches ErrBusy, if one
-	// is held under a living lease. An id without a record is no error.
+	// anew. It refuses all of them, with an error that matches ErrBusy, if one is
+	// claimed, under a living lease or not, or is ambiguous: its message would run
+	// again, and nobody would be told that an earlier run may have had its effect. An
+	// id without a record is no error.
 	Forget(ctx context.Context, ids []ID) error
+	// ForceForget is Forget for claimed and ambiguous records too. What it risks: the
+	// message of such a record may have its effect again without being flagged, and
+	// that of a claim whose holder lives may run beside that holder. It refuses all of
+	// ids, with an error that matches ErrBusy, if one has a claim with a note: only
+	// who can read the note can tell what became of the run.
+	ForceForget(ctx context.Context, ids []ID) error
 }
 
 // StoredRecord is a Record and the ID it belongs to.

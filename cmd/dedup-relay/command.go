@@ -129,7 +129,7 @@ token-env=NAME.`,
 	cmd.Flags().StringVar(&f.from, "from", "", "source: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC?group=G[&session=30s][&start=earliest|latest][&out-of-range=fail|earliest|latest] | nats[+tls]://[USER@]HOST:PORT/SUBJECT?consumer=DURABLE[&stream=NAME] (required)")
 	cmd.Flags().StringVar(&f.to, "to", "", "target: kafka[+tls]://[USER@]HOST:PORT[,HOST:PORT]/TOPIC[?compression=zstd] | nats[+tls]://[USER@]HOST:PORT/SUBJECT; {topic} or {subject} in it stands for the message's own (required)")
 	cmd.Flags().StringVar(&f.store, "store", "", "where keys are remembered: bolt:DIR[?max-bytes=20GiB] | redis://HOST:PORT/DB | redis+sentinel://HOST:PORT,HOST:PORT/MASTER | redis+cluster://HOST:PORT,HOST:PORT | mem: (required)")
-	cmd.Flags().StringVar(&f.key, "key", "header:Idempotency-Key", "how to derive the key, the first that applies: header:NAME | json:PATH | payload | position, comma-separated")
+	cmd.Flags().StringVar(&f.key, "key", "header:Idempotency-Key", "how to derive the key, the first that applies: header:NAME | json:PATH | record-key | payload | position, comma-separated")
 	cmd.Flags().StringVar(&f.scope, "scope", "", "name of this work in the store (default: the group or consumer, and the target)")
 	cmd.Flags().DurationVar(&f.ttl, "ttl", 24*time.Hour, "how long a key is remembered: longer than the longest backlog and the latest retry")
 	cmd.Flags().DurationVar(&f.lease, "lease", 30*time.Second, "how long a claim outlives a relay that died")

@@ -13,7 +13,9 @@
 //
 //	metric                             type       what
 //	dedup_messages_total               counter    deliveries, by outcome: processed, duplicate, busy, failed, parked,
-//	                                              conflict, unkeyed, stale, ambiguous, uncertain, unavailable
+//	                                              conflict, unkeyed, stale, ambiguous, uncertain, unavailable,
+//	                                              already_parked: these came under a parked key. To have one
+//	                                              processed, release its key and publish it again
 //	dedup_duplicates_total             counter    deliveries answered from a record, by cause: redelivery (the broker
 //	                                              delivered the same message again), republish (another message in the
 //	                                              same topic or stream has the key), other_source (one elsewhere has it)

@@ -179,7 +179,7 @@ func (f *families) scope(name string, ttl time.Duration) (*scope, error) {
 	}
 	s.unfinished.init()
 	// All outcomes are there from the start, at 0: a rate can be taken of the first.
-	for o := dedup.Processed; o <= dedup.Unavailable; o++ {
+	for o := dedup.Processed; o <= dedup.AlreadyParked; o++ {
 		s.outcomes[o] = s.messages.WithLabelValues(o.String())
 	}
 	f.scopes[name] = s

@@ -113,7 +113,7 @@ var inspectorRules = []rule{
 	})},
 	{"forget", inspect(func(s *suite, in dedup.Inspector) {
 		for id, r := range s.oneOfEach() {
-			if r.State == dedup.StateClaimed && r.LeaseEnd.After(s.now()) {
+			if r.State == dedup.StateClaimed {
 				continue
 			}
 			s.forget(in, id)
@@ -121,23 +121,65 @@ var inspectorRules = []rule{
 			s.fresh(id, r.Token)
 		}
 	})},
-	{"forget refuses a living lease", inspect(func(s *suite, in dedup.Inspector) {
+	{"forget refuses what is claimed or ambiguous", inspect(func(s *suite, in dedup.Inspector) {
 		done, r := s.granted()
 		r = s.want(complete(done, r.Token, "result"), dedup.StatusOK)
-		held, h := s.granted()
-		for _, ids := range [][]dedup.ID{{held}, {done, held}, {held, done}} {
-			if err := in.Forget(s.t.Context(), ids); !errors.Is(err, dedup.ErrBusy) {
-				s.t.Errorf("Forget of a held key and %d others: got error %v, want one that matches ErrBusy", len(ids)-1, err)
-			} else if strings.Contains(err.Error(), "\n") {
-				s.t.Errorf("Forget: got error %q, want one line", err)
-			}
-		}
-		s.lookup(in, held, h)
-		s.lookup(in, done, r)
+		lapsed, l := s.granted()
 		s.advance(lease)
-		s.forget(in, done, held)
-		s.fresh(held, h.Token)
-		s.fresh(done, r.Token)
+		held, h := s.granted()
+		released, a := s.granted()
+		op := release(released, a.Token)
+		op.Ambiguous = true
+		a = s.want(op, dedup.StatusOK)
+		parked, p := s.granted()
+		op = park(parked, p.Token, "reason")
+		op.Ambiguous = true
+		p = s.want(op, dedup.StatusOK)
+		note := s.id()
+		n := s.want(noted(claim(note, 1), "note"), dedup.StatusGranted)
+		refused := func(what string, forget func(context.Context, []dedup.ID) error, id dedup.ID) {
+			s.t.Helper()
+			for _, ids := range [][]dedup.ID{{id}, {done, id}, {id, done}} {
+				if err := forget(s.t.Context(), ids); !errors.Is(err, dedup.ErrBusy) {
+					s.t.Errorf("%s, and %d others: got error %v, want one that matches ErrBusy", what, len(ids)-1, err)
+				} else if strings.Contains(err.Error(), "\n") {
+					s.t.Errorf("%s: got error %q, want one line", what, err)
+				}
+			}
+			s.lookup(in, done, r)
+		}
+		refused("Forget of a claim", in.Forget, held)
+		refused("Forget of a claim whose lease ended", in.Forget, lapsed)
+		refused("Forget of a released record that is ambiguous", in.Forget, released)
+		refused("Forget of a parked record that is ambiguous", in.Forget, parked)
+		refused("Forget of a claim with a note", in.Forget, note)
+		refused("ForceForget of a claim with a note", in.ForceForget, note)
+		for id, want := range map[dedup.ID]dedup.Record{held: h, lapsed: l, released: a, parked: p, note: n} {
+			s.lookup(in, id, want)
+		}
+		forced := []dedup.ID{held, lapsed, released, parked, done}
+		if err := in.ForceForget(s.t.Context(), append(forced, s.id())); err != nil {
+			s.t.Fatalf("ForceForget: %v", err)
+		}
+		for i, last := range []dedup.Record{h, l, a, p, r} {
+			s.lookup(in, forced[i], dedup.Record{})
+			s.fresh(forced[i], last.Token)
+		}
+		s.advance(lease)
+		if err := in.ForceForget(s.t.Context(), []dedup.ID{note}); !errors.Is(err, dedup.ErrBusy) {
+			s.t.Errorf("ForceForget of a claim with a note, whose lease ended: got error %v, want one that matches ErrBusy", err)
+		}
+		s.advance(ttl)
+		s.forget(in, note, held, released) // expired, or lapsed long since
+	})},
+	{"the holder of a claim that was forgotten can still record", inspect(func(s *suite, in dedup.Inspector) {
+		id, r := s.granted()
+		if err := in.ForceForget(s.t.Context(), []dedup.ID{id}); err != nil {
+			s.t.Fatalf("ForceForget: %v", err)
+		}
+		s.want(extend(id, r.Token), dedup.StatusLost)
+		s.want(complete(id, r.Token, "result"), dedup.StatusOK)
+		s.want(claim(id, 2), dedup.StatusDone)
 	})},
 	{"forget several, unknown, none", inspect(func(s *suite, in dedup.Inspector) {
 		s.forget(in)

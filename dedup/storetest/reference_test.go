@@ -326,13 +326,29 @@ func (s *reference) Stats(ctx context.Context) (dedup.Stats, error) {
 }
 
 func (s *reference) Forget(ctx context.Context, ids []dedup.ID) error {
+	return s.forget(ctx, ids, func(r dedup.Record) bool {
+		switch {
+		case r.State == dedup.StateClaimed && r.LeaseEnd.After(s.now()):
+			return s.fault != "forgets the living"
+		case r.State == dedup.StateClaimed:
+			return s.fault != "forgets the lapsed"
+		}
+		return r.Ambiguous && s.fault != "forgets the ambiguous"
+	})
+}
+
+func (s *reference) ForceForget(ctx context.Context, ids []dedup.ID) error {
+	return s.forget(ctx, ids, func(r dedup.Record) bool { return r.Note != nil && s.fault != "forces a note" })
+}
+
+func (s *reference) forget(ctx context.Context, ids []dedup.ID, refuses func(dedup.Record) bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		if r := s.lookup(id); r.LeaseEnd.After(s.now()) && s.fault != "forgets the living" {
+		if refuses(s.lookup(id)) {
 			return fmt.Errorf("reference: %v: %w", id, dedup.ErrBusy)
 		}
 		if s.fault == "forgets up to the refused" {

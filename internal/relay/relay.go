@@ -34,7 +34,7 @@ type Relay struct {
 	registry  *prometheus.Registry
 	unwritten prometheus.Counter // HTTP answers
 
-	relayed, ambiguous, stale, duplicates, parked, halted, retried atomic.Int64
+	relayed, ambiguous, stale, duplicates, parked, alreadyParked, halted, retried atomic.Int64
 }
 
 // checkTimeout bounds how long Open waits for the brokers.
@@ -226,6 +226,8 @@ func (r *Relay) decided(e dedup.Event) {
 		}
 	case e.Result.Outcome == dedup.Duplicate:
 		r.duplicates.Add(1)
+	case e.Result.Outcome == dedup.AlreadyParked:
+		r.alreadyParked.Add(1)
 	default:
 		r.parked.Add(1)
 	}
@@ -233,25 +235,26 @@ func (r *Relay) decided(e dedup.Event) {
 
 // Summary says what a Relay has done so far.
 type Summary struct {
-	Relayed    int64 // published, confirmed, and recorded if they have a key
-	Ambiguous  int64 // of these, flagged so
-	Stale      int64 // of these, flagged so
-	Duplicates int64 // dropped
-	Parked     int64 // in the dead letters
-	Halted     int64 // messages that stopped their partition
-	Retried    int64 // tries that did not settle their message
-	Took       time.Duration
+	Relayed       int64 // published, confirmed, and recorded if they have a key
+	Ambiguous     int64 // of these, flagged so
+	Stale         int64 // of these, flagged so
+	Duplicates    int64 // dropped
+	Parked        int64 // put into the dead letters
+	AlreadyParked int64 // came under a key that was parked before: neither published nor put into the dead letters
+	Halted        int64 // messages that stopped their partition
+	Retried       int64 // tries that did not settle their message
+	Took          time.Duration
 }
 
 // Summary returns the counts so far.
 func (r *Relay) Summary() Summary {
 	return Summary{
 		Relayed: r.relayed.Load(), Ambiguous: r.ambiguous.Load(), Stale: r.stale.Load(), Duplicates: r.duplicates.Load(),
-		Parked: r.parked.Load(), Halted: r.halted.Load(), Retried: r.retried.Load(), Took: time.Since(r.started),
+		Parked: r.parked.Load(), AlreadyParked: r.alreadyParked.Load(), Halted: r.halted.Load(), Retried: r.retried.Load(), Took: time.Since(r.started),
 	}
 }
 
 func (s Summary) String() string {
-	return fmt.Sprintf("relayed=%d ambiguous=%d stale=%d duplicates=%d parked=%d halted=%d retried=%d took=%v",
-		s.Relayed, s.Ambiguous, s.Stale, s.Duplicates, s.Parked, s.Halted, s.Retried, s.Took.Round(time.Millisecond))
+	return fmt.Sprintf("relayed=%d ambiguous=%d stale=%d duplicates=%d parked=%d already_parked=%d halted=%d retried=%d took=%v",
+		s.Relayed, s.Ambiguous, s.Stale, s.Duplicates, s.Parked, s.AlreadyParked, s.Halted, s.Retried, s.Took.Round(time.Millisecond))
 }

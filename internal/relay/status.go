@@ -42,12 +42,13 @@ type storeStatus struct {
 }
 
 type counts struct {
-	Relayed    int64 `json:"relayed"`
-	Ambiguous  int64 `json:"ambiguous"`
-	Duplicates int64 `json:"duplicates"`
-	Parked     int64 `json:"parked"`
-	Retried    int64 `json:"retried"`
-	InFlight   int64 `json:"in_flight"`
+	Relayed       int64 `json:"relayed"`
+	Ambiguous     int64 `json:"ambiguous"`
+	Duplicates    int64 `json:"duplicates"`
+	Parked        int64 `json:"parked"`
+	AlreadyParked int64 `json:"already_parked"` // came under a parked key
+	Retried       int64 `json:"retried"`
+	InFlight      int64 `json:"in_flight"`
 }
 
 func (r *Relay) status(ctx context.Context) status {
@@ -62,7 +63,7 @@ func (r *Relay) status(ctx context.Context) status {
 		Store:   storeStatus{URL: redacted("store", r.config.Store.String())},
 		Counts: counts{
 			Relayed: s.Relayed, Ambiguous: s.Ambiguous, Duplicates: s.Duplicates,
-			Parked: s.Parked, Retried: s.Retried, InFlight: r.activity.inFlight.Load(),
+			Parked: s.Parked, AlreadyParked: s.AlreadyParked, Retried: s.Retried, InFlight: r.activity.inFlight.Load(),
 		},
 	}
 	for name, value := range r.config.Flags {

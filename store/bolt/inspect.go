@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/forget"
 )
 
 // So many records are read at once, between which the store serves others.
@@ -152,7 +153,14 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 }
 
 // Forget implements dedup.Inspector. What is forgotten stays so across a reopen.
-func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
+func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
+
+// ForceForget implements dedup.Inspector.
+func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
+	return s.forget(ctx, ids, true)
+}
+
+func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -166,12 +174,12 @@ func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 		case c.err != nil:
 			return c.err
 		case c.changed || !c.record.Expires.After(b.now):
-			// Twice in ids, or nothing to forget.
-		case c.record.State == dedup.StateClaimed && c.record.LeaseEnd.After(b.now):
-			return fmt.Errorf("boltstore: forget %v: %w until %v: wait for that, or stop its holder", ids[i], dedup.ErrBusy, c.record.LeaseEnd)
-		default:
-			c.record, c.changed, c.append = dedup.Record{}, true, true
+			continue // twice in ids, or nothing to forget
 		}
+		if err := forget.Refusal(&c.record, b.now, force); err != nil {
+			return fmt.Errorf("boltstore: forget %v: %w", ids[i], err)
+		}
+		c.record, c.changed, c.append = dedup.Record{}, true, true
 	}
 	return b.write()
 }

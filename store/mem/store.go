@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/forget"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -213,7 +214,14 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 }
 
 // Forget implements dedup.Inspector.
-func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
+func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
+
+// ForceForget implements dedup.Inspector.
+func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
+	return s.forget(ctx, ids, true)
+}
+
+func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -221,8 +229,9 @@ func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 	defer s.mu.Unlock()
 	now := s.time()
 	for _, id := range ids {
-		if r := s.lookup(id, now); r.State == dedup.StateClaimed && r.LeaseEnd.After(now) {
-			return fmt.Errorf("memstore: forget %v: %w until %v: wait for that, or stop its holder", id, dedup.ErrBusy, r.LeaseEnd)
+		r := s.lookup(id, now)
+		if err := forget.Refusal(&r, now, force); err != nil {
+			return fmt.Errorf("memstore: forget %v: %w", id, err)
 		}
 	}
 	for _, id := range ids {

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/store/internal/forget"
 )
 
 var _ dedup.Inspector = (*Store)(nil)
@@ -17,6 +18,9 @@ var _ dedup.Inspector = (*Store)(nil)
 // scanCount is how many keys a server looks at in one step of Records, and how
 // many records one step reads.
 const scanCount = 256
+
+// forceArg tells the script forget that ForceForget asks.
+const forceArg = "force"
 
 // itemsOf returns what has a script work on records.
 func (s *Store) itemsOf(script *script, ids []dedup.ID) []*item {
@@ -161,7 +165,14 @@ func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
 // Forget implements dedup.Inspector. On one server, up to 256 records are forgotten
 // at once or not at all. Of more, or on a cluster, one that is claimed just then is
 // refused alone.
-func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
+func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
+
+// ForceForget implements dedup.Inspector, with the bounds of Forget.
+func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
+	return s.forget(ctx, ids, true)
+}
+
+func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
 	ids = slices.Clone(ids)
 	slices.SortFunc(ids, func(a, b dedup.ID) int { return bytes.Compare(a[:], b[:]) })
 	ids = slices.Compact(ids)
@@ -171,18 +182,28 @@ func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 	}
 	for _, script := range scripts {
 		items := s.itemsOf(script, ids)
+		if force {
+			for _, x := range items {
+				x.arg = forceArg
+			}
+		}
 		if err := s.ask(ctx, items); err != nil {
 			return err
 		}
+		var refused error
 		for i, x := range items {
 			r, err := s.result(ctx, x, nil)
 			if err != nil {
 				return recordFailed(ids[i], err)
 			}
-			lives := r.Record.State == dedup.StateClaimed && r.Record.LeaseEnd.After(s.time())
-			if x.status == answerHeld || lives && script == s.lua.read {
-				return recordFailed(ids[i], fmt.Errorf("forget: %w until %v: wait for that, or stop its holder", dedup.ErrBusy, r.Record.LeaseEnd))
+			if refused == nil && (x.status == answerHeld || script == s.lua.read) {
+				if err := forget.Refusal(&r.Record, s.time(), force); err != nil {
+					refused = recordFailed(ids[i], fmt.Errorf("forget: %w", err))
+				}
 			}
+		}
+		if refused != nil {
+			return refused
 		}
 	}
 	return nil

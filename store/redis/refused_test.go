@@ -57,7 +57,7 @@ func TestForeignRecords(t *testing.T) {
 	s := open(t, server, nil)
 	typed, newer, fine := claim("typed", 1), claim("newer", 1), claim("fine", 1)
 	_, _ = server.Lpush("oq:"+string(typed.ID[:]), "x")
-	_ = server.Miniredis.Set("oq:"+string(newer.ID[:]), "\x02 what comes in version 2")
+	_ = server.Miniredis.Set("oq:"+string(newer.ID[:]), "\x03 what comes in version 3")
 	for _, ops := range [][]dedup.Op{
 		{typed, fine, newer},
 		{complete(typed, 1), complete(fine, 1), complete(newer, 1)},
@@ -67,9 +67,9 @@ func TestForeignRecords(t *testing.T) {
 			t.Fatalf("%v: got errors %v, %v for the others", ops[0].Kind, err, replies[1].Err)
 		}
 		wants(t, "another type", replies[0].Err, typed.ID.String(), "another type", "Prefix")
-		wants(t, "newer version", replies[2].Err, newer.ID.String(), "version 2", "upgrade")
+		wants(t, "newer version", replies[2].Err, newer.ID.String(), "version 3", "upgrade")
 	}
 	wants(t, "Forget", s.Forget(t.Context(), []dedup.ID{typed.ID}), "another type")
 	_, err := s.Lookup(t.Context(), newer.ID)
-	wants(t, "Lookup", err, "version 2")
+	wants(t, "Lookup", err, "version 3")
 }

@@ -94,7 +94,7 @@ func (s *session) settle(d *delivery, r dedup.Result) {
 			s.reply(d, r)
 		}
 		switch r.Outcome {
-		case dedup.Parked, dedup.Conflict, dedup.Stale, dedup.Ambiguous:
+		case dedup.Parked, dedup.AlreadyParked, dedup.Conflict, dedup.Stale, dedup.Ambiguous:
 			d.term(r)
 		default:
 			if d.ack() {

@@ -166,7 +166,7 @@ func respond(r dedup.Result) response {
 	case dedup.Unavailable:
 		return refusal("503", "the request was not processed", max(r.RetryAfter, 1))
 	}
-	return refusal("500", fmt.Sprintf("%v: an operator must look", r.Outcome), 0) // Parked, Stale, Ambiguous
+	return refusal("500", fmt.Sprintf("%v: an operator must look", r.Outcome), 0) // Parked, AlreadyParked, Stale, Ambiguous
 }
 
 func inProgress(after time.Duration) response {

@@ -1,0 +1,68 @@
+package dedup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Release lets messages run again that were parked: call it once the cause is
+// mended, and then publish them again. Without it their keys stay parked, and what
+// comes under them is AlreadyParked.
+//
+// A released key starts over with no attempts. It stays Ambiguous if one of its
+// runs may have had its effect, so that the handler of the replay is told. The
+// payload must be the same as before: another one under the key is a Conflict.
+//
+// A key without a record, or one that was released before, is no error. One that is
+// claimed is not released, with an error that matches ErrBusy: a run has it, or died
+// with it. Nor is one that is completed: its replay is a Duplicate, and gets the
+// recorded result. Release does all keys that it can, and returns the error of the
+// first that it cannot. After an error that matches ErrStore nobody knows which
+// keys are released, and Release can be called again.
+func (d *Deduplicator) Release(ctx context.Context, keys ...Key) error {
+	if !d.enter() {
+		return ErrClosed
+	}
+	defer d.exit()
+	var first error
+	failed := 0
+	for at := 0; at < len(keys); at += MaxBatch {
+		batch := keys[at:min(at+MaxBatch, len(keys))]
+		ops := make([]Op, len(batch)) // not shared: who gives up leaves them to the sender
+		for i, key := range batch {
+			ops[i] = Op{Kind: OpUnpark, ID: d.ids.of(key), Floor: Token(d.floor.Load()), TTL: d.o.TTL}
+		}
+		asked, err := d.ask(ctx, ops)
+		if err != nil {
+			return fmt.Errorf("dedup: release %d keys: %w", len(keys)-at, err)
+		}
+		for i := range asked.replies {
+			if err := unparked(&asked.replies[i]); err != nil {
+				if failed++; first == nil {
+					first = fmt.Errorf("dedup: release %v: %w", ops[i].ID, err)
+				}
+			}
+		}
+		asked.done()
+	}
+	if failed > 1 {
+		return fmt.Errorf("%w; and %d other keys", first, failed-1)
+	}
+	return first
+}
+
+// unparked says why a key was not released, from the store's answer.
+func unparked(r *Reply) error {
+	switch {
+	case r.Err != nil:
+		return r.Err
+	case r.Status == StatusOK:
+		return nil
+	case r.Status == StatusHeld:
+		return fmt.Errorf("%w, at %v: what it did is not known yet", ErrBusy, r.Record.Held)
+	case r.Status == StatusDone:
+		return errors.New("its message is completed and not parked")
+	}
+	return fmt.Errorf("%w: it answered an unpark with %v", ErrStore, r.Status)
+}
