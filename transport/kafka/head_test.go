@@ -3,6 +3,7 @@ package kafkatransport
 import (
 	"context"
 	"errors"
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,6 +60,54 @@ func TestFailedHeadHoldsBackOnlyItsKey(t *testing.T) {
 		}
 		j.check(t, n)
 	})
+}
+
+// TestRetryAfterForEver: a message that asks for the longest delay there is does not
+// come again, and holds back its key only.
+func TestRetryAfterForEver(t *testing.T) {
+	modes(t, func(t *testing.T, begin func(*Consumer, *dedup.Deduplicator, dedup.Handler) *run) {
+		const n, keys = 100, 10
+		k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)
+		produce(t, k, numbered("t", 0, n, keys)...)
+		j := newJournal()
+		var runs atomic.Int64
+		handle := func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+			switch string(m.Value) {
+			case "0":
+				runs.Add(1)
+				return nil, dedup.RetryAfter(errors.New("never again"), math.MaxInt64)
+			case "1":
+				runs.Add(1)
+				return nil, errors.New("what Backoff says")
+			}
+			return j.handle(ctx, m)
+		}
+		c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicator(t, &dedup.Options{
+			Backoff: func(int) time.Duration { return math.MaxInt64 },
+		})
+		r := begin(c, d, handle)
+		eventually(t, "all other keys are processed", func() bool { return j.seen() == n-2*n/keys })
+		time.Sleep(10 * minRetry)
+		if got := runs.Load(); got != 2 {
+			t.Errorf("got %d runs of two messages that are not to come again, want 2", got)
+		}
+		if err := r.Stop(); err != nil {
+			t.Errorf("Run: got %v, want nil", err)
+		}
+	})
+}
+
+func TestDue(t *testing.T) {
+	for _, after := range []time.Duration{math.MinInt64, -1, 0, minRetry, time.Hour, math.MaxInt64} {
+		now := time.Now()
+		got := due(dedup.Result{RetryAfter: after})
+		if least := now.Add(max(after, minRetry)); got.Before(least) || got.After(least.Add(time.Minute)) {
+			t.Errorf("due after %v: got %v, want %v", after, got, least)
+		}
+		if grid := got.Truncate(retryGrid).Add(retryGrid); grid.Before(got.Round(0)) {
+			t.Errorf("due after %v: got %v on the grid, want no sooner than %v", after, grid, got)
+		}
+	}
 }
 
 // TestTotalInFlightBoundsAllPartitions: with every handler stuck, no more than

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -513,6 +514,44 @@ func TestLostAckIsAnsweredFromTheRecord(t *testing.T) {
 	j.check(t, 1)
 	if got := counted.count(dedup.Duplicate); got == 0 {
 		t.Error("duplicates: got none, want one, or more where this process stood still")
+	}
+}
+
+// TestRetryAfterForEver: a message that asks for the longest delay there is does not
+// come again, and others are not held up.
+func TestRetryAfterForEver(t *testing.T) {
+	js := connect(t, brokertest.NewNATS(t, nil))
+	newStream(t, js, patiently)
+	var runs atomic.Int64
+	rest := make(chan struct{}, 100)
+	d := newDeduplicator(t, &dedup.Options{Backoff: func(int) time.Duration { return math.MaxInt64 }})
+	r := start(t, func(ctx context.Context) error {
+		return newConsumer(t, js, quick(t)).Run(ctx, d, func(_ context.Context, m *dedup.Message) ([]byte, error) {
+			switch string(m.Value) {
+			case "v0":
+				runs.Add(1)
+				return nil, dedup.RetryAfter(errors.New("never again"), math.MaxInt64)
+			case "v1":
+				runs.Add(1)
+				return nil, errors.New("what Backoff says")
+			}
+			rest <- struct{}{}
+			return nil, nil
+		})
+	})
+	for i := range 2 {
+		publishOne(t, js, "s.key", fmt.Sprint("v", i))
+	}
+	for i := range 20 { // each a round to the server
+		publishOne(t, js, "s.key", fmt.Sprint("v", i+2))
+		<-rest
+		time.Sleep(minRetry)
+	}
+	if n := runs.Load(); n != 2 {
+		t.Errorf("got %d runs of two messages that are not to come again, want 2", n)
+	}
+	if err := r.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -15,6 +15,11 @@ import (
 // tight loop.
 const minRetry = 20 * time.Millisecond
 
+// maxRetry is the longest delay that the server is asked for, about a hundred years:
+// it counts in nanoseconds since 1970, which end in 2262, and what is beyond that
+// would come again at once.
+const maxRetry = 36500 * 24 * time.Hour
+
 // delivery is a message on its way from the server to its answer.
 type delivery struct {
 	message dedup.Message
@@ -120,7 +125,7 @@ func (s *session) drop(d *delivery) { s.hand.drop(d, s.now()) }
 
 // retryDelay spreads what failed together, and never makes it come sooner.
 func retryDelay(after time.Duration) time.Duration {
-	after = max(after, minRetry)
+	after = min(max(after, minRetry), maxRetry)
 	return after + rand.N(after/10+1)
 }
 

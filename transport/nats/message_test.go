@@ -2,6 +2,7 @@ package natstransport
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -64,10 +65,10 @@ func TestPublishedIsNeverInTheFuture(t *testing.T) {
 }
 
 func TestRetryDelay(t *testing.T) {
-	for _, after := range []time.Duration{-1, 0, minRetry, time.Second, time.Hour} {
+	for _, after := range []time.Duration{math.MinInt64, -1, 0, minRetry, time.Second, time.Hour, maxRetry, math.MaxInt64 - 1, math.MaxInt64} {
 		for range 100 {
 			got := retryDelay(after)
-			if least := max(after, minRetry); got < least || got > least+least/10 {
+			if least := min(max(after, minRetry), maxRetry); got < least || got > least+least/10 {
 				t.Errorf("retryDelay(%v): got %v, want from %v to a tenth more", after, got, least)
 			}
 		}
