@@ -15,9 +15,8 @@ import (
 // tight loop.
 const minRetry = 20 * time.Millisecond
 
-// maxRetry is the longest delay that the server is asked for, about a hundred years:
-// it counts in nanoseconds since 1970, which end in 2262, and what is beyond that
-// would come again at once.
+// maxRetry is the longest delay that the server is asked for, about a hundred years.
+// The server counts in nanoseconds since 1970, which end in 2262.
 const maxRetry = 36500 * 24 * time.Hour
 
 // delivery is a message on its way from the server to its answer.
