@@ -194,6 +194,12 @@ var durableRules = []struct {
 		d.want(release(late, l.Token), dedup.StatusOK)
 		d.want(claim(late, 3), dedup.StatusGranted)
 	}},
+	{"what is kept for ever stays", func(d *durable) {
+		check := d.keptForEver()
+		d.reopen(0)
+		d.reopen(century)
+		check()
+	}},
 	{"unparked stays unparked", func(d *durable) {
 		id, r := d.granted()
 		op := park(id, r.Token, "reason")

@@ -52,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 		{"token", tokenRules},
 		{"apply", applyRules},
 		{"vouch", vouchRules},
+		{"extremes", extremeRules},
 		{"inspector", inspectorRules},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -18,7 +18,7 @@ func (s *Store) SetClock(now func() time.Time) { s.now = now }
 func (s *Store) SetTime(now time.Time) {
 	edit := strings.NewReplacer(
 		"redis.call('TIME')", fmt.Sprintf("{'%d','%d'}", now.Unix(), now.Nanosecond()/1000),
-		"'%.0f'", "'%.0f00000'", // 100 seconds for each millisecond
+		"math.max(expires, passed, now + 1) - now", "(math.max(expires, passed, now + 1) - now) * 100000", // 100 seconds for each millisecond
 	)
 	s.lua = newScripts(edit.Replace)
 	s.mu.Lock()

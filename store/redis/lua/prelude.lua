@@ -25,10 +25,12 @@ local function number7(s, at)
 end
 
 -- lifetime is for how long the server keeps a record: until it has expired, and
--- not before the clock has passed its token, so that the next token is greater.
+-- not before the clock has passed its token, so that the next token is greater. It is
+-- 285 years at most: a server that counts in nanoseconds could not tell more.
+local LONGEST = 9000000000000
 local function lifetime(expires, token)
   local passed = floor(token / 1000) + 1
-  return string.format('%.0f', math.max(expires, passed, now + 1) - now)
+  return string.format('%.0f', math.min(math.max(expires, passed, now + 1) - now, LONGEST))
 end
 
 -- SET takes the lifetime by PX, never PXAT: then what goes to replicas and to the
