@@ -78,7 +78,8 @@
 // old. When nearly all its records have expired, the few that live are appended
 // again and the file is removed as a whole, oldest file first.
 //
-// Leases are renewed in memory. A claim that is renewed for long is written
+// Leases are renewed in memory; a note that a claim gets later is on disk before it
+// is answered. A claim that is renewed for long is written
 // again now and then, so that after a crash its record outlives the last renewal
 // by at least 15/16 of its TTL.
 //
@@ -95,5 +96,6 @@
 // of each file holds the identity of the store, its clock and highest token, its
 // longest TTL, and since when it remembers. Every entry, and every pack, starts with
 // the version of the format and ends with a CRC-32C of its sequence number and
-// itself. See codec.go and pack.go.
+// itself. Entries of earlier versions are read. A store with an entry of a later one
+// is refused, with ErrFormat, and left as it is. See codec.go and pack.go.
 package boltstore

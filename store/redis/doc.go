@@ -55,6 +55,11 @@
 //	PREFIXstore         identity, horizon, high-water mark, servers met; JSON
 //	PREFIXsources       names of topics and streams, by the tags in the records
 //
+// A record begins with the version of its format, which is 2. Those of version 1 are
+// read. An operation on a record of a later version fails, with an error that says
+// so, and changes nothing: processes of both versions can share a server, and the
+// older ones leave the newer records alone.
+//
 // Each record's key has its own slot. A settled record with an empty result takes
 // 42 bytes of value, which with its key, its expiry and its share of two hash tables
 // is about 180 bytes of the server's memory; see the figures in the benchmarks. With
