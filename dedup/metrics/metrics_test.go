@@ -238,6 +238,30 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
+// What comes under a parked key is counted apart from what is parked, and apart from
+// duplicates.
+func TestAlreadyParked(t *testing.T) {
+	b := newBench(t, prometheus.NewRegistry(), "orders", newStore(), dedup.Hooks{})
+	b.want(0, "dedup_messages_total", "already_parked")
+	m, err := New(b.reg, "orders", &Options{TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Deduplicator, err = dedup.New(newStore(), "orders", dedup.HeaderKey(), &dedup.Options{
+		TTL: time.Hour, Hooks: m.Hooks(dedup.Hooks{}), DeadLetter: func(context.Context, *dedup.Message, error) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Shutdown(context.Background()) }()
+	for offset := range int64(3) {
+		b.do("a", "orders", offset+1, func(context.Context, *dedup.Message) ([]byte, error) { return nil, dedup.Permanent(errors.New("poison")) })
+	}
+	b.want(1, "dedup_messages_total", "parked")
+	b.want(2, "dedup_messages_total", "already_parked")
+	b.want(0, "dedup_messages_total", "duplicate")
+}
+
 // failing is a store that does not answer.
 type failing struct{ *memstore.Store }
 

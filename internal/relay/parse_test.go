@@ -84,9 +84,9 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 }
 
 func TestParseKey(t *testing.T) {
-	m := &dedup.Message{Value: []byte(`{"order":{"id":7}}`), Position: dedup.Position{Source: "t"}}
+	m := &dedup.Message{Value: []byte(`{"order":{"id":7}}`), Position: dedup.Position{Source: "t"}, Key: []byte("k")}
 	for in, found := range map[string]bool{
-		"header:X": false, "header:X, json:order.id": true, "json:order.id": true, "payload": true, "position": true, "json:nothing": false,
+		"header:X": false, "header:X, json:order.id": true, "json:order.id": true, "payload": true, "record-key": true, "position": true, "json:nothing": false,
 	} {
 		fn, err := ParseKey(in)
 		if err != nil {
@@ -96,7 +96,7 @@ func TestParseKey(t *testing.T) {
 			t.Errorf("%q: got key %q, %v", in, key, err)
 		}
 	}
-	for _, in := range []string{"", "header", "header:", "json:", "json:a..b", "payload:x", "position,", "HEADER:X"} {
+	for _, in := range []string{"", "header", "header:", "json:", "json:a..b", "payload:x", "record-key:x", "position,", "HEADER:X"} {
 		if _, err := ParseKey(in); err == nil {
 			t.Errorf("%q: want an error", in)
 		}

@@ -335,6 +335,60 @@ func TestTargetThatFails(t *testing.T) {
 	}
 }
 
+// TestReplayOfAParkedMessage: a message that comes under a parked key is neither
+// published nor put into the dead letters. It is counted apart and told, with what to
+// do; after that it is published.
+func TestReplayOfAParkedMessage(t *testing.T) {
+	refuses := true
+	target := &fakeSink{taken: map[string]int{}, publish: func(*dedup.Message) error {
+		if refuses {
+			return dedup.Permanent(errors.New("no such topic"))
+		}
+		return nil
+	}}
+	letters := &fakeSink{taken: map[string]int{}, publish: func(*dedup.Message) error { return nil }}
+	var log bytes.Buffer
+	r := &Relay{
+		config: Config{To: Endpoint{Topic: "out"}, DeadLetter: Endpoint{Topic: "dead"}},
+		sink:   target, letters: letters, started: time.Now(),
+		output: health{what: "the target", logger: slog.New(slog.DiscardHandler)},
+		grave:  health{what: "the dead letters", logger: slog.New(slog.DiscardHandler)},
+	}
+	var err error
+	r.dedup, err = dedup.New(memstore.New(nil), "s", dedup.HeaderKey(),
+		&dedup.Options{DeadLetter: r.bury, Hooks: dedup.Hooks{Decided: r.decided}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.dedup.Shutdown(t.Context()) }()
+	offset := int64(0)
+	again := func() dedup.Outcome {
+		offset++
+		m := &dedup.Message{Topic: "orders", Value: []byte("v"), Position: dedup.Position{Source: "orders", Offset: offset}}
+		m.Headers.SetKey("k")
+		return r.dedup.DoBatch(t.Context(), []*dedup.Message{m}, r.publish)[0].Outcome
+	}
+	if got := again(); got != dedup.Parked {
+		t.Fatalf("refused for good: got %v, want parked", got)
+	}
+	refuses = false
+	if got := again(); got != dedup.AlreadyParked {
+		t.Errorf("published again: got %v, want already_parked", got)
+	}
+	if !strings.Contains(log.String(), "release the key") {
+		t.Errorf("the log says %q, want a line with the remedy", log.String())
+	}
+	if got := r.Summary(); got.Parked != 1 || got.AlreadyParked != 1 || !strings.Contains(got.String(), "parked=1 already_parked=1") {
+		t.Errorf("got %v, want one parked and one already parked", got)
+	}
+	if err := r.dedup.Release(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	if got := again(); got != dedup.Processed || target.taken["v"] != 1 || letters.taken["v"] != 1 {
+		t.Errorf("after the release: got %v, published %d times, %d dead letters, want processed, 1 and 1", got, target.taken["v"], letters.taken["v"])
+	}
+}
+
 // lostStore fails for good.
 type lostStore struct{ *memstore.Store }
 
