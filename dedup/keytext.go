@@ -213,7 +213,7 @@ func parsePayload(text string) (Key, error) {
 func parseDerived(text string) (Key, error) {
 	b, err := hex.DecodeString(text)
 	if err != nil {
-		return "", errors.New("hexadecimal digits follow " + wordDerived + ":")
+		return "", errors.New("what follows " + wordDerived + ": are hexadecimal digits, two for each byte")
 	}
 	return Key(append([]byte{derived}, b...)), nil
 }
@@ -222,7 +222,7 @@ func parseDerived(text string) (Key, error) {
 func parseJSON(text string) (Key, error) {
 	b := []byte(text)
 	if !json.Valid(b) || skipSpace(b)[0] != '[' {
-		return "", errors.New("a JSON array follows " + wordJSON + ":")
+		return "", errors.New("what follows " + wordJSON + ": is a JSON array")
 	}
 	b, err := appendCanonical(derive(kindJSON, len(b)), b)
 	return Key(b), err
@@ -230,7 +230,7 @@ func parseJSON(text string) (Key, error) {
 
 func parseOwner(text string) (Key, error) {
 	if text != "" {
-		return "", errors.New("nothing follows " + wordOwner + ":")
+		return "", errors.New(wordOwner + ": stands alone")
 	}
 	return Key(derive(kindOwner, 0)), nil
 }

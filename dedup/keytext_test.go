@@ -174,7 +174,7 @@ func TestParseKeyErrors(t *testing.T) {
 		{`"\x00"`, "zero byte"},
 		{"payload:00", "64 hexadecimal digits"},
 		{"payload:" + strings.Repeat("g", 64), "64 hexadecimal digits"},
-		{"json:1", "array"},
+		{"json:1", "JSON array"},
 		{"json:[1", "array"},
 		{"json:", "array"},
 		{"json:[1e99999999999999999999]", "exponent"},

@@ -255,7 +255,9 @@ func TestAlreadyParked(t *testing.T) {
 	}
 	defer func() { _ = b.Shutdown(context.Background()) }()
 	for offset := range int64(3) {
-		b.do("a", "orders", offset+1, func(context.Context, *dedup.Message) ([]byte, error) { return nil, dedup.Permanent(errors.New("poison")) })
+		b.do("a", "orders", offset+1, func(context.Context, *dedup.Message) ([]byte, error) {
+			return nil, dedup.Permanent(errors.New("poison"))
+		})
 	}
 	b.want(1, "dedup_messages_total", "parked")
 	b.want(2, "dedup_messages_total", "already_parked")
