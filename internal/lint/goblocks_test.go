@@ -71,8 +71,8 @@ func TestGoBlocks(t *testing.T) {
 
 // A document of a nested module is compiled in that.
 func TestGoBlocksKnowTheirModule(t *testing.T) {
-	p := load(t, map[string]string{"go.mod": "", "docs/a.md": "", "b/go.mod": "", "b/c/a.md": "", "b.md": ""})
-	for name, want := range map[string]string{"docs/a.md": ".", "b/c/a.md": "b", "b.md": ".", "b/a.md": "b"} {
+	p := load(t, map[string]string{"go.mod": "", "d/a.md": "", "b/go.mod": "", "b/c/a.md": "", "b.md": ""})
+	for name, want := range map[string]string{"d/a.md": ".", "b/c/a.md": "b", "b.md": ".", "b/a.md": "b"} {
 		if got := p.moduleOf(name); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}

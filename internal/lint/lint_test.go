@@ -42,8 +42,8 @@ func want(t *testing.T, found []Finding, lines ...string) {
 }
 
 func TestAFindingNamesPlaceFaultAndRemedy(t *testing.T) {
-	f := Finding{"docs/a.md", 7, "it is wrong", "mend it"}
-	if got, want := f.String(), "docs/a.md:7: it is wrong; mend it"; got != want {
+	f := Finding{"d/a.md", 7, "it is wrong", "mend it"}
+	if got, want := f.String(), "d/a.md:7: it is wrong; mend it"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
