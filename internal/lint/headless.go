@@ -86,7 +86,8 @@ func (q paragraph) clauses() (found []clause) {
 	for _, pattern := range patterns {
 		for _, m := range pattern.FindAllStringSubmatchIndex(q.text, -1) {
 			if !seen[m[2]] {
-				found = append(found, clause{q.lineAt(m[2]), strings.Join(strings.Fields(q.text[m[0]:m[1]]), " ")})
+				text := strings.Join(strings.Fields(q.text[m[0]:m[1]]), " ")
+				found = append(found, clause{q.lineAt(m[2]), strings.TrimLeft(text, ".:;,(!? ")})
 			}
 			seen[m[2]] = true
 		}
