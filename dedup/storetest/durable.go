@@ -11,15 +11,15 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// RunDurable runs what a store must keep across a restart, for embedded stores:
-// those that live in a directory, belong to one process and implement
-// io.Closer. Run it beside Run.
+// RunDurable tests the promises that an embedded store keeps across a restart. An
+// embedded store lives in a directory, belongs to one process and implements
+// io.Closer. Call RunDurable beside Run.
 //
 // open opens the store in dir, which is an empty directory the first time. The
-// suite closes it, sets the clock, back too, and opens it again.
+// suite closes the store, sets the clock forward or back, and opens it again.
 //
-// The rules whose names begin with "one process" follow from that: who opens
-// the store knows that no holder lives.
+// Some rules begin with "one process". They rely on the directory's single owner: the
+// process that opens the store knows that no holder is alive.
 func RunDurable(t *testing.T, open func(t *testing.T, dir string, clock Clock) dedup.Store) {
 	for _, r := range durableRules {
 		t.Run(r.name, func(t *testing.T) { r.run(newDurable(t, open)) })

@@ -131,12 +131,12 @@ func (w *walk) anyToken(t *rapid.T) dedup.Token {
 	return rapid.SampledFrom(w.tokens).Draw(t, "token")
 }
 
-// model says what a store may answer. Usually that is one thing; after a reopen
-// there are keys of which a store may remember one of several records.
+// model holds the records that a store may have. Each key usually has one; after a
+// reopen, a store may have kept one of several.
 type model struct {
 	records map[dedup.ID][]dedup.Record
 	highest map[dedup.ID]dedup.Token // greatest token of the key so far
-	granted map[dedup.ID]time.Time   // what Expires was when the key was last granted, or got a note
+	granted map[dedup.ID]time.Time   // Expires of the record when the key was last granted, or got a note
 }
 
 func newModel() model {
@@ -175,7 +175,7 @@ func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
 	return nil
 }
 
-// String shows what may be remembered of id.
+// String lists the records that the store may have of id.
 func (m model) String(id dedup.ID) string {
 	if len(m.records[id]) == 0 {
 		return "no record"
@@ -190,9 +190,9 @@ func (m model) String(id dedup.ID) string {
 	return b.String()
 }
 
-// follow returns the record after op, or in what the reply is wrong. Which
-// token a new grant gets is the store's choice among those greater than highest
-// and the floor.
+// follow returns the record after op, or an error that says how the reply is wrong.
+// The store chooses the token of a new grant; it must be greater than highest and
+// than the floor.
 func follow(r dedup.Record, op dedup.Op, now time.Time, highest dedup.Token, reply dedup.Reply) (dedup.Record, error) {
 	const undecided = 0
 	after, want := dedup.Step(r, op, now, undecided)

@@ -12,7 +12,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// What the operations of the rules carry unless a rule says otherwise.
+// The operations of the rules carry these, unless a rule says otherwise.
 const (
 	lease = 30 * time.Second
 	ttl   = time.Hour
