@@ -20,7 +20,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 		}
 		ops = append(ops, Op{
 			Kind: OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.floor.Load()),
-			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Tag: d.tag, Position: x.m.Position,
+			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Tag: d.o.tag, Position: x.m.Position,
 		})
 	}
 	if len(ops) == 0 {

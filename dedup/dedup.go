@@ -34,7 +34,6 @@ type Deduplicator struct {
 	scope  string
 	ids    ids
 	key    KeyFunc
-	tag    Tag // of o.Fingerprint
 	o      Options
 	slots  chan struct{} // one for each handler that may run
 	floor  atomic.Uint64 // highest Token seen
@@ -79,7 +78,6 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 		scope: scope,
 		ids:   newIDs(scope),
 		key:   key,
-		tag:   tagOf(filled.FingerprintName),
 		o:     filled,
 		slots: make(chan struct{}, filled.Concurrency),
 		notes: notes{logger: filled.Logger.With("scope", scope)},

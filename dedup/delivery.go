@@ -62,7 +62,7 @@ func (d *Deduplicator) settlement(x *delivery) Op {
 		Omitted: x.ending.omitted, Ambiguous: x.ending.ambiguous, Uncounted: x.ending.uncounted,
 	}
 	if op.Kind != OpRelease {
-		op.Fingerprint, op.Tag, op.Position = x.fingerprint, d.tag, x.m.Position
+		op.Fingerprint, op.Tag, op.Position = x.fingerprint, d.o.tag, x.m.Position
 	}
 	return op
 }

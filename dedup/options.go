@@ -101,6 +101,8 @@ type Options struct {
 	// Logger receives changes of state and, rate-limited, decisions that an
 	// operator should know. Default: discards.
 	Logger *slog.Logger
+
+	tag Tag // of FingerprintName
 }
 
 const (
@@ -139,6 +141,7 @@ func (o *Options) filled() (Options, error) {
 	if c.Fingerprint == nil {
 		c.Fingerprint = PayloadFingerprint
 	}
+	c.tag = tagOf(c.FingerprintName)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

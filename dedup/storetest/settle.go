@@ -2,20 +2,33 @@ package storetest
 
 import "github.com/oncequeue/oncequeue/dedup"
 
-// settleRules are the rules that complete and park share.
-func settleRules(kind dedup.OpKind) []rule {
-	state, answer := dedup.StateDone, dedup.StatusDone
-	other := dedup.OpPark
+// outcomes returns the state of a record that an op of the kind settled, and the
+// answer to claims of it.
+func outcomes(kind dedup.OpKind) (dedup.State, dedup.Status) {
 	if kind == dedup.OpPark {
-		state, answer, other = dedup.StateParked, dedup.StatusParked, dedup.OpComplete
+		return dedup.StateParked, dedup.StatusParked
 	}
-	// settled returns the record that r becomes.
-	settled := func(s *suite, r dedup.Record, result string) dedup.Record {
+	return dedup.StateDone, dedup.StatusDone
+}
+
+// settledAs returns a function of the record that r becomes.
+func settledAs(state dedup.State) func(s *suite, r dedup.Record, result string) dedup.Record {
+	return func(s *suite, r dedup.Record, result string) dedup.Record {
 		r.State, r.Nonce, r.Ambiguous, r.Result = state, 0, false, []byte(result)
 		r.Expires = s.now().Add(ttl)
 		return dropLease(r)
 	}
-	return []rule{
+}
+
+// settleRules are the rules that complete and park share.
+func settleRules(kind dedup.OpKind) []rule {
+	state, answer := outcomes(kind)
+	other := dedup.OpPark
+	if kind == dedup.OpPark {
+		other = dedup.OpComplete
+	}
+	settled := settledAs(state)
+	return append([]rule{
 		{"claimed", func(s *suite) {
 			id, r := s.granted()
 			s.advance(tick)
@@ -88,6 +101,23 @@ func settleRules(kind dedup.OpKind) []rule {
 			want := s.want(settle(other, id, r.Token, "first"), dedup.StatusOK)
 			s.same("the first stands", s.want(settle(kind, id, r.Token, "second"), dedup.StatusOK), want)
 		}},
+		{"omitted result", func(s *suite) {
+			id, r := s.granted()
+			op := settle(kind, id, r.Token, "")
+			op.Result, op.Omitted = nil, true
+			want := settled(s, r, "")
+			want.Omitted = true
+			s.same("settled", s.want(op, dedup.StatusOK), want)
+			s.same("answer", s.want(claim(id, 2), answer), want)
+		}},
+	}, keepRules(kind)...)
+}
+
+// keepRules are the rules of what complete and park keep of a record.
+func keepRules(kind dedup.OpKind) []rule {
+	state, answer := outcomes(kind)
+	settled := settledAs(state)
+	return []rule{
 		{"ambiguous is kept by a park and cleared by a complete, attempts are kept", func(s *suite) {
 			parks := kind == dedup.OpPark
 			id, _ := s.granted()
@@ -136,15 +166,6 @@ func settleRules(kind dedup.OpKind) []rule {
 			if got := s.want(op, dedup.StatusOK); got.Tag != 0 {
 				s.t.Errorf("without a fingerprint: got tag %d, want none", got.Tag)
 			}
-		}},
-		{"omitted result", func(s *suite) {
-			id, r := s.granted()
-			op := settle(kind, id, r.Token, "")
-			op.Result, op.Omitted = nil, true
-			want := settled(s, r, "")
-			want.Omitted = true
-			s.same("settled", s.want(op, dedup.StatusOK), want)
-			s.same("answer", s.want(claim(id, 2), answer), want)
 		}},
 	}
 }

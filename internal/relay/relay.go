@@ -34,6 +34,11 @@ type Relay struct {
 	registry  *prometheus.Registry
 	unwritten prometheus.Counter // HTTP answers
 
+	tallies
+}
+
+// tallies count messages for the Summary.
+type tallies struct {
 	relayed, ambiguous, stale, duplicates, parked, alreadyParked, halted, retried atomic.Int64
 }
 

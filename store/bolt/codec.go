@@ -352,7 +352,6 @@ func decodeEntry(k kind, body []byte, base time.Time, sources []string, seq uint
 	old := k&kindOld != 0
 	if !old && flags&flagMore != 0 {
 		more = p.byte()
-		p.bad = p.bad || more&^flagsKnown != 0
 	}
 	copy(e.id[:], p.take(len(e.id)))
 	if prev := p.uvarint(); prev >= seq {
@@ -395,20 +394,8 @@ func decodeEntry(k kind, body []byte, base time.Time, sources []string, seq uint
 	if flags&flagPosition != 0 {
 		rec.First = p.position(sources)
 	}
-	if more&flagTag != 0 {
-		if b := p.take(4); b != nil {
-			rec.Tag = dedup.Tag(binary.LittleEndian.Uint32(b))
-		}
-	}
-	if claimed && !old {
-		rec.Held = rec.First
-	}
-	p.bad = p.bad || !claimed && more&(flagHeld|flagNote) != 0
-	if more&flagHeld != 0 {
-		rec.Held = p.position(sources)
-	}
-	if more&flagNote != 0 {
-		rec.Note = p.take(int(min(p.uvarint(), math.MaxInt32)))
+	if !old {
+		p.more(rec, more, sources)
 	}
 	if flags&flagResult != 0 {
 		rec.Result = p.take(len(p.b))
@@ -447,6 +434,26 @@ func (p *parser) uint64() uint64 {
 		return binary.LittleEndian.Uint64(b)
 	}
 	return 0
+}
+
+// more takes those fields of rec that no record of version 1 has.
+func (p *parser) more(rec *dedup.Record, flags byte, sources []string) {
+	claimed := rec.State == dedup.StateClaimed
+	p.bad = p.bad || flags&^flagsKnown != 0 || !claimed && flags&(flagHeld|flagNote) != 0
+	if flags&flagTag != 0 {
+		if b := p.take(4); b != nil {
+			rec.Tag = dedup.Tag(binary.LittleEndian.Uint32(b))
+		}
+	}
+	if claimed {
+		rec.Held = rec.First
+	}
+	if flags&flagHeld != 0 {
+		rec.Held = p.position(sources)
+	}
+	if flags&flagNote != 0 {
+		rec.Note = p.take(int(min(p.uvarint(), math.MaxInt32)))
+	}
 }
 
 func (p *parser) position(sources []string) (at dedup.Position) {

@@ -40,7 +40,6 @@ const (
 	formatVersion = 2
 	oldVersion    = 1
 
-	headSize  = 1 + 1 + 7 + 6 + 6 + 2
 	ambiguous = 8
 	omitted   = 16
 	flagTag   = 32
@@ -62,72 +61,77 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 	if b[0] != formatVersion && !old {
 		return r, unknownVersion(b[0])
 	}
-	if len(b) < headSize {
+	p := reader{b: b}
+	flags := p.take(2)[1]
+	r.State = dedup.State(flags & 7)
+	r.Ambiguous, r.Omitted = flags&ambiguous != 0, flags&omitted != 0
+	r.Token = dedup.Token(number(p.take(7)))
+	r.Expires, r.FirstSeen = moment(p.take(6)), moment(p.take(6))
+	r.Attempt = int(number(p.take(2)))
+	if p.short {
 		return r, errShort
 	}
-	hasTag := b[1]&flagTag != 0
-	r.State = dedup.State(b[1] & 7)
-	r.Ambiguous, r.Omitted = b[1]&ambiguous != 0, b[1]&omitted != 0
-	r.Token = dedup.Token(number(b[2:9]))
-	r.Expires, r.FirstSeen = moment(b[9:15]), moment(b[15:21])
-	r.Attempt = int(number(b[21:23]))
-	b = b[headSize:]
 	if r.State == dedup.StateFree {
 		return dedup.Record{}, nil
 	}
-	if r.State == dedup.StateClaimed {
-		if len(b) < 6 {
-			return r, errShort
-		}
-		r.LeaseEnd, b = moment(b[:6]), b[6:]
+	claimed := r.State == dedup.StateClaimed
+	if claimed {
+		r.LeaseEnd = moment(p.take(6))
 	}
-	if r.State == dedup.StateClaimed || r.State == dedup.StateReleased {
-		if len(b) < 8 {
-			return r, errShort
-		}
-		r.Nonce, b = number(b[:8]), b[8:]
+	if claimed || r.State == dedup.StateReleased {
+		r.Nonce = number(p.take(8))
 	}
 	var held, note string
-	claimed := r.State == dedup.StateClaimed && !old
-	if claimed {
-		if len(b) < 4 {
-			return r, errShort
-		}
-		h, n := int(number(b[:2])), int(number(b[2:4]))
-		if b = b[4:]; len(b) < h+n {
-			return r, errShort
-		}
-		held, note, b = b[:h], b[h:h+n], b[h+n:]
+	if claimed && !old {
+		h, n := number(p.take(2)), number(p.take(2))
+		held, note = p.take(int(h)), p.take(int(n))
 	}
-	if len(b) < len(r.Fingerprint) {
+	copy(r.Fingerprint[:], p.take(len(r.Fingerprint)))
+	if flags&flagTag != 0 {
+		r.Tag = dedup.Tag(number(p.take(4)))
+	}
+	if p.short {
 		return r, errShort
 	}
-	b = b[copy(r.Fingerprint[:], b):]
-	if hasTag {
-		if len(b) < 4 {
-			return r, errShort
-		}
-		r.Tag, b = dedup.Tag(number(b[:4])), b[4:]
+	r.First, b, err = decodePosition(p.b, source)
+	if err == nil && claimed && !old {
+		err = decodeClaim(&r, held, note, source)
 	}
-	r.First, b, err = decodePosition(b, source)
-	if err != nil {
-		return r, err
-	}
-	if claimed {
-		r.Held = r.First
-		if held != "" {
-			if r.Held, _, err = decodePosition(held, source); err != nil {
-				return r, err
-			}
-		}
-		if note != "" {
-			r.Note = []byte(note)
-		}
-	}
-	if len(b) > 0 {
+	if err == nil && len(b) > 0 {
 		r.Result = []byte(b)
 	}
-	return r, nil
+	return r, err
+}
+
+// decodeClaim reads what a claimed record alone has.
+func decodeClaim(r *dedup.Record, held, note string, source func(tag string) string) (err error) {
+	r.Held = r.First
+	if held != "" {
+		r.Held, _, err = decodePosition(held, source)
+	}
+	if note != "" {
+		r.Note = []byte(note)
+	}
+	return err
+}
+
+// reader takes a record apart; short says that it was cut short somewhere. What is
+// missing reads as zeros.
+type reader struct {
+	b     string
+	short bool
+}
+
+const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00"
+
+func (p *reader) take(n int) string {
+	if n > len(p.b) {
+		p.b, p.short = "", true
+		return zeros[:min(n, len(zeros))]
+	}
+	b := p.b[:n]
+	p.b = p.b[n:]
+	return b
 }
 
 func number(b string) (n uint64) {
@@ -215,6 +219,18 @@ func uvarint(s string) (n uint64, rest string, ok bool) {
 	return 0, "", false
 }
 
+func appendClaim(b []byte, op dedup.Op, tag string) []byte {
+	b = appendDuration(b, op.Lease)
+	b = appendDuration(b, op.TTL)
+	b = appendNumber(b, uint64(op.Floor)+1, 7)
+	b = append(b, byte(dedup.StateClaimed)|isTagged(op))
+	b = appendNumber(b, op.Nonce, 8)
+	b = append(b, 0, 0) // the length of held
+	b = appendNumber(b, uint64(len(op.Note)), 2)
+	b = append(b, op.Note...)
+	return appendPosition(appendPrint(b, op), op.Position, tag)
+}
+
 // appendOp appends what the script for op reads.
 func appendOp(b []byte, op dedup.Op, tag string) []byte {
 	// Together they are at most the longest Duration, as in Step.
@@ -223,15 +239,7 @@ func appendOp(b []byte, op dedup.Op, tag string) []byte {
 		op.TTL = min(op.TTL, math.MaxInt64-op.Lease)
 	}
 	if op.Kind == dedup.OpClaim {
-		b = appendDuration(b, op.Lease)
-		b = appendDuration(b, op.TTL)
-		b = appendNumber(b, uint64(op.Floor)+1, 7)
-		b = append(b, byte(dedup.StateClaimed)|isTagged(op))
-		b = appendNumber(b, op.Nonce, 8)
-		b = append(b, 0, 0) // the length of held
-		b = appendNumber(b, uint64(len(op.Note)), 2)
-		b = append(b, op.Note...)
-		return appendPosition(appendPrint(b, op), op.Position, tag)
+		return appendClaim(b, op, tag)
 	}
 	var kind, state byte
 	switch op.Kind {
