@@ -15,9 +15,9 @@
 //   - Never silent: what cannot be decided is flagged, counted, and handed to a
 //     policy. See Outcome and the policies in Options.
 //
-// A message that cannot be processed is parked: its dead letter is written, and what
-// comes under its key afterwards does not run (AlreadyParked). Once the cause is
-// mended, call Release, and then publish the message again.
+// A message that cannot be processed is parked: its dead letter is written. Later
+// deliveries under its key do not run; their outcome is AlreadyParked. Once the cause
+// is mended, call Release, and then publish the message again.
 //
 // What no library can promise is that a plain side effect is not repeated when
 // the process dies between the effect and its record. That run is repeated with
@@ -30,8 +30,8 @@
 // message: JSONKey, RecordKey, PayloadHash, PositionKey. PerTopic, AllOf and FirstOf
 // combine them. Derived keys begin with a zero byte and a kind, so no header can take
 // the key of a message that has none. The bytes of keys never change from one version
-// to the next: stores hold their IDs. Another key function for the same scope makes
-// every message a new one, and runs what comes again a second time.
+// to the next, because stores hold their IDs. If you change the key function of a
+// scope, messages have new keys: those that are delivered again run a second time.
 //
 // # How to use it
 //

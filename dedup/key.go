@@ -102,7 +102,7 @@ type KeyFunc func(*Message) (Key, error)
 // HeaderKey takes the key from the first non-empty of the named headers
 // (default: Idempotency-Key). The key is the header's bytes, with one exception: a
 // complete string of RFC 9651 ("k", as HTTP has it, parameters and all) stands for
-// what is inside the quotes. A string that is broken is taken as its bytes.
+// the text inside its quotes. A broken string is taken as its bytes.
 //
 // One header with two different values is an error: guessing would process a
 // message under another's name. So is a value that begins with a zero byte, as

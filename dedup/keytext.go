@@ -23,8 +23,8 @@ const (
 	wordComposite = "all"
 	wordCaller    = "caller"
 	wordOwner     = "owner"
-	// wordDerived is for a key of no known form: what follows its zero byte, in
-	// hexadecimal. A kind that is added later begins with it.
+	// wordDerived is for a key of no known form: the bytes behind its zero byte, in
+	// hexadecimal. The word of a kind that is added later begins with it.
 	wordDerived = "derived"
 )
 
@@ -327,7 +327,7 @@ func positionText(value string) (string, bool) {
 	if count == 3 {
 		text += "," + strconv.FormatInt(numbers[2], 10)
 	}
-	// What is written another way than PositionKey does is no position.
+	// A value in another form than PositionKey writes is no position.
 	key, err := parsePosition(text[len(wordPosition)+1:])
 	return text, err == nil && string(key[2:]) == value
 }

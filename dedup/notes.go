@@ -45,7 +45,7 @@ func (x *delivery) text() string {
 			return "parked the message"
 		}
 	case AlreadyParked:
-		if p := x.m.Position; p != x.res.First || p == (Position{}) { // else it is a redelivery of what was parked
+		if p := x.m.Position; p != x.res.First || p == (Position{}) { // else it is a redelivery of the parked message
 			return "the key is parked: nothing ran, and there is no new dead letter; release the key, and publish the message again"
 		}
 	case Conflict:

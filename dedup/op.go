@@ -46,8 +46,8 @@ type Op struct {
 	Tag         Tag         // OpClaim, OpComplete, OpPark: of the function that made Fingerprint
 	Position    Position    // OpClaim, OpComplete, OpPark
 
-	// Note is what the holder leaves for whoever finds it gone, at most MaxNote
-	// bytes; a longer one is refused by Reply.Err. A claim with a note is never
+	// Note is a text that the holder leaves for others to find when it is gone, at most
+	// MaxNote bytes; a longer one is refused by Reply.Err. A claim with a note is never
 	// taken over. OpClaim: nil for none. OpExtend: it replaces the claim's note; nil
 	// leaves that as it is.
 	Note []byte

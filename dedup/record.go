@@ -46,7 +46,7 @@ type Record struct {
 
 	// Of a Claimed record only:
 	Held Position // of the message whose claim it is; zero if an earlier program recorded the claim
-	Note []byte   // what the holder left for whoever finds it gone; with one, no claim takes over
+	Note []byte   // a text that the holder left for others to find when it is gone; with one, no claim takes over
 }
 
 // Tag tells fingerprint functions apart: see Options.FingerprintName. Fingerprints

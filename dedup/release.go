@@ -7,8 +7,8 @@ import (
 )
 
 // Release lets messages run again that were parked: call it once the cause is
-// mended, and then publish them again. Without it their keys stay parked, and what
-// comes under them is AlreadyParked.
+// mended, and then publish them again. Without it their keys stay parked, and a
+// message that is published under one of them is AlreadyParked.
 //
 // A released key starts over with no attempts. It stays Ambiguous if one of its
 // runs may have had its effect, so that the handler of the replay is told. The
@@ -29,7 +29,7 @@ func (d *Deduplicator) Release(ctx context.Context, keys ...Key) error {
 	failed := 0
 	for at := 0; at < len(keys); at += MaxBatch {
 		batch := keys[at:min(at+MaxBatch, len(keys))]
-		ops := make([]Op, len(batch)) // not shared: who gives up leaves them to the sender
+		ops := make([]Op, len(batch)) // not shared: a caller that gives up leaves them to the sender
 		for i, key := range batch {
 			ops[i] = Op{Kind: OpUnpark, ID: d.ids.of(key), Floor: Token(d.floor.Load()), TTL: d.o.TTL}
 		}

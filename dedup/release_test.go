@@ -13,7 +13,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// TestReleaseOfAParkedKey: what comes under a parked key does not run, until the
+// TestReleaseOfAParkedKey: a message under a parked key does not run, until the
 // key is released. The replay starts over, flagged if the run that was parked may
 // have had its effect.
 func TestReleaseOfAParkedKey(t *testing.T) {
@@ -212,8 +212,8 @@ func TestCopiesInABatchOfAParkedMessage(t *testing.T) {
 	}
 }
 
-// TestFingerprintName: after a deployment with another fingerprint function, what
-// comes again is compared with what that made, and with nothing else.
+// TestFingerprintName: after a deployment with another fingerprint function,
+// messages are compared with the records that it made, and with no others.
 func TestFingerprintName(t *testing.T) {
 	s := newStore()
 	topics := func(m *dedup.Message) dedup.Fingerprint {

@@ -88,11 +88,11 @@ type Inspector interface {
 	// again, and nobody would be told that an earlier run may have had its effect. An
 	// id without a record is no error.
 	Forget(ctx context.Context, ids []ID) error
-	// ForceForget is Forget for claimed and ambiguous records too. What it risks: the
-	// message of such a record may have its effect again without being flagged, and
-	// that of a claim whose holder lives may run beside that holder. It refuses all of
-	// ids, with an error that matches ErrBusy, if one has a claim with a note: only
-	// who can read the note can tell what became of the run.
+	// ForceForget is Forget for claimed and ambiguous records too. Its risk: the
+	// message of such a record may have its effect again without being flagged. If the
+	// holder of a claim lives, the message may run beside it. ForceForget refuses all
+	// of ids, with an error that matches ErrBusy, if one has a claim with a note: only
+	// a reader of the note can tell how the run ended.
 	ForceForget(ctx context.Context, ids []ID) error
 }
 

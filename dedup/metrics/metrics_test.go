@@ -238,8 +238,8 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// What comes under a parked key is counted apart from what is parked, and apart from
-// duplicates.
+// Deliveries under a parked key are counted apart from parked messages, and apart
+// from duplicates.
 func TestAlreadyParked(t *testing.T) {
 	b := newBench(t, prometheus.NewRegistry(), "orders", newStore(), dedup.Hooks{})
 	b.want(0, "dedup_messages_total", "already_parked")

@@ -25,7 +25,7 @@ import (
 const (
 	version       = 1
 	stateVersion  = 3             // of a state with the system's uptime; one of version 1 has none
-	recordVersion = 4             // of a record with more flags; one of version 1 has none of what they tell
+	recordVersion = 4             // of a record with more flags; version 1 had none of them
 	newest        = recordVersion // of all of them
 )
 

@@ -14,8 +14,8 @@ import (
 // Every version of the format has a directory in testdata that stays as it is.
 var update = flag.Bool("update-golden", false, "write the newest directory of testdata anew: only before its format is released")
 
-// What wrote v1 had no packs, what wrote v2 no uptime, and what wrote v3 no holders,
-// notes and tags in records.
+// The programs that wrote them lacked something: that of v1 packs, that of v2 the
+// uptime, and that of v3 holders, notes and tags in records.
 var goldenDirs = []string{"testdata/v1", "testdata/v2", "testdata/v3", "testdata/v4"}
 
 // goldenUptime is what the system's clock tells on a clock on which it began 5h

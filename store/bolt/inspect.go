@@ -28,7 +28,7 @@ func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	if err != nil || !c.record.Expires.After(s.clock.now()) {
 		return dedup.Record{}, err
 	}
-	c.record.Note = bytes.Clone(c.record.Note) // what is held in memory is the store's
+	c.record.Note = bytes.Clone(c.record.Note) // the one in memory is the store's
 	return c.record, nil
 }
 

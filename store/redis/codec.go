@@ -57,8 +57,7 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 	if b == "" {
 		return r, nil
 	}
-	old := b[0] == oldVersion
-	if b[0] != formatVersion && !old {
+	if b[0] != formatVersion && b[0] != oldVersion {
 		return r, unknownVersion(b[0])
 	}
 	p := reader{b: b}
@@ -74,7 +73,7 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 	if r.State == dedup.StateFree {
 		return dedup.Record{}, nil
 	}
-	claimed := r.State == dedup.StateClaimed
+	claimed, old := r.State == dedup.StateClaimed, b[0] == oldVersion
 	if claimed {
 		r.LeaseEnd = moment(p.take(6))
 	}
@@ -93,12 +92,12 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 	if p.short {
 		return r, errShort
 	}
-	r.First, b, err = decodePosition(p.b, source)
+	r.First, p.b, err = decodePosition(p.b, source)
 	if err == nil && claimed && !old {
 		err = decodeClaim(&r, held, note, source)
 	}
-	if err == nil && len(b) > 0 {
-		r.Result = []byte(b)
+	if err == nil && p.b != "" {
+		r.Result = []byte(p.b)
 	}
 	return r, err
 }
@@ -115,8 +114,8 @@ func decodeClaim(r *dedup.Record, held, note string, source func(tag string) str
 	return err
 }
 
-// reader takes a record apart; short says that it was cut short somewhere. What is
-// missing reads as zeros.
+// reader takes a record apart; short says that it was cut short somewhere. The
+// missing bytes read as zeros.
 type reader struct {
 	b     string
 	short bool

@@ -33,7 +33,7 @@ func goldenClaim(key dedup.Key) dedup.Op {
 }
 
 // TestGoldenRecords: records on a server are what they were when this version of
-// the format was made. What is to look different gets a new version.
+// the format was made. Bytes that differ need a new version.
 func TestGoldenRecords(t *testing.T) {
 	elsewhere := dedup.Position{Source: "eu", Partition: 4, Offset: -5}
 	for _, c := range []struct {

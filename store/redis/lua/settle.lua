@@ -94,7 +94,7 @@ for i = 1, #KEYS do
     local rest = sub(v, 38)
     if note ~= '' then
       local noteAt, at, place = claimed(v)
-      -- Who holds a claim of an older version is unknown: that is a position, too.
+      -- The holder of a claim of an older version is unknown: the empty position.
       local held = place and sub(v, 42, noteAt - 1) or '\0\0\0'
       rest = char(floor(#held / 256), #held % 256, floor(#note / 256), #note % 256) .. held .. note .. sub(v, at)
     end
