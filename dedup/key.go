@@ -11,30 +11,31 @@ import (
 	"strings"
 )
 
-// HeaderIdempotencyKey is the header that producers write and HeaderKey reads
-// by default.
+// HeaderIdempotencyKey is the header that [Headers.SetKey] writes and [HeaderKey] reads by
+// default.
 const HeaderIdempotencyKey = "Idempotency-Key"
 
-// MaxKey is the length in bytes that a key may have.
+// MaxKey is the greatest length of a key, in bytes. A message with a longer key counts as
+// unkeyed.
 const MaxKey = 1024
 
-// Key is the identity of a logical message, as its producer wrote it. Keys can
-// hold personal data, so they never appear in logs, metrics or errors; those
-// show the ID and the Position.
+// Key is the identity of a logical message: bytes that a [KeyFunc] derived. Keys can hold
+// personal data, so they never appear in logs, metrics or errors of this module. Those show
+// the [ID] and the [Position].
 type Key string
 
-// ID is what stores see of a key: the first 16 bytes of SHA-256 over the
-// length-prefixed scope and key.
+// ID is the hash of a scope and a key, the only form in which stores see a key. It is the
+// first 16 bytes of SHA-256 over scope and key, each with its length before it.
 type ID [16]byte
 
-// NewID returns the ID of key within scope. Both are length-prefixed, so
-// ("a", "bc") and ("ab", "c") have different IDs.
+// NewID returns the ID of key within scope. Scope and key are kept apart: ("a", "bc") and
+// ("ab", "c") have different IDs.
 func NewID(scope string, key Key) ID { return newIDs(scope).of(key) }
 
 // String returns the ID as 32 hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// ParseID reads what String wrote.
+// ParseID parses 32 hexadecimal digits, as [ID.String] writes them.
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != hex.EncodedLen(len(id)) {
@@ -62,15 +63,22 @@ func (s ids) of(key Key) ID {
 	return ID(sum[:16])
 }
 
-// KeyFunc derives the key of a message. It returns an error that matches
-// ErrNoKey if the message has no identity, and any other error if the identity
-// cannot be told. It must not change the message, and is called by many
-// goroutines at once.
+// KeyFunc derives the key of a message. It returns an error that matches [ErrNoKey] if the
+// message has no key, and any other error if the key cannot be determined. Both make the
+// message unkeyed, and Options.OnUnkeyed decides. A panic counts as an error.
+//
+// A KeyFunc must not change the message. Many goroutines call it at once. It must give one
+// logical message the same key in every version of a program: a message that gets another
+// key after a deployment is a new message.
 type KeyFunc func(*Message) (Key, error)
 
-// HeaderKey takes the key from the first non-empty of the named headers
-// (default: Idempotency-Key). One header with two different values is an
-// error: guessing would process a message under another's name.
+// HeaderKey returns a KeyFunc that takes the key from the first of the named headers that
+// is present and not empty. Without names, that is the header Idempotency-Key. The key is
+// trusted: a producer that writes another message's key makes its message a duplicate or
+// a conflict.
+//
+// If one header has two different values, the KeyFunc returns an error, because either
+// value may be the key of another message.
 func HeaderKey(names ...string) KeyFunc {
 	if len(names) == 0 {
 		names = []string{HeaderIdempotencyKey}
@@ -96,7 +104,8 @@ func HeaderKey(names ...string) KeyFunc {
 	}
 }
 
-// PayloadHash makes messages with equal topic and payload one message.
+// PayloadHash returns a KeyFunc for which messages with equal Topic and equal Value are one
+// message.
 func PayloadHash() KeyFunc {
 	return func(m *Message) (Key, error) {
 		h := sha256.New()
@@ -107,12 +116,13 @@ func PayloadHash() KeyFunc {
 	}
 }
 
-// JSONKey takes the key from fields of a JSON payload, each named by a path of
-// object fields ("order.id"). The key holds the raw tokens, so 1 and 1.0 and
-// "1" are three keys. A field that is missing, null, the empty string, or not
-// reached because a value on its path is not an object, is ErrNoKey; a payload
-// that is not JSON is another error. Of a field that occurs twice the last
-// counts, as it does for encoding/json.
+// JSONKey returns a KeyFunc that takes the key from one or more fields of a JSON payload.
+// Each path names a field through nested objects, such as "order.id". The key consists of
+// the raw tokens, so 1 and 1.0 and "1" are three keys.
+//
+// The error matches [ErrNoKey] if a field is missing, null or the empty string, or if a
+// value on its path is not an object. A payload that is not JSON is another error. If a
+// field occurs twice in an object, the last one counts, as in encoding/json.
 func JSONKey(paths ...string) KeyFunc {
 	split := make([][]string, len(paths))
 	for i, p := range paths {
@@ -145,10 +155,12 @@ func JSONKey(paths ...string) KeyFunc {
 	}
 }
 
-// PositionKey takes source, partition, offset and broker timestamp for the
-// key: it catches redelivery and nothing else. The timestamp tells a
-// re-created topic or stream, whose offsets start again, from the old one. A
-// message that no broker holds, such as a request, has no such key.
+// PositionKey returns a KeyFunc that makes the key of Position and Published. It recognises
+// a redelivery and nothing else: a copy that was published again has another position.
+//
+// Published is in the key because the offsets of a topic or stream start again when it is
+// re-created. A message with the zero Position, such as a request, has no key: the error
+// matches [ErrNoKey].
 func PositionKey() KeyFunc {
 	return func(m *Message) (Key, error) {
 		p := m.Position
@@ -163,8 +175,8 @@ func PositionKey() KeyFunc {
 	}
 }
 
-// PerTopic makes the same key on two topics two messages. Without it they are
-// one message: keys span queues.
+// PerTopic returns a KeyFunc that adds Topic to the key of fn, so that the same key on two
+// topics means two messages. Without PerTopic it means one message, whatever the topic.
 func PerTopic(fn KeyFunc) KeyFunc {
 	return func(m *Message) (Key, error) {
 		key, err := callKey(fn, m)
@@ -179,8 +191,9 @@ func PerTopic(fn KeyFunc) KeyFunc {
 	}
 }
 
-// FirstOf takes the key of the first function that has one. It moves on only
-// after ErrNoKey (or an empty key): any other error is the answer.
+// FirstOf returns a KeyFunc that takes the key of the first of fns that has one. It goes on
+// to the next function only if the error matches [ErrNoKey] or the key is empty. Any other
+// error is returned.
 func FirstOf(fns ...KeyFunc) KeyFunc {
 	return func(m *Message) (Key, error) {
 		for _, fn := range fns {
@@ -230,16 +243,18 @@ func callKey(fn KeyFunc, m *Message) (key Key, err error) {
 	return fn(m)
 }
 
-// Fingerprint is what two payloads of one key must share. The zero Fingerprint
-// is not compared.
+// Fingerprint is a short hash of a payload, kept in the record of a key. A message with the
+// same key and another Fingerprint is a conflict. The zero Fingerprint is equal to every
+// other.
 type Fingerprint [8]byte
 
-// PayloadFingerprint is the default of Options.Fingerprint: the first 8 bytes
-// of SHA-256 over the message's Value.
+// PayloadFingerprint is the default of Options.Fingerprint. It returns the first 8 bytes of
+// SHA-256 over Value. Headers are not part of it.
 func PayloadFingerprint(m *Message) Fingerprint {
 	sum := sha256.Sum256(m.Value)
 	return Fingerprint(sum[:8])
 }
 
-// NoFingerprint turns the comparison of payloads off.
+// NoFingerprint is a value for Options.Fingerprint that turns the comparison of payloads
+// off: it returns the zero Fingerprint, so no message is a conflict.
 func NoFingerprint(*Message) Fingerprint { return Fingerprint{} }
