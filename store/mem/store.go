@@ -1,6 +1,6 @@
-// Package memstore keeps the records of a Deduplicator in memory: for tests and
-// examples. Everything is forgotten when the process ends, so a restart makes
-// every message that the broker delivers again a new one.
+// Package memstore keeps the records of a [dedup.Deduplicator] in memory. It is for tests
+// and examples. Everything is forgotten when the process ends: after a restart, a message
+// that the broker delivers again is a new message.
 package memstore
 
 import (
@@ -17,20 +17,19 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// Options configure a Store. nil and zero values mean the defaults.
+// Options configure a [Store]. A nil *Options, and each zero field, means the default.
 type Options struct {
-	// Now is the clock. Only the time that passes on it counts once the store is
-	// open, so a wall clock that is set back or forth revives and forgets
-	// nothing. Default time.Now.
+	// Now is the clock. After New, only the time that passes on it counts: setting the wall
+	// clock back or forward makes no record live longer or shorter. Default time.Now.
 	Now func() time.Time
-	// VouchFrom says that no message published since then was processed without
-	// this store, so that those are not Stale although they are older than it.
-	// Default: when New is called. A later time than that changes nothing.
+	// VouchFrom states that no message published since then was processed without this
+	// store. Messages that are older than the store, but not older than VouchFrom, are then
+	// not stale. Default: the time of New. A time after that has no effect.
 	VouchFrom time.Time
 }
 
-// Store keeps records in memory. It implements dedup.Store and
-// dedup.Inspector. It needs no closing, and starts no goroutine.
+// Store keeps records in memory. It implements [dedup.Store] and [dedup.Inspector]. It need
+// not be closed, and starts no goroutine.
 type Store struct {
 	now   func() time.Time
 	start time.Time // what now said at New: elapsed time counts from here
@@ -50,7 +49,7 @@ var (
 	_ dedup.Inspector = (*Store)(nil)
 )
 
-// New returns an empty store.
+// New returns an empty store. o may be nil.
 func New(o *Options) *Store {
 	s := &Store{now: time.Now, entries: make(map[dedup.ID]*entry)}
 	if o != nil && o.Now != nil {
@@ -67,7 +66,7 @@ func New(o *Options) *Store {
 	return s
 }
 
-// Apply implements dedup.Store. Its answers are as durable as the process.
+// Apply implements [dedup.Store]. Its answers last as long as the process.
 func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -145,7 +144,7 @@ func (s *Store) time() time.Time {
 	return s.last
 }
 
-// Vouch implements dedup.Store.
+// Vouch implements [dedup.Store].
 func (s *Store) Vouch(context.Context) (dedup.Vouch, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +155,7 @@ func (s *Store) vouch(now time.Time) dedup.Vouch {
 	return dedup.Vouch{ID: s.id, Since: s.memory.At(now)}
 }
 
-// Lookup implements dedup.Inspector.
+// Lookup implements [dedup.Inspector].
 func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return dedup.Record{}, err
@@ -176,7 +175,7 @@ func (s *Store) lookup(id dedup.ID, now time.Time) dedup.Record {
 	return r
 }
 
-// Records implements dedup.Inspector.
+// Records implements [dedup.Inspector].
 func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
 	return func(yield func(dedup.StoredRecord, error) bool) {
 		s.mu.Lock()
@@ -198,7 +197,7 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error
 	}
 }
 
-// Stats implements dedup.Inspector.
+// Stats implements [dedup.Inspector]. Bytes, Limit, Oldest, Durability and Changes are zero.
 func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	if err := ctx.Err(); err != nil {
 		return dedup.Stats{}, err
@@ -209,7 +208,7 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	return dedup.Stats{Records: int64(len(s.entries)), Now: now, Token: s.high, Vouch: s.vouch(now)}, nil
 }
 
-// Forget implements dedup.Inspector.
+// Forget implements [dedup.Inspector].
 func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error {
 	if err := ctx.Err(); err != nil {
 		return err
