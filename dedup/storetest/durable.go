@@ -11,15 +11,15 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// RunDurable runs what a store must keep across a restart, for embedded stores:
-// those that live in a directory, belong to one process and implement
-// io.Closer. Run it beside Run.
+// RunDurable tests what a store must remember across a restart. It is for embedded stores: a store
+// that lives in a directory, is used by one process at a time, and implements io.Closer. Use it in
+// addition to [Run].
 //
-// open opens the store in dir, which is an empty directory the first time. The
-// suite closes it, sets the clock, back too, and opens it again.
+// open opens the store in dir, which is an empty directory the first time. The suite closes the
+// store, sets the clock forward or back, and opens the store again.
 //
-// The rules whose names begin with "one process" follow from that: who opens
-// the store knows that no holder lives.
+// The rules whose names begin with "one process" hold because the process that opens the store
+// knows that no other process holds a claim.
 func RunDurable(t *testing.T, open func(t *testing.T, dir string, clock Clock) dedup.Store) {
 	for _, r := range durableRules {
 		t.Run(r.name, func(t *testing.T) { r.run(newDurable(t, open)) })

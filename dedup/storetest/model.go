@@ -11,10 +11,9 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Model drives a store with random batches of operations and random steps of
-// time, and wants the answers that dedup.Step gives. Of a failure it reports the
-// shortest run that it can find. The flags -rapid.checks and -rapid.steps make
-// it run longer.
+// Model drives a store with random batches of operations and random steps of time. It fails if an
+// answer is not the one that [dedup.Step] gives, and reports the shortest failing run that it can
+// find. The flags -rapid.checks and -rapid.steps make it run longer.
 func Model(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 	s := newSuite(t, open)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -74,8 +73,8 @@ func (w *walk) apply(t *rapid.T) {
 	}
 }
 
-// op draws an operation, more often than not one that means something to the
-// record: one with the token of the key's last claim.
+// op draws an operation. More often than not it has the token of the key's last claim, so that it
+// changes the record.
 func (w *walk) op(t *rapid.T) dedup.Op {
 	op := dedup.Op{
 		Kind: rapid.SampledFrom([]dedup.OpKind{
@@ -125,12 +124,12 @@ func (w *walk) anyToken(t *rapid.T) dedup.Token {
 	return rapid.SampledFrom(w.tokens).Draw(t, "token")
 }
 
-// model says what a store may answer. Usually that is one thing; after a reopen
-// there are keys of which a store may remember one of several records.
+// model knows which answers a store may give. Usually there is one. After a reopen there are keys
+// of which a store may remember one of several records.
 type model struct {
 	records map[dedup.ID][]dedup.Record
 	highest map[dedup.ID]dedup.Token // greatest token of the key so far
-	granted map[dedup.ID]time.Time   // what Expires was when the key was last granted
+	granted map[dedup.ID]time.Time   // Expires of the record when the key was last granted
 }
 
 func newModel() model {
@@ -141,7 +140,7 @@ func newModel() model {
 	}
 }
 
-// check holds a reply to Step, and moves on to the record after op.
+// check compares a reply with Step, and moves on to the record after op.
 func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
 	possible := m.records[op.ID]
 	if len(possible) == 0 {
@@ -168,7 +167,7 @@ func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
 	return nil
 }
 
-// String shows what may be remembered of id.
+// String shows the records of id that the store may remember.
 func (m model) String(id dedup.ID) string {
 	if len(m.records[id]) == 0 {
 		return "no record"
@@ -183,9 +182,8 @@ func (m model) String(id dedup.ID) string {
 	return b.String()
 }
 
-// follow returns the record after op, or in what the reply is wrong. Which
-// token a new grant gets is the store's choice among those greater than highest
-// and the floor.
+// follow returns the record after op, or a text that says how the reply is wrong. A new grant may
+// get any token that is greater than highest and than the floor: the store chooses.
 func follow(r dedup.Record, op dedup.Op, now time.Time, highest dedup.Token, reply dedup.Reply) (dedup.Record, error) {
 	const undecided = 0
 	after, want := dedup.Step(r, op, now, undecided)

@@ -12,7 +12,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// What the operations of the rules carry unless a rule says otherwise.
+// Values of the operations in the rules, unless a rule says otherwise.
 const (
 	lease = 30 * time.Second
 	ttl   = time.Hour
@@ -121,8 +121,8 @@ func (s *suite) granted() (dedup.ID, dedup.Record) {
 	return id, s.want(claim(id, 1), dedup.StatusGranted)
 }
 
-// diff names the fields in which two records differ at the store's time now. A
-// nil Result is an empty one; when a lease ended that is over does not matter.
+// diff names the fields in which two records differ at the store's time now. A nil Result is equal
+// to an empty one. The end of a lease does not matter if it is past.
 func diff(got, want dedup.Record, now time.Time) error {
 	var wrong []string
 	add := func(equal bool, field string, got, want any) {

@@ -32,8 +32,8 @@ type Options struct {
 // not be closed, and starts no goroutine.
 type Store struct {
 	now   func() time.Time
-	start time.Time // what now said at New: elapsed time counts from here
-	base  time.Time // the same, as the first store time
+	start time.Time // the clock's time at New: elapsed time counts from here
+	base  time.Time // the store's time at New
 	id    string
 
 	mu      sync.Mutex
@@ -94,15 +94,15 @@ func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
 	if op.Kind != dedup.OpExtend {
 		s.memory.See(op.TTL, now)
 	}
-	op.Result = bytes.Clone(op.Result) // what comes in is the caller's
+	op.Result = bytes.Clone(op.Result) // the caller may reuse its slice
 	after, reply := dedup.Step(before, op, now, dedup.NextToken(s.high, op.Floor, now))
 	s.high = max(s.high, after.Token)
 	s.keep(op.ID, e, after)
-	reply.Record.Result = bytes.Clone(reply.Record.Result) // and so is what goes out
+	reply.Record.Result = bytes.Clone(reply.Record.Result) // the caller may change the reply
 	return reply
 }
 
-// keep makes r the record of id, whose entry was e.
+// keep makes r the record of id. e is the entry of id so far, or nil.
 func (s *Store) keep(id dedup.ID, e *entry, r dedup.Record) {
 	switch {
 	case r.State == dedup.StateFree:
@@ -127,15 +127,15 @@ func (s *Store) remove(e *entry) {
 	}
 }
 
-// drop frees the memory of at most limit expired records: more than a batch
-// can create, and little enough that no call stalls.
+// drop frees the memory of at most limit expired records. The limit is more than a batch can
+// create, and low enough that no call takes long.
 func (s *Store) drop(now time.Time, limit int) {
 	for ; limit > 0 && len(s.expiry) > 0 && !s.expiry[0].record.Expires.After(now); limit-- {
 		s.remove(s.expiry[0])
 	}
 }
 
-// time returns the store's time, in microseconds like that of durable stores.
+// time returns the store's time. It is in whole microseconds, as in the durable stores.
 func (s *Store) time() time.Time {
 	t := s.base.Add(s.now().Sub(s.start)).Truncate(time.Microsecond)
 	if t.After(s.last) {

@@ -88,17 +88,17 @@ type Config struct {
 	leaveTimeout  time.Duration // how long leaving the group may take: two new connections, and a request on each
 }
 
-// OffsetPolicy says what to do when a partition does not have the offset to go on
-// at. What is skipped is logged and counted in Stats.Skipped.
+// OffsetPolicy says how to go on if a partition does not have the committed offset any more.
+// Offsets that are skipped are logged and counted in Stats.Skipped.
 type OffsetPolicy uint8
 
 const (
-	// Fail halts the partition: an operator must choose another policy, or set the
-	// group's offset. The default.
+	// Fail, the default, halts the partition: an operator must choose another policy or set
+	// the offset of the group.
 	Fail OffsetPolicy = iota
-	// Earliest goes on with the first message there is.
+	// Earliest goes on at the first message that the partition has.
 	Earliest
-	// Latest goes on with what is written from now on.
+	// Latest goes on at the first message that is written from now on.
 	Latest
 )
 
