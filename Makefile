@@ -2,7 +2,7 @@
 .POSIX:
 .SUFFIXES:
 
-# The one place that names the versions of what is not in go.mod.
+# The only place with versions of tools and servers that are not in go.mod.
 GOLANGCI_LINT_VERSION = v2.15.0
 KAFKA_VERSIONS = 3.9.2 4.0.0 4.4.0
 NATS_VERSION = 2.15.2

@@ -1,4 +1,4 @@
-// Command bench compares oncequeue with its peers and with what the machine can
+// Command bench compares oncequeue with its peers and with the limits of the machine
 // do. See README.md.
 package main
 

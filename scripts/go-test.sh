@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # scripts/go-test.sh [FLAG...] PACKAGE...
-# Runs go test, and says at the end once more which tests failed, each with the last lines of its own: they
-# are hard to find among those of all the others. With FAILURES=FILE it adds that to the file instead.
+# Runs go test. At the end it lists the tests that failed, each with its last lines, because these are hard to
+# find in the whole output. With FAILURES=FILE it appends the list to the file instead.
 set -uo pipefail
 
 log=$(mktemp)
@@ -12,8 +12,8 @@ code=$?
 [[ $code -ne 0 ]] || exit 0
 [[ -z ${FAILURES:-} ]] || exec >>"$FAILURES"
 
-# A test's lines come between "=== RUN" or "=== NAME" and "--- FAIL" with -v, and after "--- FAIL" without. What
-# has no end, for a panic or the time limit, failed too. Of a test the last lines count, of a panic the first.
+# With -v, a test's lines come between "=== RUN" or "=== NAME" and "--- FAIL"; without -v, after "--- FAIL". A test
+# without an end failed too, by a panic or the time limit. The last lines of a test and the first of a panic are kept.
 awk -v most=100 -v panic="panic" -v nobody="outside of the tests" '
   function switch_to(name) {
     if (!(name in lines)) { lines[name] = 0; names[++n] = name }

@@ -3,13 +3,13 @@
 #
 #   scripts/kafka.sh start VERSION [NODES]   1 node (default) or 3; the last line of output is the
 #                                            broker list, once every node takes requests
-#   scripts/kafka.sh stop  VERSION           ends what start began and removes its data; logs stay
+#   scripts/kafka.sh stop  VERSION           ends the brokers and removes their data; logs stay
 #   scripts/kafka.sh node  VERSION down|up|pause|resume N
 #                                            kills node N, or starts it again with its data; stops its
 #                                            process where it is (SIGSTOP), or lets it go on
 #
 # Beside those plaintext listeners each node has three that are secured. .cache/kafka/run/VERSION/security
-# has the first node's addresses in the file listeners, and what a client needs, in PEM:
+# has the first node's addresses in the file listeners, and certificates and keys for a client, in PEM:
 #
 #   SASL_SSL   TLS, and the user billing by SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN; file password
 #   MTLS       TLS that wants a client's certificate
@@ -17,7 +17,7 @@
 #
 # The jars come from Maven Central once per version into .cache/kafka/VERSION; state and logs live in
 # .cache/kafka/run/VERSION. Needs Go, Java 17, and Maven for a version not fetched before.
-# Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks what a broker needs.
+# Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks a program that a broker needs.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -157,7 +157,7 @@ await() { # await NODE
   fail "$log" "node $1 did not start within 3 minutes"
 }
 
-fail() { # fail LOG MESSAGE: stops what was started
+fail() { # fail LOG MESSAGE: stops the nodes that were started
   tail -n 20 "$1" >&2
   stop
   die 1 "Kafka $version: $2; its log is $1"

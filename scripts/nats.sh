@@ -5,11 +5,11 @@
 #   scripts/nats.sh start VERSION [NODES]  the last line of output is the URL, once it takes connections; with
 #                                          NODES, of a cluster of so many, named n0, n1 and so on
 #   scripts/nats.sh crash [NODE]           kills n0, or that one, with SIGKILL and starts it again, with its port and its files
-#   scripts/nats.sh stop                   ends what start began and removes the data; the logs stay
+#   scripts/nats.sh stop                   ends the servers and removes their data; the logs stay
 #
 # The server is compiled once per version into .cache/bin, from the Go module; state and log live in
 # .cache/nats/run. Needs Go, and the module proxy for a version not compiled before.
-# Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks what the server needs.
+# Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks a program that the server needs.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -50,7 +50,7 @@ running() { # running NODE
   [[ -f $run/$1/pid ]] && ps -ww -o args= -p "$(cat "$run/$1/pid")" 2>/dev/null | grep -qF "$run/$1/nats.conf"
 }
 
-launch() { # launch NODE: starts what its file command says, and waits until it takes connections
+launch() { # launch NODE: runs the command in its file, and waits until the server takes connections
   local node=$run/$1 command tries
   mapfile -t command <"$node/command"
   nohup "${command[@]}" >>"$node/server.log" 2>&1 </dev/null &

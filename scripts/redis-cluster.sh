@@ -9,7 +9,7 @@
 #                                          wants it shortens that
 #   scripts/redis-cluster.sh resume PORT   starts it again, with its files
 #   scripts/redis-cluster.sh move FROM TO SLOTS   moves so many slots from one node's port to another's
-#   scripts/redis-cluster.sh stop          ends what start began and removes its data; the logs stay
+#   scripts/redis-cluster.sh stop          ends the servers and removes their data; the logs stay
 #
 # Needs Redis 7. State and logs: .cache/redis/cluster.
 set -euo pipefail
@@ -35,8 +35,8 @@ start() {
   (IFS=, && echo "${nodes[*]}")
 }
 
-# await waits until every node takes commands and every master has a replica in step: before, a failover
-# would lose what was written, or not happen.
+# await waits until every node takes commands and every master has a replica in step. A failover before that
+# would lose writes, or not happen.
 await() {
   local dir port tries state replicas
   for ((tries = 0; tries < 1200; tries++)); do

@@ -1,6 +1,6 @@
-# What scripts/redis.sh and scripts/redis-cluster.sh share; sourced, not run. Each server has a directory
+# The functions that scripts/redis.sh and scripts/redis-cluster.sh share; sourced, not run. Each server has a directory
 # of its own under $run: its data, redis.log, pid, and the command that starts it.
-# Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks what a server needs.
+# Exit codes: 0 done, 1 failure, 2 usage, 69 this machine lacks a program that a server needs.
 # shellcheck shell=bash
 
 readonly unavailable=69 # EX_UNAVAILABLE of sysexits.h
@@ -89,7 +89,7 @@ of() { # of PORT
 stop() { # ends all servers and removes their data; the logs stay
   local dir
   for dir in "$run"/*/; do
-    running "$dir" && kill -KILL "$(cat "$dir/pid")" # what they would save is removed anyway
+    running "$dir" && kill -KILL "$(cat "$dir/pid")" # their data is removed anyway
   done
   for dir in "$run"/*/; do
     end "$dir" KILL

@@ -2,13 +2,13 @@
 # Redis on loopback, for the tests against real servers.
 #
 #   scripts/redis.sh start single     one server; the last line of output is its HOST:PORT
-#   scripts/redis.sh start sentinel   a master, a replica and three Sentinels, quorum 2, who call the master
+#   scripts/redis.sh start sentinel   a master, a replica and three Sentinels, quorum 2, which call the master
 #                                     "main"; the last line is the Sentinels' HOST:PORT,HOST:PORT,HOST:PORT.
 #                                     They wait for a minute before they fail over, so that a machine that
 #                                     stands still moves no master; a test that wants it tells them otherwise
 #   scripts/redis.sh crash PORT       kills the server at PORT with SIGKILL
 #   scripts/redis.sh resume PORT      starts it again, with its files
-#   scripts/redis.sh stop             ends what start began and removes its data; the logs stay
+#   scripts/redis.sh stop             ends the servers and removes their data; the logs stay
 #
 # The servers sync their append-only file at every write. Needs Redis 7. State and logs: .cache/redis/run.
 set -euo pipefail

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # scripts/soak.sh [PART...]
-# Runs the long counts of the tests with build tag real, all parts or those named, one after the other. It
-# says what each may take and has taken, ends a part that takes twice that, goes on after one that failed, and
-# fails at the end then. What this machine lacks is skipped, with a word on it, unless CI=true. The power
-# cuts need root, Linux, e2fsprogs and xfsprogs.
+# Runs the long counts of the tests with build tag real, all parts or those named, one after the other. Each
+# part prints its budget and its time, and is ended after twice its budget. A part that fails does not stop the
+# others; the script fails at the end. A part that this machine cannot run is skipped with a line, unless
+# CI=true. The power cuts need root, Linux, e2fsprogs and xfsprogs.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # scripts/test-real.sh [bolt] [kafka VERSION...] [nats VERSION...] [redis single|sentinel|cluster...]
 # Runs the tests with build tag real: bolt against this machine's disk, processes and clock, the others
-# against each version or kind of each server in turn: start, test, stop, also when a test fails or the run
-# is interrupted. What fails does not keep the rest from being tested: it is told at the end, and the servers'
-# logs are kept in .cache/failed. With KAFKA_BROKERS set, or NATS_URL, it starts no server of that kind and
+# against each version or kind of each server in turn. Each server is started, tested and stopped, also when a
+# test fails or the run is interrupted. A failure does not stop the other parts. The failures are listed at the
+# end, and the servers' logs are kept in .cache/failed. With KAFKA_BROKERS set, or NATS_URL, it starts no server of that kind and
 # tests those. A server that this machine cannot run fails the run when CI=true and is listed at the end
 # otherwise.
 set -euo pipefail
@@ -15,14 +15,14 @@ readonly redis_packages=(./store/redis ./cmd/dedup-relay)
 readonly unavailable=69 # exit code of the scripts that start servers
 running=()              # the command that stops it
 missing=()
-passed=() # what the README's table of versions says
+passed=() # names for the table of versions in docs/support.md
 failed=()
 
 readonly reports=.cache/failed
 rm -rf $reports
 mkdir -p $reports
 
-end() { # says how it went, whatever way it ends
+end() { # prints the result, however the run ends
   local code=$? name
   [[ ${#running[@]} -eq 0 ]] || "${running[@]}" || true
   for name in "${passed[@]}"; do echo "test-real: passed: $name"; done
@@ -49,8 +49,8 @@ go_test() { # go_test NAME [FLAG...] PACKAGE...
   fi
 }
 
-# start_server runs a script's start and sets address to the last word of it; it fails if the server does not
-# run, which is no failure if the machine lacks what the server needs, and that may be.
+# start_server runs a script's start and sets address to the last word of its output. It returns an error if the
+# server does not run. A machine that lacks a program for the server fails the run only when CI=true.
 start_server() { # start_server NAME COMMAND...
   local name=$1 code=0
   shift

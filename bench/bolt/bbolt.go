@@ -15,8 +15,8 @@ import (
 
 var (
 	bucket = []byte("keys")
-	// What the baselines store: 40 bytes, as much as an expiry, a token and a
-	// fingerprint need. They keep no lease and trust whoever completes.
+	// The records of the baselines: 40 bytes, enough for an expiry, a token and a
+	// fingerprint. The baselines keep no lease and check no token.
 	claimed = make([]byte, 40)
 	done    = append([]byte{1}, make([]byte, 39)...)
 )

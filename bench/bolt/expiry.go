@@ -24,7 +24,7 @@ const (
 	expiryRoll  = 250 * time.Millisecond  // several files expire each second
 )
 
-// declareExpiry adds what files cost that go.
+// declareExpiry adds the cost of dropping expired files.
 func declareExpiry(r *harness.Run) {
 	r.Measure("Apply while files expire, and while none do", func(ctx context.Context, m *harness.Measure) error {
 		for turn := range expiryTurns {
@@ -107,8 +107,8 @@ func latency(ctx context.Context, dir string, ttl time.Duration, r *harness.Run)
 	return float64(took[len(took)*99/100].Microseconds()) / 1e3, nil
 }
 
-// dropCost has all keys of a store expire at once, and sees what is written
-// until they are gone.
+// dropCost has all keys of a store expire at once, and counts the bytes
+// written until they are gone.
 func dropCost(ctx context.Context, m *harness.Measure, n int) (err error) {
 	var ahead atomic.Int64
 	s, err := boltstore.Open(filepath.Join(m.Dir, "store"), &boltstore.Options{

@@ -17,7 +17,7 @@ import (
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 )
 
-// Growth is what becomes of one store that grows.
+// Growth follows one store while it grows.
 var Growth = harness.Suite{
 	Name:     "growth",
 	What:     "one store of ours that grows to 10M keys: bytes, CPU and memory on the way, and its reopening",
@@ -181,8 +181,8 @@ func (g *growth) measure(ctx context.Context, size string) error {
 	return nil
 }
 
-// reopen opens a copy of the files of the running store, which is what a crash
-// leaves.
+// reopen opens a copy of the files of the running store. A crash leaves files in
+// the same state.
 func (g *growth) reopen() error {
 	dir := filepath.Join(g.m.Dir, "crashed")
 	if err := os.CopyFS(filepath.Join(dir, "store"), os.DirFS(filepath.Join(g.m.Dir, "store"))); err != nil {

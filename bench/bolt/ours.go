@@ -11,7 +11,7 @@ import (
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 )
 
-// fileBytes is what a message adds to the files of the log.
+// fileBytes is the metric of bytes that a message adds to the files of the log.
 const fileBytes = "file B"
 
 // ours is our store, which stays in its directory between rounds.

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// Figure is a line of the table at the end: a value beside what it should be.
+// Figure is a line of the table at the end: a value beside its bar and its goal.
 type Figure struct {
 	What   string
 	Unit   string  // "x" for ratios; "B", "µs", ...
-	Bar    float64 // what it must reach; 0: nothing, it is there to be seen
-	Goal   float64 // what it should reach; 0: nothing beyond the bar
+	Bar    float64 // the value must reach it; 0: no bar, the figure is shown only
+	Goal   float64 // the value should reach it; 0: no goal beyond the bar
 	AtMost bool    // Bar and Goal are upper limits
 	From   Source
 }
@@ -18,7 +18,7 @@ type Figure struct {
 // Source says where a figure's value comes from.
 type Source struct {
 	metric, overMetric string
-	of, over           string // contenders; both empty: what measures set
+	of, over           string // contenders; both empty: values of measures
 }
 
 // Ratio is the rate of one contender over that of another, paired round by round.
@@ -30,7 +30,7 @@ func RatioOf(metric, of, over string) Source { return Source{metric, metric, of,
 // Median is the median of a contender's metric.
 func Median(metric, of string) Source { return Source{metric: metric, of: of} }
 
-// Measured is what a measure set under the name.
+// Measured is the value that a measure set under the name.
 func Measured(name string) Source { return Source{metric: name} }
 
 // Quotient is one value that measures set over another, paired in their order.
@@ -57,8 +57,8 @@ func spreadOf(values []float64) Spread {
 	return Spread{Median: median, Min: v[0], Max: v[len(v)-1], N: len(v)}
 }
 
-// results are the values by contender and metric, one for each round; what
-// measures set is under the contender "".
+// results are the values by contender and metric, one for each round. The values
+// of measures are under the contender "".
 type results map[string]map[string][]float64
 
 func (r results) add(contender, metric string, value float64) {

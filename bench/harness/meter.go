@@ -20,8 +20,9 @@ type reading struct {
 	device             float64
 }
 
-// read reads the counters; those of the device only if dir is not empty. What
-// takes time itself is read outside of the time measured, hence the two orders.
+// read reads the counters; those of the device only if dir is not empty. Reading the
+// device takes time, so the time stamp is taken before or after it, on the side of
+// the work.
 func read(servers []int, dir string) reading {
 	r := reading{at: time.Now()}
 	var m runtime.MemStats
@@ -67,8 +68,8 @@ func cpuOf(pid int) time.Duration {
 	return time.Duration(user+system) * clockTick
 }
 
-// DeviceBytesWritten returns what was ever written to the device that holds dir, with
-// what waits in the page cache written first; NaN if it cannot be told. It
+// DeviceBytesWritten returns the bytes ever written to the device that holds dir. It
+// first writes out the page cache. It returns NaN if the device has no counter. It
 // counts sectors, because the kernel's account of a process overstates small
 // overwrites.
 func DeviceBytesWritten(dir string) float64 {

@@ -23,7 +23,7 @@ const mutexFraction = 10
 func (p *profiler) path(kind string) string { return p.prefix + "." + kind + ".pprof" }
 
 func (p *profiler) start([]int) error {
-	// What was recorded before is subtracted when the profile is read.
+	// The samples from before the round are subtracted when the profile is read.
 	if err := errors.Join(p.write("allocs", "allocs-before"), p.write("mutex", "mutex-before")); err != nil {
 		return err
 	}

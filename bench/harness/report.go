@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Report is what a run found; it is also the JSON.
+// Report holds the results of a run; --json writes it.
 type Report struct {
 	Machine Machine        `json:"machine"`
 	Date    time.Time      `json:"date"`
@@ -21,7 +21,7 @@ type Report struct {
 	Suites  []*SuiteReport `json:"suites"`
 }
 
-// SuiteReport is what one suite found, or why it did not run.
+// SuiteReport holds the results of one suite, or the reason why it did not run.
 type SuiteReport struct {
 	Name       string            `json:"name"`
 	Skipped    string            `json:"skipped,omitempty"`

@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// What the harness measures of each round. Values are per message, but for Rate and Syncs.
+// The metrics of each round. Values are per message, except Rate and Syncs.
 const (
 	Rate        = "msg/s"
 	CPU         = "CPU µs"        // user and system, of this process
 	ServerCPU   = "server CPU µs" // of the processes named with Server
 	Allocs      = "allocs"
 	AllocBytes  = "alloc B"
-	DeviceBytes = "disk B" // written to the device of Dir, by whomever
+	DeviceBytes = "disk B" // written to the device of Dir by all processes
 	Syncs       = "fsyncs/1k"
 )
 
 // Round is one round of one contender.
 type Round struct {
-	Number   int    // 0 is the warm-up, with a tenth of the messages, which counts for nothing
+	Number   int    // 0 is the warm-up: a tenth of the messages, and no figure is kept
 	Messages int    // to be done between Start and Stop
 	Dir      string // of this contender alone; empty in the warm-up, and kept between rounds
 
@@ -67,7 +67,7 @@ func (r *Round) Count(metric string, total float64) { r.Set(metric, total/float6
 // contender knows better.
 func (r *Round) Set(metric string, value float64) { r.own[metric] = value }
 
-// run does one round and returns what was measured.
+// run does one round and returns its values.
 func (c *Contender) run(ctx context.Context, dir string, number, messages int, d during) (map[string]float64, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

@@ -20,15 +20,15 @@ type Suite struct {
 	Messages int
 	// OnDemand: it runs only when --only names it.
 	OnDemand bool
-	// Declare says what is to be compared, and starts the servers that takes. A
-	// server that is not there is Skip.
+	// Declare names the contenders and figures, and starts the servers that they
+	// need. If a server is missing, Declare returns a Skip.
 	Declare func(ctx context.Context, r *Run) error
 	// Servers by name, for Run.Serve.
 	Servers map[string]Server
 }
 
-// Skip is the error of a Declare, or of a measure, that misses something outside
-// of it: what, and how to get it.
+// Skip is the error of a Declare or of a measure for which the machine lacks
+// something. It names the missing thing and the command that installs it.
 type Skip string
 
 func (s Skip) Error() string { return string(s) }
@@ -36,20 +36,20 @@ func (s Skip) Error() string { return string(s) }
 // Contender does the suite's work in one way.
 type Contender struct {
 	Name string // short: it heads a line of the table
-	What string // one line: what it does
-	// Share of a round's messages that it gets: less than 1 for those that need
-	// seconds where others need a moment. Default 1.
+	What string // one line that describes the contender
+	// Share of a round's messages: less than 1 for a contender that is far slower
+	// than the others. Default 1.
 	Share float64
-	// Syncs: count its fsyncs, in a round of its own under strace. Those are of
-	// this process, or of the servers that the round names.
+	// Syncs: count the fsyncs, in a separate round under strace: those of this
+	// process, or of the servers that the round names.
 	Syncs bool
-	// Round does the work once, from nothing: it makes ready, calls Start, does the
-	// work on Messages messages, calls Stop, checks that the work was done, and
-	// leaves nothing behind but what it keeps in Dir.
+	// Round does the work once, from nothing. It prepares, calls Start, does the work
+	// on Messages messages, calls Stop, and checks that the work was done. Only the
+	// files in Dir may remain.
 	Round func(ctx context.Context, r *Round) error
 }
 
-// Run is one run of a suite: what Declare fills.
+// Run is one run of a suite. Declare fills it.
 type Run struct {
 	Dir      string // on a real disk; removed at the end of the suite
 	Messages int    // of a contender whose Share is 1
@@ -68,13 +68,13 @@ type measure struct {
 	fn   func(ctx context.Context, m *Measure) error
 }
 
-// Measure is what a measure writes down.
+// Measure collects the values of one measure.
 type Measure struct {
 	Dir    string // empty, on a real disk; removed afterwards
 	values map[string][]float64
 }
 
-// Set writes down a value; several under one name show its spread.
+// Set adds a value. Several values under one name show its spread.
 func (m *Measure) Set(name string, value float64) { m.values[name] = append(m.values[name], value) }
 
 // Scaled returns n, or less of it in a run with fewer messages than the suite's own.
@@ -83,7 +83,7 @@ func (r *Run) Scaled(n int) int { return max(1, int(float64(n)*r.scale)) }
 // Contend adds a contender.
 func (r *Run) Contend(c Contender) { r.contenders = append(r.contenders, &c) }
 
-// Measure adds what is measured once, after the rounds, and is no round.
+// Measure adds a measurement that is made once, after the rounds.
 func (r *Run) Measure(name string, fn func(ctx context.Context, m *Measure) error) {
 	r.measures = append(r.measures, measure{name, fn})
 }
@@ -94,7 +94,7 @@ func (r *Run) Figure(f Figure) { r.figures = append(r.figures, f) }
 // Cleanup has fn called at the end of the suite, the last one first. Stop servers here.
 func (r *Run) Cleanup(fn func() error) { r.cleanups = append(r.cleanups, fn) }
 
-// check finds what a Declare got wrong.
+// check returns the mistakes of a Declare.
 func (r *Run) check() error {
 	seen := make(map[string]bool)
 	for _, c := range r.contenders {

@@ -12,15 +12,15 @@ import (
 	"strings"
 )
 
-// tracer counts calls that wait for the disk, by strace: it slows what it
-// watches, so its round gives no other figure.
+// tracer counts calls that wait for the disk, by strace. strace slows the process
+// that it watches, so this round gives no other figure.
 type tracer struct {
 	dir   string
 	cmd   *exec.Cmd
 	calls int
 }
 
-// syncCalls are what Pebble, bbolt, Redis and others use.
+// syncCalls are the system calls by which Pebble, bbolt, Redis and others sync.
 const syncCalls = "fsync,fdatasync,msync,sync_file_range"
 
 func (t *tracer) out() string { return filepath.Join(t.dir, "strace") }
@@ -46,7 +46,7 @@ func (t *tracer) start(servers []int) error {
 	for range servers {
 		if !lines.Scan() || !strings.Contains(lines.Text(), "attached") {
 			_ = t.cmd.Process.Kill() // it may have ended already
-			_ = t.cmd.Wait()         // what it said tells more
+			_ = t.cmd.Wait()         // its output tells more
 			return Skip(lines.Text())
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 const partitions = 6
 
-// broker is what the contenders consume from.
+// broker is the Kafka cluster that the contenders consume from.
 type broker struct {
 	addrs  []string
 	pid    int // 0: not ours

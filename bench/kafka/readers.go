@@ -13,9 +13,9 @@ import (
 
 const commitEvery = 1000
 
-// readers is what kafka-go's documentation shows for a consumer group with offsets
-// in one's own hands. MaxWait is shorter than its default of 10 s, which the last
-// messages and the end would wait for.
+// readers consumes as kafka-go's documentation shows it for a consumer group that
+// manages its own offsets. MaxWait is shorter than its default of 10 s, because the
+// last messages and the end of the round would wait for it.
 func (b *broker) readers(ctx context.Context, r *harness.Round) (err error) {
 	topic, err := b.topic(ctx, r.Messages)
 	if err != nil {
@@ -49,7 +49,7 @@ func (b *broker) readers(ctx context.Context, r *harness.Round) (err error) {
 	}
 	for _, a := range gen.Assignments[topic.name] {
 		gen.Start(func(ctx context.Context) {
-			reader := kafka.NewReader(kafka.ReaderConfig{Brokers: b.addrs, Topic: topic.name, Partition: a.ID, MaxWait: 250 * time.Millisecond}) //nolint:forbidigo // it is what is measured here
+			reader := kafka.NewReader(kafka.ReaderConfig{Brokers: b.addrs, Topic: topic.name, Partition: a.ID, MaxWait: 250 * time.Millisecond}) //nolint:forbidigo // the Reader is measured here
 			defer reader.Close()
 			if err := reader.SetOffset(a.Offset); err != nil {
 				end(err)

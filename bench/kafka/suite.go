@@ -12,8 +12,8 @@ import (
 	"github.com/oncequeue/oncequeue/bench/harness"
 )
 
-// Suite consumes from kfake in a process of its own: as fast as a broker gets, so
-// that the consumers are what is compared.
+// Suite consumes from kfake in a process of its own. No broker is faster, so the
+// suite compares the consumers.
 var Suite = harness.Suite{
 	Name:     "kafka",
 	What:     "consumers of 6 partitions, kfake in its own process",

@@ -19,8 +19,8 @@ import (
 
 // watermill is Watermill's router with its Deduplicator, keyed by the header: its
 // default, a checksum of the payload, takes some different messages for duplicates.
-// It marks a key before the handler runs, and offsets are committed each second,
-// whatever became of the messages.
+// It marks a key before the handler runs. Offsets are committed each second, even if
+// the handler failed.
 func (b *broker) watermill(ctx context.Context, r *harness.Round) error {
 	topic, err := b.topic(ctx, r.Messages)
 	if err != nil {

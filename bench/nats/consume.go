@@ -18,20 +18,20 @@ import (
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
 )
 
-// maxAckPending is more than the server's default of 1,000, which keeps whoever waits
-// for a disk from having the next batches at hand.
+// maxAckPending is more than the server's default of 1,000. With that default, a
+// consumer that waits for a disk has no next batch at hand.
 const maxAckPending = 10_000
 
 // consumer consumes a stream in one way.
 type consumer interface {
-	// duplicates says whether the stream is to have some.
+	// duplicates reports whether the stream has duplicates.
 	duplicates() bool
-	// start begins to consume, and returns what ends it. handled counts the messages
-	// that were handled, in the end all of those that are to be.
+	// start begins to consume, and returns a function that ends the consumer. handled
+	// counts the messages that were handled; at the end, all of them.
 	start(ctx context.Context, t *task) (stop func() error, err error)
 }
 
-// task is what a consumer works on.
+// task is the work of one consumer in one round.
 type task struct {
 	server   *server
 	js       jetstream.JetStream // a connection of its own
@@ -99,7 +99,7 @@ func (s *server) acknowledged(ctx context.Context, t *task, fresh int64) error {
 	}
 }
 
-// bare is what the client library's users write.
+// bare is the loop that users of the client library write.
 type bare struct{}
 
 func (bare) duplicates() bool { return false }

@@ -41,7 +41,7 @@ func (s *server) stored(ctx context.Context, name string, n int) error {
 	return s.js.DeleteStream(ctx, name)
 }
 
-// publish is what the client library's users write. The ids are as long as ours.
+// publish is the code that users of the client library write. The ids are as long as ours.
 func (s *server) publish(ctx context.Context, r *harness.Round) error {
 	js, name, err := s.target(ctx, r)
 	if err != nil {

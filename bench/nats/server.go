@@ -28,7 +28,7 @@ type server struct {
 	cmd     *exec.Cmd
 	url     string
 	js      jetstream.JetStream
-	streams map[string]*work.Batch // what they hold
+	streams map[string]*work.Batch // their messages
 	made    int                    // consumers and streams
 }
 
@@ -90,7 +90,7 @@ func (s *server) connect() (jetstream.JetStream, error) {
 	return jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(window))
 }
 
-// stream makes a stream of n messages, once, and returns its name and what it holds.
+// stream makes a stream of n messages, once, and returns its name and its messages.
 func (s *server) stream(ctx context.Context, n int, duplicates bool) (string, *work.Batch, error) {
 	name := fmt.Sprintf("s%d-%v", n, duplicates)
 	if b := s.streams[name]; b != nil {

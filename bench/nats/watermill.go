@@ -17,8 +17,8 @@ import (
 
 // inWatermill is Watermill's router with its Deduplicator, keyed by the header. Its
 // default, a checksum of the payload, takes some different messages for duplicates.
-// What it knows, it forgets when the process ends, and a message whose handler fails
-// is lost.
+// It forgets all keys when the process ends, and a message whose handler fails is
+// lost.
 type inWatermill struct{}
 
 func (inWatermill) duplicates() bool { return true }

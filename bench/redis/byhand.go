@@ -27,8 +27,8 @@ func setNX(ctx context.Context, r *harness.Round, s *server) (err error) {
 	})
 }
 
-// single claims and records. A holder whose lease ran out overwrites what the next
-// one recorded.
+// single claims and records. A holder whose lease ran out overwrites the record of
+// the next holder.
 func single(ctx context.Context, r *harness.Round, s *server) error {
 	const owner, done = "01234567-89ab-cdef-0123-456789abcdef", "done"
 	return byHand(ctx, r, s, 1, func(client redis.UniversalClient, key string) (bool, error) {

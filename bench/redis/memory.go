@@ -9,7 +9,7 @@ import (
 	"github.com/oncequeue/oncequeue/bench/work"
 )
 
-// declareMemory measures what a remembered key takes of the server's memory, its share
+// declareMemory measures the server's memory per remembered key, its share
 // of the tables included. Those double at each power of two: a key takes the most
 // right after that, and the least right before.
 func declareMemory(r *harness.Run) {

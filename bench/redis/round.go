@@ -18,7 +18,7 @@ const (
 	fileBytes  = "AOF B"
 )
 
-// contest makes ready what it needs on the server, does the work in timed, and checks it.
+// contest prepares the server, does the work inside timed, and checks the work.
 type contest func(ctx context.Context, r *harness.Round, s *server) error
 
 // benchmarkShare is the greatest share of the messages.
@@ -94,7 +94,7 @@ func ours(run func(*work.Batch, context.Context, *dedup.Deduplicator) error) con
 	}
 }
 
-// deduplicator returns one on a new store, and what ends it.
+// deduplicator returns a Deduplicator on a new store, and a function that ends both.
 func (s *server) deduplicator(ctx context.Context) (*dedup.Deduplicator, func() error, error) {
 	client := s.client(0)
 	// The messages are as old as the store, and nobody processed one before.

@@ -102,10 +102,10 @@ func poll(ctx context.Context, fn func() error) error {
 	}
 }
 
-// stop ends it and removes its files.
+// stop ends the server and removes its files.
 func (s *server) stop() error {
 	err := s.admin.Close()
-	_ = s.cmd.Process.Kill() // what it holds is of no use any more
+	_ = s.cmd.Process.Kill() // its data is of no use any more
 	_ = s.cmd.Wait()
 	return errors.Join(err, os.RemoveAll(s.dir))
 }

@@ -1,4 +1,4 @@
-// Package redisbench compares store/redis with what its users write by hand, and with
+// Package redisbench compares store/redis with the code that its users write by hand, and with
 // redis-benchmark. Each round has a redis-server of its own, with an append-only file
 // that is synced every second.
 package redisbench

@@ -11,15 +11,15 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// RunDurable tests what a store must remember across a restart. It is for embedded stores: a store
-// that lives in a directory, is used by one process at a time, and implements io.Closer. Use it in
-// addition to [Run].
+// RunDurable tests the promises that an embedded store keeps across a restart. An
+// embedded store lives in a directory, belongs to one process and implements
+// io.Closer. Call RunDurable beside Run.
 //
-// open opens the store in dir, which is an empty directory the first time. The suite closes the
-// store, sets the clock forward or back, and opens the store again.
+// open opens the store in dir, which is an empty directory the first time. The
+// suite closes the store, sets the clock forward or back, and opens it again.
 //
-// The rules whose names begin with "one process" hold because the process that opens the store
-// knows that no other process holds a claim.
+// Some rules begin with "one process". They rely on the directory's single owner: the
+// process that opens the store knows that no holder is alive.
 func RunDurable(t *testing.T, open func(t *testing.T, dir string, clock Clock) dedup.Store) {
 	for _, r := range durableRules {
 		t.Run(r.name, func(t *testing.T) { r.run(newDurable(t, open)) })

@@ -11,9 +11,10 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Model drives a store with random batches of operations and random steps of time. It fails if an
-// answer is not the one that [dedup.Step] gives, and reports the shortest failing run that it can
-// find. The flags -rapid.checks and -rapid.steps make it run longer.
+// Model drives a store with random batches of operations and random steps of
+// time, and wants the answers that dedup.Step gives. Of a failure it reports the
+// shortest run that it can find. The flags -rapid.checks and -rapid.steps make
+// it run longer.
 func Model(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 	s := newSuite(t, open)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -73,8 +74,8 @@ func (w *walk) apply(t *rapid.T) {
 	}
 }
 
-// op draws an operation. More often than not it has the token of the key's last claim, so that it
-// changes the record.
+// op draws an operation, more often than not one that means something to the
+// record: one with the token of the key's last claim.
 func (w *walk) op(t *rapid.T) dedup.Op {
 	op := dedup.Op{
 		Kind: rapid.SampledFrom([]dedup.OpKind{
@@ -124,8 +125,8 @@ func (w *walk) anyToken(t *rapid.T) dedup.Token {
 	return rapid.SampledFrom(w.tokens).Draw(t, "token")
 }
 
-// model knows which answers a store may give. Usually there is one. After a reopen there are keys
-// of which a store may remember one of several records.
+// model holds the records that a store may have. Each key usually has one; after a
+// reopen, a store may have kept one of several.
 type model struct {
 	records map[dedup.ID][]dedup.Record
 	highest map[dedup.ID]dedup.Token // greatest token of the key so far
@@ -140,7 +141,7 @@ func newModel() model {
 	}
 }
 
-// check compares a reply with Step, and moves on to the record after op.
+// check holds a reply to Step, and moves on to the record after op.
 func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
 	possible := m.records[op.ID]
 	if len(possible) == 0 {
@@ -167,7 +168,7 @@ func (m model) check(op dedup.Op, now time.Time, reply dedup.Reply) error {
 	return nil
 }
 
-// String shows the records of id that the store may remember.
+// String lists the records that the store may have of id.
 func (m model) String(id dedup.ID) string {
 	if len(m.records[id]) == 0 {
 		return "no record"
@@ -182,8 +183,9 @@ func (m model) String(id dedup.ID) string {
 	return b.String()
 }
 
-// follow returns the record after op, or a text that says how the reply is wrong. A new grant may
-// get any token that is greater than highest and than the floor: the store chooses.
+// follow returns the record after op, or an error that says how the reply is wrong.
+// The store chooses the token of a new grant; it must be greater than highest and
+// than the floor.
 func follow(r dedup.Record, op dedup.Op, now time.Time, highest dedup.Token, reply dedup.Reply) (dedup.Record, error) {
 	const undecided = 0
 	after, want := dedup.Step(r, op, now, undecided)

@@ -31,7 +31,7 @@ type reference struct {
 	saved  saved
 }
 
-// saved is what the reference store writes when it is closed.
+// saved is the file that the reference store writes when it is closed.
 type saved struct {
 	Vouch   dedup.Vouch
 	High    dedup.Token

@@ -9,7 +9,7 @@ func settleRules(kind dedup.OpKind) []rule {
 	if kind == dedup.OpPark {
 		state, answer, other = dedup.StateParked, dedup.StatusParked, dedup.OpComplete
 	}
-	// settled is what r becomes.
+	// settled returns the record that r becomes.
 	settled := func(s *suite, r dedup.Record, result string) dedup.Record {
 		r.State, r.Nonce, r.Ambiguous, r.Result = state, 0, false, []byte(result)
 		r.Expires = s.now().Add(ttl)

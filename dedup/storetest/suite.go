@@ -12,7 +12,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Values of the operations in the rules, unless a rule says otherwise.
+// The operations of the rules carry these, unless a rule says otherwise.
 const (
 	lease = 30 * time.Second
 	ttl   = time.Hour
@@ -121,8 +121,8 @@ func (s *suite) granted() (dedup.ID, dedup.Record) {
 	return id, s.want(claim(id, 1), dedup.StatusGranted)
 }
 
-// diff names the fields in which two records differ at the store's time now. A nil Result is equal
-// to an empty one. The end of a lease does not matter if it is past.
+// diff names the fields in which two records differ at the store's time now. A
+// nil Result is an empty one; when a lease ended that is over does not matter.
 func diff(got, want dedup.Record, now time.Time) error {
 	var wrong []string
 	add := func(equal bool, field string, got, want any) {

@@ -27,7 +27,7 @@ var vouchRules = []rule{
 		}
 	}},
 	{"longer TTL raises Since", func(s *suite) {
-		s.advance(3 * ttl) // what was made in the first two hours is forgotten
+		s.advance(3 * ttl) // the records of the first two hours are forgotten
 		done, d := s.granted()
 		s.want(complete(done, d.Token, "result"), dedup.StatusOK)
 		held, h := s.granted()

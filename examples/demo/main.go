@@ -112,7 +112,7 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 		"--vouch-from", time.Unix(0, 0).UTC().Format(time.RFC3339), // the topic is new: nobody has relayed a message of it
 	}}
 	defer relay.kill()
-	p.say(fmt.Sprintf("seed %d: %d orders, 30 %% of them published again, through %s", o.seed, o.messages, b.name()))
+	p.say(fmt.Sprintf("seed %d: %d messages, 30 %% of them an order that was published before, through %s", o.seed, o.messages, b.name()))
 	traffic := newTraffic(o.messages, o.seed)
 	start := time.Now()
 	if err := relay.start(); err != nil {

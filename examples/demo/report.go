@@ -68,9 +68,10 @@ func (r report) print(w io.Writer) {
 	row("lost", r.Lost, verdict(r.Lost == 0))
 	row("duplicates in", r.DuplicatesIn, "")
 	row("dropped", r.dropped, "")
-	row("repeated out", r.RepeatedOut, fmt.Sprintf("%d of them without Dedup-Ambiguous %s", r.unflagged, verdict(r.unflagged == 0)))
-	row("flagged", r.Ambiguous, "outputs with Dedup-Ambiguous: a killed relay may have published them before")
-	row("kills", r.Kills, "SIGKILL in the middle of the work")
+	row("kills", r.Kills, "SIGKILL of the relay, in the middle of its work")
+	row("repeated out", r.RepeatedOut, "published before a kill, and again after it")
+	row("without flag", r.unflagged, "repeats without Dedup-Ambiguous  "+verdict(r.unflagged == 0))
+	row("with flag", r.Ambiguous, "outputs with Dedup-Ambiguous: a killed relay may have published them before")
 	if r.unknown > 0 {
 		row("unknown", r.unknown, "outputs that no producer has sent "+verdict(false))
 	}

@@ -133,7 +133,7 @@ func (k *Kafka) Restart() error {
 // CutConnections breaks all connections to the brokers, which go on running.
 func (k *Kafka) CutConnections() { k.conns.cut() }
 
-// Close stops the brokers and removes what Durable kept.
+// Close stops the brokers and removes the files of Durable.
 func (k *Kafka) Close() {
 	k.Stop()
 	if k.dir != "" {

@@ -20,7 +20,7 @@ type NATSOptions struct {
 	// MaxPayload is the size in bytes of the largest message that the server
 	// takes. Default 1 MiB, which is the server's own.
 	MaxPayload int32
-	// More changes what is passed on to nats-server.
+	// More changes the options that are passed to nats-server.
 	More func(*server.Options)
 }
 

@@ -1,5 +1,5 @@
-// Package redistest runs a Redis server in process for tests: miniredis, and what
-// it lacks that redisstore needs.
+// Package redistest runs a Redis server in process for tests: miniredis, with the
+// commands added that redisstore needs and miniredis lacks.
 package redistest
 
 import (
@@ -90,7 +90,7 @@ func (s *Server) At(now time.Time) {
 	}
 }
 
-// hook answers what miniredis cannot, and rewrites scripts.
+// hook answers the commands that miniredis lacks, and rewrites scripts.
 func (s *Server) hook(c *server.Peer, cmd string, args ...string) bool {
 	switch {
 	case cmd == "INFO":

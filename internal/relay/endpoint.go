@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -23,6 +24,14 @@ const (
 	Kafka Kind = "kafka"
 	NATS  Kind = "nats"
 )
+
+// name is the broker's name in a sentence.
+func (k Kind) name() string {
+	if k == NATS {
+		return "NATS"
+	}
+	return "Kafka"
+}
 
 // Endpoint is a topic on a Kafka broker, or a subject on a NATS server, as a URL
 // names it:
@@ -75,6 +84,84 @@ var offsetPolicies = map[string]kafkatransport.OffsetPolicy{
 	"fail": kafkatransport.Fail, "earliest": kafkatransport.Earliest, "latest": kafkatransport.Latest,
 }
 
+// parameters are the parameters of a URL, each with the function that takes its value.
+type parameters map[string]func(value string) error
+
+// sourceParameters are those of a source, besides those of its security.
+func (e *Endpoint) sourceParameters() parameters {
+	if e.Kind == NATS {
+		return parameters{"consumer": into(&e.Consumer), "stream": into(&e.Stream)}
+	}
+	return parameters{"group": into(&e.Group), "session": e.setSession, "start": e.setStart, "out-of-range": e.setOutOfRange}
+}
+
+// targetParameters are those of a target and of dead letters, besides those of its
+// security.
+func (e *Endpoint) targetParameters() parameters {
+	if e.Kind == NATS {
+		return nil
+	}
+	return parameters{"compression": e.setCompression}
+}
+
+func into(to *string) func(string) error {
+	return func(value string) error {
+		*to = value
+		return nil
+	}
+}
+
+func (e *Endpoint) setSession(value string) (err error) {
+	e.Session, err = time.ParseDuration(value)
+	if err != nil || e.Session <= 0 {
+		return fmt.Errorf("session=%s is not a duration: write it like session=30s", value)
+	}
+	return nil
+}
+
+func (e *Endpoint) setStart(value string) error {
+	if value != "earliest" && value != "latest" {
+		return fmt.Errorf("start=%s: it is earliest (the default) or latest", value)
+	}
+	e.Latest = value == "latest"
+	return nil
+}
+
+func (e *Endpoint) setOutOfRange(value string) error {
+	policy, known := offsetPolicies[value]
+	if !known {
+		return fmt.Errorf("out-of-range=%s: it is fail (the default), earliest or latest", value)
+	}
+	e.OutOfRange = policy
+	return nil
+}
+
+func (e *Endpoint) setCompression(value string) error {
+	if err := e.Compression.UnmarshalText([]byte(value)); err != nil {
+		return fmt.Errorf("compression=%s: it is one of gzip, snappy, lz4, zstd and none", value)
+	}
+	return nil
+}
+
+// takeParameters takes the values of params. owner is whose they are.
+func takeParameters(params url.Values, known parameters, owner string) error {
+	for name, values := range params {
+		take := known[name]
+		switch {
+		case take == nil && len(known) == 0:
+			return fmt.Errorf("a %s has no parameter %q: it has those of its security", owner, name)
+		case take == nil:
+			return fmt.Errorf("a %s has no parameter %q: it has %s, and those of its security", owner, name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		case len(values) > 1:
+			return fmt.Errorf("the parameter %s occurs %d times", name, len(values))
+		}
+		if err := take(values[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ParseSource reads the URL of a source.
 func ParseSource(s string) (Endpoint, error) {
 	shown := redacted("", s)
@@ -82,39 +169,8 @@ func ParseSource(s string) (Endpoint, error) {
 	if err != nil {
 		return e, err
 	}
-	for name, values := range params {
-		if len(values) > 1 {
-			return e, fmt.Errorf("%q: the parameter %s occurs %d times", shown, name, len(values))
-		}
-		value := values[0]
-		switch {
-		case e.Kind == Kafka && name == "group":
-			e.Group = value
-		case e.Kind == Kafka && name == "session":
-			e.Session, err = time.ParseDuration(value)
-			if err != nil || e.Session <= 0 {
-				return e, fmt.Errorf("%q: session=%s is not a duration: write it like session=30s", shown, value)
-			}
-		case e.Kind == Kafka && name == "start":
-			if value != "earliest" && value != "latest" {
-				return e, fmt.Errorf("%q: start=%s: it is earliest (the default) or latest", shown, value)
-			}
-			e.Latest = value == "latest"
-		case e.Kind == Kafka && name == "out-of-range":
-			policy, known := offsetPolicies[value]
-			if !known {
-				return e, fmt.Errorf("%q: out-of-range=%s: it is fail (the default), earliest or latest", shown, value)
-			}
-			e.OutOfRange = policy
-		case e.Kind == NATS && name == "consumer":
-			e.Consumer = value
-		case e.Kind == NATS && name == "stream":
-			e.Stream = value
-		case e.Kind == NATS:
-			return e, fmt.Errorf("%q: a NATS source has no parameter %q: it has consumer and stream, and those of its security", shown, name)
-		default:
-			return e, fmt.Errorf("%q: a Kafka source has no parameter %q: it has group, session, start and out-of-range, and those of its security", shown, name)
-		}
+	if err := takeParameters(params, e.sourceParameters(), e.Kind.name()+" source"); err != nil {
+		return e, fmt.Errorf("%q: %w", shown, err)
 	}
 	switch {
 	case e.Kind == Kafka && e.Group == "":
@@ -139,13 +195,8 @@ func ParseTarget(s string) (Endpoint, error) {
 	if err != nil {
 		return e, err
 	}
-	for name, values := range params {
-		if e.Kind != Kafka || name != "compression" {
-			return e, fmt.Errorf("%q: a target has no parameter %q", shown, name)
-		}
-		if err := e.Compression.UnmarshalText([]byte(values[0])); err != nil || len(values) > 1 {
-			return e, fmt.Errorf("%q: compression=%s: it is one of gzip, snappy, lz4, zstd and none", shown, strings.Join(values, ","))
-		}
+	if err := takeParameters(params, e.targetParameters(), e.Kind.name()+" target"); err != nil {
+		return e, fmt.Errorf("%q: %w", shown, err)
 	}
 	if e.Kind == NATS && strings.ContainsAny(e.Topic, "*>") {
 		return e, fmt.Errorf("%q: one cannot publish to the wildcard %q: name a subject", shown, e.Topic)

@@ -120,16 +120,27 @@ func parseRedis(s string) (u redisURL, err error) {
 	return u, u.take(params, shown)
 }
 
-func (u *redisURL) take(params url.Values, shown string) error {
+// parameters are those of the URL, each with the place of its value; db is that of the
+// database, which stands in the path unless there are Sentinels.
+func (u *redisURL) parameters(db *string) map[string]*string {
 	s := &u.Security
 	names := map[string]*string{
 		"prefix": &u.Prefix, "password-file": &s.PasswordFile, "password-env": &s.PasswordEnv,
 		"tls-ca": &s.CA, "tls-cert": &s.Cert, "tls-key": &s.Key,
 	}
-	db := ""
 	if u.Master != "" {
-		names["db"], names["sentinel-password-file"], names["sentinel-password-env"] = &db, &u.Sentinel.PasswordFile, &u.Sentinel.PasswordEnv
+		names["db"], names["sentinel-password-file"], names["sentinel-password-env"] = db, &u.Sentinel.PasswordFile, &u.Sentinel.PasswordEnv
 	}
+	return names
+}
+
+// forTLS reports whether a parameter is for connections over TLS alone.
+func forTLS(name string) bool { return strings.HasPrefix(name, "tls-") }
+
+func (u *redisURL) take(params url.Values, shown string) error {
+	s := &u.Security
+	db := ""
+	names := u.parameters(&db)
 	for name, values := range params {
 		to := names[name]
 		switch {
@@ -137,7 +148,7 @@ func (u *redisURL) take(params url.Values, shown string) error {
 			return fmt.Errorf("%q: a Redis URL has no parameter %q: it has prefix, password-file, password-env, tls-ca, tls-cert and tls-key, and with Sentinels db, sentinel-password-file and sentinel-password-env", shown, name)
 		case len(values) > 1 || values[0] == "":
 			return fmt.Errorf("%q: the parameter %s has to have one value", shown, name)
-		case strings.HasPrefix(name, "tls-") && !s.TLS:
+		case forTLS(name) && !s.TLS:
 			return fmt.Errorf("%q: %s is for TLS: begin the URL with rediss", shown, name)
 		}
 		*to = values[0]

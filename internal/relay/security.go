@@ -38,17 +38,23 @@ type Security struct {
 	TokenEnv  string
 }
 
-// take takes its parameters, for a kind of broker, out of params, and returns what is
-// wrong with them.
-func (s *Security) take(kind Kind, params url.Values) error {
-	forTLS := map[string]*string{"tls-ca": &s.CA, "tls-cert": &s.Cert, "tls-key": &s.Key}
-	forUser := map[string]*string{"password-file": &s.PasswordFile, "password-env": &s.PasswordEnv}
-	alone := map[string]*string{}
+// parameters are those for a kind of broker, each with the place of its value: those that
+// need TLS, those that need a user, and others.
+func (s *Security) parameters(kind Kind) (forTLS, forUser, alone map[string]*string) {
+	forTLS = map[string]*string{"tls-ca": &s.CA, "tls-cert": &s.Cert, "tls-key": &s.Key}
+	forUser = map[string]*string{"password-file": &s.PasswordFile, "password-env": &s.PasswordEnv}
 	if kind == Kafka {
 		forUser["sasl"] = &s.Mechanism
 	} else {
 		alone = map[string]*string{"creds": &s.Creds, "nkey": &s.NKey, "token-file": &s.TokenFile, "token-env": &s.TokenEnv}
 	}
+	return forTLS, forUser, alone
+}
+
+// take takes its parameters, for a kind of broker, out of params, and returns what is
+// wrong with them.
+func (s *Security) take(kind Kind, params url.Values) error {
+	forTLS, forUser, alone := s.parameters(kind)
 	for name, values := range params {
 		to := cmp.Or(forTLS[name], forUser[name], alone[name])
 		switch {

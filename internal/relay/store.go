@@ -55,9 +55,19 @@ func parseBolt(s string) (StoreURL, error) {
 		return u, nil
 	}
 	name, value, _ := strings.Cut(query, "=")
-	if name != "max-bytes" {
+	take := u.boltParameters()[name]
+	if take == nil {
 		return StoreURL{}, fmt.Errorf("%q: a bolt store has no parameter %q: it has max-bytes", "bolt:"+s, name)
 	}
+	if err := take(value); err != nil {
+		return StoreURL{}, fmt.Errorf("%q: %w", "bolt:"+s, err)
+	}
+	return u, nil
+}
+
+func (u *StoreURL) boltParameters() parameters { return parameters{"max-bytes": u.setMaxBytes} }
+
+func (u *StoreURL) setMaxBytes(value string) (err error) {
 	n, unit := strings.TrimRight(value, "KMGTiB"), int64(0)
 	switch value[len(n):] {
 	case "":
@@ -67,12 +77,11 @@ func parseBolt(s string) (StoreURL, error) {
 	case "GiB":
 		unit = 1 << 30
 	}
-	var err error
 	if u.MaxBytes, err = strconv.ParseInt(n, 10, 64); err != nil || unit == 0 || u.MaxBytes <= 0 || u.MaxBytes > math.MaxInt64/unit {
-		return StoreURL{}, fmt.Errorf("%q: max-bytes %q is no size: write a number of bytes, or such as 500MiB or 20GiB", "bolt:"+s, value)
+		return fmt.Errorf("max-bytes %q is no size: write a number of bytes, or such as 500MiB or 20GiB", value)
 	}
 	u.MaxBytes *= unit
-	return u, nil
+	return nil
 }
 
 // String returns the URL without what a secret could be in.

@@ -50,7 +50,7 @@ func (a *Authority) sign(template *x509.Certificate, key *ecdsa.PublicKey) (*x50
 	return x509.ParseCertificate(der)
 }
 
-// Pool trusts what the authority issues.
+// Pool trusts the certificates of the authority.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)

@@ -18,8 +18,8 @@ import (
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
-// Hub is what the processes of a test share: a store, the journal of their effects,
-// and gates that hold their handlers.
+// Hub is shared by the processes of a test. It has a store, the journal of their
+// effects, and gates that hold their handlers.
 type Hub struct {
 	Store *memstore.Store
 	Addr  string // for DialHub
@@ -31,7 +31,7 @@ type Hub struct {
 	outcomes map[string]int // by process and outcome
 }
 
-// Effect is what a handler did.
+// Effect is one effect of a handler.
 type Effect struct {
 	Process, Key, Value string
 	Claim               dedup.Claim
@@ -162,13 +162,13 @@ func (h *Hub) CheckOrder(t *testing.T) {
 	}
 }
 
-// hubService is what the processes call.
+// hubService has the methods that the processes call.
 type hubService struct{ h *Hub }
 
 // Applied carries the replies of a store.
 type Applied struct{ Replies []dedup.Reply }
 
-// Decision is what a process decided.
+// Decision is one outcome, as a process reports it.
 type Decision struct {
 	Process string
 	Outcome dedup.Outcome
@@ -254,7 +254,7 @@ func (c *HubClient) Handle(_ context.Context, m *dedup.Message) ([]byte, error) 
 	return nil, c.client.Call("Hub.Effect", e, new(struct{}))
 }
 
-// Hooks tell the Hub what was decided.
+// Hooks report each outcome to the Hub.
 func (c *HubClient) Hooks() dedup.Hooks {
 	return dedup.Hooks{Decided: func(e dedup.Event) {
 		_ = c.client.Call("Hub.Decided", Decision{c.process, e.Result.Outcome}, new(struct{})) // the test misses it

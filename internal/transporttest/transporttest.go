@@ -1,4 +1,4 @@
-// Package transporttest is what the tests of every transport need: a consumer
+// Package transporttest holds helpers for the tests of every transport: a consumer
 // that runs in the background, and ways to wait for it.
 package transporttest
 
@@ -15,13 +15,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is when something that is waited for counts as never to happen. It is no
-// expectation: what takes a second here can take a minute where brokers and tests
-// share a processor with others.
+// patience is how long a test waits before it fails. It is generous, because brokers
+// and tests may share a processor with others, and a step of a second then takes a
+// minute.
 const patience = 2 * time.Minute
 
-// Main runs the tests of a package, and fails if they leave goroutines behind. goleak's
-// own gives these half a second to end, which a machine that stands still uses up.
+// Main runs the tests of a package, and fails if they leave goroutines behind. goleak
+// itself waits half a second for them to end; a machine that stands still exceeds that.
 func Main(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
@@ -78,14 +78,14 @@ func Start(t *testing.T, f func(ctx context.Context) error) *Run {
 	return r
 }
 
-// Stop ends the context of the run and returns what it returned.
+// Stop ends the context of the run, waits, and returns the run's error.
 func (r *Run) Stop() error {
 	r.t.Helper()
 	r.Cancel()
 	return r.Wait()
 }
 
-// Wait waits until the run has returned, and returns what it did.
+// Wait waits until the run has returned, and returns its error.
 func (r *Run) Wait() error {
 	r.t.Helper()
 	select {
@@ -111,8 +111,8 @@ func Eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// Pauses returns what returns, at the end, for how long this process stood still at
-// most: an excuse for what was to be done in time.
+// Pauses watches for how long this process stands still. Call longest at the end of the
+// test: a long pause excuses work that was not done in time.
 func Pauses(t *testing.T) (longest func() time.Duration) {
 	quit, most := make(chan struct{}), make(chan time.Duration, 1)
 	stop := sync.OnceFunc(func() { close(quit) })

@@ -1,4 +1,4 @@
-// Command certificates writes what a broker with TLS and its clients need into a
+// Command certificates writes the certificates and keys of a broker and its clients into a
 // directory, in PEM, for scripts/kafka.sh:
 //
 //	ca.pem                        the authority that issued the others

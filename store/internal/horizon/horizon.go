@@ -1,24 +1,24 @@
-// Package horizon tells since when a store's memory is complete. Every store needs
-// it, and none of it depends on how records are kept.
+// Package horizon computes the time since which a store's memory is complete. All
+// stores use it; it does not depend on how they keep records.
 package horizon
 
 import "time"
 
-// Horizon says since when a store's memory is complete. Records live as long as
-// the TTL says that they were made with, so those from before it was lengthened
-// are forgotten too early for the new one: at first all that were older than the
-// old TTL by then, and later those up to that moment.
+// Horizon is the time since which a store's memory is complete. A record lives for
+// the TTL under which it was made. When the TTL is lengthened, older records expire
+// too early for the new one. So Since rises: for a change at the time Before, from
+// an old TTL of Short, it follows now-Short until it reaches Before.
 type Horizon struct {
-	Since  time.Time     // in any case
-	TTL    time.Duration // the greatest seen; 0: none yet
-	Before time.Time     // records from before then lived for only
-	Short  time.Duration // this long
+	Since  time.Time     // the memory is never complete further back than this
+	TTL    time.Duration // the longest TTL seen; 0: none yet
+	Before time.Time     // when the TTL was last lengthened; older records live for Short
+	Short  time.Duration // the longest TTL until Before
 }
 
-// New is the horizon of a store that has forgotten nothing since then.
+// New returns the horizon of a store that has forgotten nothing since the time since.
 func New(since time.Time) Horizon { return Horizon{Since: since, Before: since} }
 
-// At returns since when the memory is complete at the time now. It never falls.
+// At returns the time since which the memory is complete, as of now. It never falls.
 func (h Horizon) At(now time.Time) time.Time {
 	gone := now.Add(-h.Short)
 	if gone.After(h.Before) {
@@ -30,7 +30,7 @@ func (h Horizon) At(now time.Time) time.Time {
 	return h.Since
 }
 
-// See takes in that records are made with this TTL from now on.
+// See notes that records are made with this TTL from now on.
 func (h *Horizon) See(ttl time.Duration, now time.Time) {
 	if ttl <= h.TTL {
 		return

@@ -20,7 +20,7 @@ func TestHorizon(t *testing.T) {
 		{10 * day, 0, 0},
 		{10 * day, day, 0},
 		{10 * day, time.Hour, 0},
-		{10 * day, 2 * day, 9 * day}, // what is older than the old TTL is gone
+		{10 * day, 2 * day, 9 * day}, // records older than the old TTL are gone
 		{10*day + 12*time.Hour, 0, 9*day + 12*time.Hour},
 		{11 * day, 0, 10 * day}, // and later all from before the change
 		{20 * day, 0, 10 * day},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/golden"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
@@ -95,6 +96,7 @@ dedup_kafka_skipped_offsets_total{client="me",group="g"} 0
 dedup_kafka_watermark_offset{client="me",group="g",partition="0",topic="t"} 1
 dedup_kafka_watermark_offset{client="me",group="g",partition="1",topic="t"} 2
 `, "dedup_kafka_committed_offset", "dedup_kafka_halted", "dedup_kafka_in_flight", "dedup_kafka_lag", "dedup_kafka_rebalances_total", "dedup_kafka_skipped_offsets_total", "dedup_kafka_watermark_offset")
+	golden.Metrics(t, "testdata/metrics.txt", reg, kafkametrics.NewCollector(c))
 	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v, %v", problems, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/internal/golden"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
@@ -66,6 +67,7 @@ func TestMetrics(t *testing.T) {
 	want(t, reg, "dedup_nats_bound 1", "dedup_nats_failing 0", "dedup_nats_halted 0", "dedup_nats_in_hand 1",
 		"dedup_nats_ack_pending_limit 77", "dedup_nats_binds_total 1", "dedup_nats_redeliveries_total 0", "dedup_nats_stale_deliveries_total 0",
 		"dedup_nats_ack_failures_total 0", "dedup_nats_max_deliveries_total 0")
+	golden.Metrics(t, "testdata/metrics.txt", reg, natsmetrics.New(c))
 	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
