@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -27,30 +26,28 @@ type Server struct {
 	plain map[string]string // SHA-1 of a script without its flags, by that with them
 }
 
-// Run is Start for tests: it fails the test, and closes the server at its end.
-func Run(t testing.TB) *Server {
-	t.Helper()
-	s, err := Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	return s
+// test is the part of testing.TB that Run uses.
+type test interface {
+	Helper()
+	Cleanup(func())
+	Fatal(args ...any)
 }
 
-// Start starts a server. Close it when it is no longer needed.
-func Start() (*Server, error) {
+// Run starts a server, which ends with the test.
+func Run(t test) *Server {
+	t.Helper()
 	s := &Server{Miniredis: miniredis.NewMiniRedis(), plain: make(map[string]string)}
 	s.info = map[string]string{
 		"redis_version": "7.0.15", "role": "master", "maxmemory": "0", "maxmemory_policy": "noeviction",
 		"connected_slaves": "0", "aof_enabled": "0", "used_memory": "1000000",
 	}
 	s.Replace()
-	if err := s.Miniredis.Start(); err != nil {
-		return nil, err
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(s.Close)
 	s.Server().SetPreHook(s.hook)
-	return s, nil
+	return s
 }
 
 // Restart starts a closed server again, on its port and with its data.

@@ -12,15 +12,26 @@ import (
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
+// example is what redistest needs of a test.
+type example struct{ end func() }
+
+func (e *example) Helper()           {}
+func (e *example) Cleanup(f func())  { e.end = f }
+func (e *example) Fatal(args ...any) { log.Fatal(args...) }
+
+// startExample starts a Redis server in this process. The returned function ends it.
+func startExample() (addr string, end func()) {
+	var e example
+	server := redistest.Run(&e)
+	return server.Addr(), e.end
+}
+
 // Two processes share a store, and process each key once between them.
 func ExampleNew() {
-	server, err := redistest.Start() // a Redis server in this process
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
+	addr, end := startExample()
+	defer end()
 	for process := range 2 {
-		client := redis.NewClient(&redis.Options{Addr: server.Addr()}) // or a Sentinel's or a cluster's client
+		client := redis.NewClient(&redis.Options{Addr: addr}) // or a Sentinel's or a cluster's client
 		store, err := redisstore.New(client, nil)
 		if err != nil {
 			log.Fatal(err)
@@ -49,12 +60,9 @@ func ExampleNew() {
 
 // At its start, a program can say at once what is wrong with the server.
 func ExampleStore_Check() {
-	server, err := redistest.Start() // a Redis server in this process
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
-	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	addr, end := startExample()
+	defer end()
+	client := redis.NewClient(&redis.Options{Addr: addr})
 	defer client.Close()
 	store, err := redisstore.New(client, nil)
 	if err != nil {
