@@ -166,7 +166,7 @@ func ExampleSecurity() {
 		log.Fatal(err)
 	}
 	if err := c.Check(context.Background()); err != nil {
-		log.Fatal(err) // one line: what is wrong, and what to do
+		log.Fatal(err) // the error says in one line how to mend it
 	}
 }
 
