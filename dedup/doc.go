@@ -92,8 +92,9 @@
 //
 // The guarantee cannot cover a crash between the effect of a handler and the
 // record of it. The message runs again with Claim.Ambiguous set. If the system
-// that takes the effect refuses an older Claim.Token, or a Claim.ID that it
-// already has, then even that repeat has no second effect.
+// that takes the effect refuses a Claim.ID that it already has, then even that
+// repeat has no second effect. A system that refuses an older Claim.Token stops a
+// paused run, and not this repeat, which has a newer token.
 //
 // The guarantee is as good as the store's memory: each store's package comment
 // says what its answer survives.

@@ -66,9 +66,8 @@ const serverHint = `To try this program, start a broker in a checkout of onceque
 Give the address in the last line of its output as -brokers. Create the topic with Kafka's own tool:
     kafka-topics.sh --bootstrap-server ADDRESS --create --topic orders`
 
-// charge is the handler: here the money would move. Pass m.Claim.Token or m.Claim.ID to a payment
-// system that refuses a token or an id that it has seen. Then the effect happens exactly once, even
-// after a crash.
+// charge is the handler: here the money would move. Pass m.Claim.ID to a payment system that refuses
+// an id that it has seen. Then the money moves once, even after a crash.
 func charge(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	var order struct {
 		Order struct{ Cents int64 }

@@ -83,9 +83,8 @@ It listens on nats://127.0.0.1:4222, which is the default of -server. Then, with
     nats stream add ORDERS --subjects='orders.>' --defaults
     nats consumer add ORDERS billing --pull --ack=explicit --max-deliver=-1 --defaults`
 
-// charge is the handler: here the money would move. Pass m.Claim.Token or m.Claim.ID to a payment
-// system that refuses a token or an id that it has seen. Then the effect happens exactly once, even
-// after a crash.
+// charge is the handler: here the money would move. Pass m.Claim.ID to a payment system that refuses
+// an id that it has seen. Then the money moves once, even after a crash.
 func charge(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	var order struct {
 		Order struct{ Cents int64 }
