@@ -15,7 +15,7 @@ GOLANGCI_LINT = .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 # Flags of make bench and make profile, such as BENCH="--only bolt --rounds 9": see bench/README.md.
 BENCH =
 
-.PHONY: help build test test-real soak lint fuzz bench profile always
+.PHONY: help build test test-real soak lint prose fuzz bench profile always
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -35,10 +35,14 @@ test-real: ## tests against real servers, started on loopback and stopped again,
 soak: ## the tests that count high, for an hour; PARTS="bolt-kill ..." for some of them
 	@scripts/soak.sh $(PARTS)
 
-lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml, and what other systems compile; the first run compiles it
+lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml, vet for other systems, and make prose; the first run compiles the linter
 	@for os in darwin windows; do GOOS=$$os go vet ./store/... || exit; done
 	@scripts/budget.sh lint 5 $(GOLANGCI_LINT) run ./...
 	@cd bench && ../$(GOLANGCI_LINT) run ./...
+	@$(MAKE) prose
+
+prose: ## documents and comments: headless clauses, long lines, dead links, Go that does not compile; budget 1 minute
+	@scripts/budget.sh prose 1 go run ./internal/lint/cmd/prose
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@scripts/fuzz.sh $(FUZZTIME)

@@ -164,9 +164,11 @@ func (d *Deduplicator) admit(x *delivery, reply *Reply, since time.Time) {
 // busyWait is how long to leave a key alone that another holds.
 func (d *Deduplicator) busyWait() time.Duration { return pause(d.patience() / 2) }
 
-// Vouch asks the store for its identity, and how far back its memory reaches. It
-// is for transports. The context is not a caller's: its end says nothing about
-// the store.
+// Vouch asks the store for its identity, and for how far back its memory reaches.
+// It is for authors of transports. Its error matches [ErrStore].
+//
+// Vouch takes no context: it uses the Deduplicator's own, so a caller's
+// cancellation is never mistaken for a failure of the store.
 func (d *Deduplicator) Vouch() (v Vouch, err error) {
 	defer func() {
 		if r := recover(); r != nil {

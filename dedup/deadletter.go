@@ -7,18 +7,20 @@ import (
 	"unicode"
 )
 
-// Headers that DeadLetters writes.
+// Headers that [DeadLetters] adds to a dead letter.
 const (
-	HeaderError    = "Dedup-Error"    // why, as one line of at most 1 KiB
-	HeaderAttempts = "Dedup-Attempts" // how often the message was tried; 0 if it has no key
-	HeaderSource   = "Dedup-Source"   // its Position: source/partition@offset
+	HeaderError    = "Dedup-Error"    // why the message was parked: one line of at most 1 KiB
+	HeaderAttempts = "Dedup-Attempts" // Claim.Attempt in decimal; 0 if no claim was granted
+	HeaderSource   = "Dedup-Source"   // Position of the message: source/partition@offset
 )
 
-// DeadLetters returns an Options.DeadLetter that publishes the message, the
-// headers above added, with publish: the Publish method of a Sink of either
-// transport. That Sink needs a topic or subject of its own; a natstransport.Sink
-// also SinkConfig.DeadLetters. Key, payload, timestamp and the other headers stay
-// as they are, traceparent among them.
+// DeadLetters returns a function for Options.DeadLetter. It publishes the message
+// with the three headers above added. Key, payload, timestamp and the other headers
+// stay as they are, traceparent among them.
+//
+// publish is the Publish method of a kafkatransport.Sink or natstransport.Sink. That
+// Sink needs a topic or subject of its own. A natstransport.Sink also needs
+// SinkConfig.DeadLetters.
 func DeadLetters(publish func(context.Context, []*Message) []error) func(ctx context.Context, m *Message, why error) error {
 	return func(ctx context.Context, m *Message, why error) error {
 		letter := *m

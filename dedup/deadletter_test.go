@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"strings"
 	"testing"
 
@@ -79,10 +80,9 @@ func ExampleDeadLetters() {
 	}
 	d, err := dedup.New(memstore.New(nil), "billing", dedup.HeaderKey(), &dedup.Options{DeadLetter: dedup.DeadLetters(publish)})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	defer func() { _ = d.Shutdown(context.Background()) }()
+	defer shutdown(d)
 	r := d.Do(context.Background(), order("order-1", "{}", 7), func(context.Context, *dedup.Message) ([]byte, error) {
 		return nil, dedup.Permanent(errors.New("no such customer"))
 	})

@@ -9,26 +9,33 @@ import (
 	"time"
 )
 
-// Handler processes one message. It returns the result to record, which may be
-// nil. It runs in the goroutine of the caller, and ends soon after ctx does.
-// Permanent, RetryAfter, Transient and MaybeDone tell more than a bare error.
-// A panic is an error that matches ErrPanic and counts as MaybeDone; so does
-// any error of a handler whose context was cancelled.
+// Handler processes one message and returns the result to record, which may be nil.
+// It runs in the goroutine that called Do. It must return soon after ctx ends.
+//
+// An error means that the message has to run again, after Options.Backoff. The marks
+// [Permanent], [RetryAfter], [Transient] and [MaybeDone] tell more than a bare error.
+//
+// A panic becomes an error that matches [ErrPanic]. A panic counts as MaybeDone, and so
+// does any error that the handler returns after its context has ended.
 type Handler func(ctx context.Context, m *Message) (result []byte, err error)
 
-// Answer is a batch handler's word on one message.
+// Answer is what a [BatchHandler] returns for one message.
 type Answer struct {
-	Result []byte
-	Err    error
+	Result []byte // to record; may be nil
+	Err    error  // as a Handler returns it; then Result is ignored
 }
 
-// BatchHandler processes several messages, of different keys, in the order of
-// delivery. It returns one Answer for each, in order. ctx ends when the lease
-// of one of them is lost.
+// BatchHandler processes several messages in one call. Those that have a key have
+// different keys. They come in the order of delivery, and BatchHandler returns one
+// Answer for each, in the same order. With any other number of answers, every message
+// of the call fails as MaybeDone.
+//
+// ctx ends when the lease of any one of the messages is lost.
 type BatchHandler func(ctx context.Context, ms []*Message) []Answer
 
-// Deduplicator runs handlers so that each key is processed once. It is safe for
-// use by many goroutines. Shut it down before its store is closed.
+// Deduplicator runs handlers so that each key is processed once. [New] makes one. Its
+// methods may be called by many goroutines at once. Call [Deduplicator.Shutdown] before
+// you close its store.
 type Deduplicator struct {
 	store  Store
 	scope  string
@@ -57,9 +64,14 @@ type Deduplicator struct {
 	idle    chan struct{} // closed when closed and nothing is running
 }
 
-// New returns a Deduplicator over store. scope separates the keys of consumers
-// that do different work for the same message: two consumers that share a
-// store and a scope process each key once between them. It must not be empty.
+// New returns a Deduplicator that keeps its records in store.
+//
+// scope separates the keys of consumers that do different work for the same message.
+// Two consumers that share a store and a scope process each key once between them.
+// scope must not be empty.
+//
+// o may be nil: every option then has its default. New returns an error if an argument
+// is missing or an option makes no sense. It does not ask the store anything.
 func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
 	switch {
 	case store == nil:
@@ -100,13 +112,17 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 	return d, nil
 }
 
-// Shutdown refuses new work, with Unavailable and ErrClosed, and waits for the
-// handlers that run and their records; calls whose handler has not started end
-// at once. When ctx ends first, it gives up recording results that the store
-// does not take, cancels the handlers that still run, with ErrClosed, and
-// returns an error that matches ctx's without waiting for them: their claims
-// lapse and come again flagged Ambiguous. It does not close the store. Calling
-// it again waits again.
+// Shutdown drains the Deduplicator. From now on, new calls are refused: their Outcome is
+// [Unavailable] and their error matches [ErrClosed]. Calls whose handler has not started
+// end at once. Shutdown waits until the running handlers have returned and their results
+// are recorded.
+//
+// If ctx ends first, Shutdown returns an error that matches ctx.Err(). It cancels the
+// contexts of the handlers that still run, with the cause ErrClosed, and does not wait
+// for them. Results that the store did not take until then are given up. The claims of
+// both lapse, and their messages come again flagged Ambiguous.
+//
+// Shutdown does not close the store. It may be called again, and then waits again.
 func (d *Deduplicator) Shutdown(ctx context.Context) error {
 	d.mu.Lock()
 	if !d.closed {

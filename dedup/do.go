@@ -8,20 +8,22 @@ import (
 	"time"
 )
 
-// Do tries once to process m, and says what became of it. Use it where the
-// broker can deliver a single message again: acknowledge when Result.Settled,
-// else ask for redelivery after Result.RetryAfter. m and h must not be nil.
+// Do tries once to process m and returns the [Result]. Use it where the broker can
+// deliver a single message again: acknowledge if [Result.Settled] says so, else ask for
+// redelivery after Result.RetryAfter. m and h must not be nil.
 //
-// Do returns when the handler has returned and its result is recorded. Once
-// ctx ends nothing new is started and a running handler's context is
-// cancelled, but a finished handler's result is still recorded. Callers carry
-// out each other's operations, so that Do can outlast ctx while the store hangs.
+// Do sets m.Claim before h runs. It returns after h has returned and the result is
+// recorded, or as soon as it is known that h does not run.
 //
-// A handler that ends because ctx was cancelled does not use up an attempt; one
-// that outlasts a deadline of ctx does.
+// When ctx ends, no handler is started any more, and the context of a running handler
+// ends too. The result of a handler that has finished is still recorded. Do can outlast
+// ctx while the store hangs, because callers carry out each other's store operations.
 //
-// A delivery of a key that is being processed in this process waits for that,
-// at most the shorter of Lease and one second, before it is Busy.
+// A run that fails because ctx was cancelled does not count as an attempt. A run that
+// outlasts a deadline of ctx counts.
+//
+// If the same key is being processed in this process, Do waits for that run: at most
+// one second, or Options.Lease if that is shorter. After that the Outcome is [Busy].
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 	one := &struct {
 		delivery
@@ -59,14 +61,15 @@ func single(h Handler) BatchHandler {
 	}
 }
 
-// DoBatch is Do for several messages at once: one claim of all their keys, one
-// call of h with those that are to run, one record. It returns a Result for
-// each message, in order. More than MaxBatch messages are taken in turns.
+// DoBatch is [Deduplicator.Do] for several messages at once. It claims all their keys in
+// one store operation, calls h once with the messages that are to run, and records their
+// results in one store operation. It returns one Result for each message, in the order of
+// ms. More than [MaxBatch] messages are processed as several batches, one after the other.
 //
-// Messages of one key and payload share the fate of the first of them. A key
-// that is being processed elsewhere in this process, or that comes again in the
-// batch with another payload, waits until the others are settled: it is a Duplicate
-// then, or may take further calls of h.
+// Messages with the same key and payload get the Result of the first one. A message waits
+// until the rest of the batch is finished if its key is being processed elsewhere in this
+// process, or occurs earlier in the batch with another payload. It may then take a further
+// call of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
 	results := make([]Result, len(ms))
 	for at := 0; at < len(ms); at += MaxBatch {

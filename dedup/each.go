@@ -18,21 +18,27 @@ const (
 	eachLimit = 10 * eachTurn
 )
 
-// DoEach is Do for the messages of a backlog, one after the other: one claim of all
-// their keys, a call of h for each, one record. It takes as many from the front of
-// ms as h will have done in a millisecond, by the time that it has taken so far, at
-// least one and at most eight, and returns a Result for each of those: call it again
-// with the rest.
+// DoEach is [Deduplicator.Do] for the messages of a backlog. It is for authors of
+// transports.
 //
-// Each call of h has its own context, HandlerTimeout and panic, as in Do. Once they have
-// taken 10 ms, those that have run are recorded, and their dead letters sent, beside the
-// one that runs, and those that have not are given back, as if they had not been tried:
-// they are Unavailable.
+// DoEach processes a prefix of ms: as many messages as h should finish in one millisecond,
+// judged by its average so far, but at least 1 and at most 8. It returns one Result for
+// each message of that prefix. Call it again with the rest.
 //
-// As in DoBatch, messages of one key and payload share the fate of the first, and one
-// whose key is being processed elsewhere comes last. Nothing is started behind a Halt,
-// but a failure stops nothing: messages that must not pass each other do not belong in
-// one call.
+// DoEach claims the keys of the prefix in one store operation, calls h for one message
+// after the other, and records their results in one store operation. Each call of h has
+// its own context and HandlerTimeout. A panic fails only its own message.
+//
+// If the calls together take longer than 10 ms, DoEach stops waiting for the slow one: it
+// records the results so far, sends their dead letters, and releases the claims of the
+// messages whose turn has not come. Those messages are [Unavailable], and the attempt does
+// not count.
+//
+// As in DoBatch, messages with the same key and payload get the Result of the first one,
+// and a message whose key is being processed elsewhere in this process comes last.
+// After a Result with Halt, no further message of the call is started. After a failed
+// message, the next one runs all the same: do not put messages in one call if a later one
+// must not overtake an earlier one.
 func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
 	n := min(len(ms), max(1, min(eachMost, d.gate.within(eachTurn))))
 	switch n {

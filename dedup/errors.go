@@ -7,32 +7,37 @@ import (
 	"time"
 )
 
-// Sentinel errors. Match them with errors.Is: what is returned says more.
+// Errors to match with errors.Is. The errors that this package returns wrap them and say
+// more: which message, and why.
 var (
-	// ErrNoKey: the message has no idempotency key.
+	// ErrNoKey means that a message has no idempotency key. A KeyFunc returns it.
 	ErrNoKey = errors.New("no idempotency key")
-	// ErrBusy: another holds the key.
+	// ErrBusy means that another run holds the key.
 	ErrBusy = errors.New("the key is held by another run")
-	// ErrConflict: the key is recorded with another payload.
+	// ErrConflict means that the key is recorded with another payload.
 	ErrConflict = errors.New("the key is recorded with another payload")
-	// ErrStale: the message is older than what the store vouches for.
+	// ErrStale means that the message is older than the store's memory reaches.
 	ErrStale = errors.New("the message is older than the store's memory")
-	// ErrAmbiguous: an earlier run may have had its effect without recording it.
+	// ErrAmbiguous means that an earlier run may have had its effect without recording it.
 	ErrAmbiguous = errors.New("an earlier run may have had its effect")
-	// ErrLeaseLost: the claim was lost while the handler ran. Also the
-	// context.Cause of that handler's context.
+	// ErrLeaseLost means that the claim ended before the result was recorded: its lease
+	// could not be renewed in time, or another run took the key over. It is also the
+	// context.Cause of a handler's context that ended for this reason.
 	ErrLeaseLost = errors.New("the lease was lost")
-	// ErrAttempts: the attempts of the message are used up.
+	// ErrAttempts means that Options.MaxAttempts runs failed or died.
 	ErrAttempts = errors.New("the attempts are used up")
-	// ErrStore: the store did not answer.
+	// ErrStore means that the store did not answer.
 	ErrStore = errors.New("the store did not answer")
-	// ErrPanic: the handler panicked.
+	// ErrPanic means that a handler, or another function given to New, panicked. errors.As with a *PanicError
+	// gives the value and the stack.
 	ErrPanic = errors.New("panic")
-	// ErrTimeout: HandlerTimeout passed. Also the context.Cause of that handler's context.
+	// ErrTimeout means that the handler ran for longer than Options.HandlerTimeout. It is
+	// also the context.Cause of that handler's context.
 	ErrTimeout = errors.New("the handler exceeded HandlerTimeout")
-	// ErrHalted: a policy said to stop here; an operator must look.
+	// ErrHalted means that the message is not settled and an operator must look, as
+	// Result.Halt says. Settle and Wrap return it.
 	ErrHalted = errors.New("halted")
-	// ErrClosed: the Deduplicator is shut down.
+	// ErrClosed means that the Deduplicator is shut down.
 	ErrClosed = errors.New("the deduplicator is shut down")
 )
 
@@ -49,25 +54,33 @@ type steer struct {
 func (s *steer) Error() string { return s.err.Error() }
 func (s *steer) Unwrap() error { return s.err }
 
-// Permanent says that trying again is useless: the message is parked now.
-// Without a DeadLetter it halts. nil stays nil.
+// Permanent marks a handler's error: trying again is useless. The message is parked at
+// once. Without Options.DeadLetter it halts. Permanent(nil) is nil.
+//
+// An Options.DeadLetter, and a [Store], can return errors with this mark too: see there.
 func Permanent(err error) error { return steered(err, steer{permanent: true}) }
 
-// RetryAfter says when to deliver the message again. nil stays nil.
+// RetryAfter marks a handler's error: the message is to be delivered again after d,
+// instead of after Options.Backoff. A negative d counts as 0. RetryAfter(nil, d) is nil.
+//
+// Marks can be combined: RetryAfter(Transient(err), time.Minute). Of two delays the outer
+// one counts.
 func RetryAfter(err error, d time.Duration) error {
 	return steered(err, steer{after: max(d, 0), hasAfter: true})
 }
 
-// Transient says that a dependency is down and nothing happened: the message
-// is tried again, and the attempt does not count. nil stays nil.
+// Transient marks a handler's error: a dependency is down and the handler had no effect.
+// The message runs again, and the attempt does not count towards Options.MaxAttempts.
+// Transient(nil) is nil.
 func Transient(err error) error { return steered(err, steer{transient: true}) }
 
-// MaybeDone says that the effect may have happened, as after a lost reply: the
-// next claim of the key is Ambiguous. nil stays nil.
+// MaybeDone marks a handler's error: the effect may have happened, as when the reply of
+// another system was lost. The next claim of the key is flagged Ambiguous.
+// MaybeDone(nil) is nil.
 func MaybeDone(err error) error { return steered(err, steer{maybeDone: true}) }
 
-// IsPermanent reports whether err was marked by Permanent. An error whose methods
-// panic was not.
+// IsPermanent reports whether err, or an error that it wraps, was marked by [Permanent].
+// It reports false if a method of err panics.
 func IsPermanent(err error) (permanent bool) {
 	defer func() { _ = recover() }()
 	return steering(err).permanent
@@ -111,16 +124,19 @@ func panicError(r any) error {
 	return &PanicError{Value: r, Stack: debug.Stack()}
 }
 
-// PanicError is what a panic of a handler or key function becomes. It matches
-// ErrPanic.
+// PanicError is the error that a panic becomes, in any function that a [Deduplicator]
+// calls and whose answer it needs: handler, key function, Options.Fingerprint,
+// Options.DeadLetter, Options.Backoff, or a method of the store. It matches [ErrPanic]. Get
+// it with errors.As.
 type PanicError struct {
-	Value any
-	Stack []byte
+	Value any    // the value that the function panicked with
+	Stack []byte // the stack of its goroutine, as debug.Stack prints it
 }
 
+// Error returns "panic: " and the value. It does not contain the stack.
 func (e *PanicError) Error() string { return fmt.Sprintf("%v: %v", ErrPanic, e.Value) }
 
-// Unwrap returns ErrPanic and, if the value was an error, that error.
+// Unwrap returns [ErrPanic] and, if the value is an error, that error too.
 func (e *PanicError) Unwrap() []error {
 	if err, ok := e.Value.(error); ok {
 		return []error{ErrPanic, err}

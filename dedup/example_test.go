@@ -2,8 +2,8 @@ package dedup_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log"
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
@@ -20,27 +20,59 @@ func order(key, payload string, offset int64) *dedup.Message {
 	return m
 }
 
-// A loop of one's own: wrap the handler, and acknowledge when it returns nil.
+// shutdown ends d before the example does.
+func shutdown(d *dedup.Deduplicator) {
+	if err := d.Shutdown(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// The program of the package comment: the second delivery of a message is a duplicate.
+func Example() {
+	ctx := context.Background()
+	d, err := dedup.New(memstore.New(nil), "billing", dedup.HeaderKey(), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	handle := d.Wrap(func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+		fmt.Println("charged", string(m.Value))
+		return nil, nil
+	})
+	for range 2 { // a loop over a broker's deliveries
+		m := &dedup.Message{Value: []byte("order-1")}
+		m.Headers.SetKey("order-1")
+		if err := handle(ctx, m); err != nil {
+			log.Fatal(err) // not settled: do not acknowledge, and do not go on
+		}
+		fmt.Println("acknowledge")
+	}
+	if err := d.Shutdown(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// charged order-1
+	// acknowledge
+	// acknowledge
+}
+
+// A loop of your own: wrap the handler, and acknowledge a message when the wrapped handler returns
+// nil.
 func ExampleNew() {
 	store := memstore.New(nil) // boltstore.Open in production
 	d, err := dedup.New(store, "billing", dedup.HeaderKey(), &dedup.Options{TTL: 48 * time.Hour})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
+	defer shutdown(d)
 	handle := d.Wrap(func(_ context.Context, m *dedup.Message) ([]byte, error) {
 		fmt.Println("charged", string(m.Value))
 		return nil, nil
 	})
 	for offset, key := range []string{"order-1", "order-2", "order-1"} {
 		if err := handle(context.Background(), order(key, key, int64(offset))); err != nil {
-			fmt.Println(err) // neither acknowledge nor go on
-			return
+			log.Fatal(err) // neither acknowledge nor go on
 		}
 		fmt.Println("acknowledge", offset)
-	}
-	if err := d.Shutdown(context.Background()); err != nil {
-		fmt.Println(err)
 	}
 	// Output:
 	// charged order-1
@@ -50,63 +82,55 @@ func ExampleNew() {
 	// acknowledge 2
 }
 
-// A duplicate gets the result that was recorded, and the handler does not run.
-func ExampleDeduplicator_Do() {
+// A hook sees the end of each delivery. Here it counts the outcomes.
+func ExampleHooks() {
+	outcomes := map[dedup.Outcome]int{} // guard it by a mutex if there are several goroutines
+	d, err := dedup.New(memstore.New(nil), "billing", dedup.HeaderKey(), &dedup.Options{
+		Hooks: dedup.Hooks{Decided: func(e dedup.Event) {
+			outcomes[e.Result.Outcome]++
+			fmt.Println(e.Message.Position, e.Result.Outcome)
+		}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer shutdown(d)
+	charge := func(context.Context, *dedup.Message) ([]byte, error) { return nil, nil }
+	for offset, key := range []string{"order-1", "order-2", "order-1"} {
+		d.Do(context.Background(), order(key, "{}", int64(offset)), charge)
+	}
+	fmt.Println("processed:", outcomes[dedup.Processed], "duplicates:", outcomes[dedup.Duplicate])
+	// Output:
+	// orders/0@0 processed
+	// orders/0@1 processed
+	// orders/0@2 duplicate
+	// processed: 2 duplicates: 1
+}
+
+// The payment system refuses an id that it has seen. So the repeat of a run that may have had its
+// effect has no second effect.
+func ExampleClaim() {
+	charged := map[dedup.ID]bool{} // the payment system
 	d, err := dedup.New(memstore.New(nil), "billing", dedup.HeaderKey(), nil)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	defer func() { _ = d.Shutdown(context.Background()) }()
-	invoices := 0
-	invoice := func(context.Context, *dedup.Message) ([]byte, error) {
-		invoices++
-		return fmt.Appendf(nil, "invoice %d", invoices), nil
-	}
-	for offset := range int64(2) {
-		r := d.Do(context.Background(), order("order-1", "{}", offset), invoice)
-		fmt.Printf("%v: %s, first seen at %v\n", r.Outcome, r.Value, r.First)
-	}
-	// Output:
-	// processed: invoice 1, first seen at orders/0@0
-	// duplicate: invoice 1, first seen at orders/0@0
-}
-
-// The key comes from a header, or else from the payload.
-func ExampleFirstOf() {
-	key := dedup.FirstOf(dedup.HeaderKey("Idempotency-Key"), dedup.JSONKey("order.id"))
-	producer := order("from the producer", `{"order":{"id":17}}`, 0)
-	derived := &dedup.Message{Value: []byte(`{"order":{"id":17}}`)}
-	neither := &dedup.Message{Value: []byte(`{"ping":true}`)}
-	for _, m := range []*dedup.Message{producer, derived, neither} {
-		k, err := key(m)
-		fmt.Printf("%v no key: %v\n", k, errors.Is(err, dedup.ErrNoKey))
+	defer shutdown(d)
+	for range 2 {
+		d.Do(context.Background(), order("order-1", "{}", 0), func(_ context.Context, m *dedup.Message) ([]byte, error) {
+			fmt.Printf("run %d, ambiguous: %t\n", m.Claim.Attempt, m.Claim.Ambiguous)
+			if charged[m.Claim.ID] {
+				fmt.Println("charged already")
+				return nil, nil
+			}
+			charged[m.Claim.ID] = true
+			fmt.Println("charged")
+			return nil, dedup.MaybeDone(context.DeadlineExceeded) // the reply got lost
+		})
 	}
 	// Output:
-	// "from the producer" no key: false
-	// json:[17] no key: false
-	// "" no key: true
-}
-
-// Permanent says that trying again is useless: the message goes to the dead
-// letters at once.
-func ExamplePermanent() {
-	d, err := dedup.New(memstore.New(nil), "billing", dedup.HeaderKey(), &dedup.Options{
-		DeadLetter: func(_ context.Context, m *dedup.Message, why error) error {
-			fmt.Printf("dead letter: %s: %v\n", m.Value, why)
-			return nil // confirmed
-		},
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer func() { _ = d.Shutdown(context.Background()) }()
-	r := d.Do(context.Background(), order("order-1", "garbage", 0), func(context.Context, *dedup.Message) ([]byte, error) {
-		return nil, dedup.Permanent(errors.New("not an order"))
-	})
-	fmt.Println(r.Outcome, r.Settled())
-	// Output:
-	// dead letter: garbage: not an order
-	// parked true
+	// run 1, ambiguous: false
+	// charged
+	// run 2, ambiguous: true
+	// charged already
 }

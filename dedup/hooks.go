@@ -2,31 +2,33 @@ package dedup
 
 import "time"
 
-// Hooks observe a Deduplicator. They are called in line, by many goroutines at
-// once: a slow hook slows the messages. One that panics is logged. A nil hook
-// costs nothing.
+// Hooks are functions that observe a [Deduplicator]. Many goroutines call them at once,
+// in the path of the messages, so a slow hook slows the messages. A panic in a hook is
+// logged, and changes nothing for the message. Each of them may be nil.
 type Hooks struct {
-	// Started is called once for each message given to Do, DoBatch or DoEach, when the
-	// Deduplicator has received it. Each is followed by one Decided.
+	// Started is called once for each message given to Do, DoBatch or DoEach, before
+	// anything is done with it. One call of Decided follows.
 	Started func(Event)
 	// Decided is called once for each message given to Do, DoBatch or DoEach, when its
-	// Result is known. Settle calls Do for each try.
+	// Result is known. Settle and Wrap call Do for each try, so they cause one call of
+	// Started and of Decided for each.
 	Decided func(Event)
-	// Applied is called after each Apply of the store. err is not nil if none of
-	// the operations was answered.
+	// Applied is called after each call of the store's Apply, with the number of
+	// operations in it and the time that it took. err is not nil only if none of the
+	// operations was answered.
 	Applied func(ops int, took time.Duration, err error)
-	// LeaseLost is called for a message whose claim was lost before its handler
-	// returned, once that has.
+	// LeaseLost is called for a message whose lease was lost before its result was
+	// recorded. If its handler ran, it has returned by then.
 	LeaseLost func(Event)
 }
 
-// Event tells a hook about one delivery. Message, and what it points to, may
-// not be kept after the hook returns.
+// Event tells a hook about one delivery. A hook must not keep Message, or anything that
+// Message points to, after it returns.
 type Event struct {
-	Scope     string
-	Message   *Message
-	Result    Result        // Decided only
-	FirstSeen time.Time     // when the key was first seen, by the store's clock; zero if there is no record
-	Took      time.Duration // how long the handler ran, of a batch handler the whole batch; zero if it did not
-	Started   time.Time     // when the Deduplicator received the message
+	Scope     string        // the scope given to New
+	Message   *Message      // the delivery; its Claim is set if the key was claimed
+	Result    Result        // in Decided, the final one; in LeaseLost, as known so far; in Started, zero
+	FirstSeen time.Time     // when the key was first seen, by the store's clock; zero if that is not known
+	Took      time.Duration // how long the handler ran; of a batch handler, the whole call; 0 if it did not run
+	Started   time.Time     // when the Deduplicator received the message, by the local clock
 }

@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// HeaderIdempotencyKey is the header that producers write and HeaderKey reads
-// by default.
+// HeaderIdempotencyKey is the header that [Headers.SetKey] writes and [HeaderKey] reads by
+// default.
 const HeaderIdempotencyKey = "Idempotency-Key"
 
-// MaxKey is the length in bytes that a key may have, with the two bytes that begin
-// a derived one.
+// MaxKey is the greatest length of a key, in bytes, with the two bytes that begin a derived
+// one. A message with a longer key counts as unkeyed.
 const MaxKey = 1024
 
-// Key is the identity of a logical message: what its producer wrote in a header,
-// or bytes that a KeyFunc derives. Derived keys begin with a zero byte and say
-// how they were made, so no header can take the key of another message's payload.
-// String prints a key and ParseKey reads it back.
+// Key is the identity of a logical message: bytes that a [KeyFunc] derived. The key from a
+// header is the bytes that the producer wrote. Other keys begin with a zero byte, and say
+// how they were derived, so no header can take the key of another message's payload. String
+// prints a key, and [ParseKey] reads it back.
 //
-// Keys can hold personal data, so they never appear in logs, metrics or errors;
-// those show the ID and the Position.
+// Keys can hold personal data, so they never appear in logs, metrics or errors of this
+// module. Those show the [ID] and the [Position].
 type Key string
 
 // A derived key is a zero byte, one of these kinds, and a value. Stores keep IDs of
@@ -54,18 +54,18 @@ func appendPart[T ~string | ~[]byte](b []byte, part T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(part))), part...)
 }
 
-// ID is what stores see of a key: the first 16 bytes of SHA-256 over the
-// length-prefixed scope and key.
+// ID is the hash of a scope and a key, the only form in which stores see a key. It is the
+// first 16 bytes of SHA-256 over scope and key, each with its length before it.
 type ID [16]byte
 
-// NewID returns the ID of key within scope. Both are length-prefixed, so
-// ("a", "bc") and ("ab", "c") have different IDs.
+// NewID returns the ID of key within scope. Scope and key are kept apart: ("a", "bc") and
+// ("ab", "c") have different IDs.
 func NewID(scope string, key Key) ID { return newIDs(scope).of(key) }
 
 // String returns the ID as 32 hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// ParseID reads what String wrote.
+// ParseID parses 32 hexadecimal digits, as [ID.String] writes them.
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != hex.EncodedLen(len(id)) {
@@ -93,20 +93,28 @@ func (s ids) of(key Key) ID {
 	return ID(sum[:16])
 }
 
-// KeyFunc derives the key of a message. It returns an error that matches
-// ErrNoKey if there is no key to be found in the message, and any other error if the
-// message contradicts itself. It must not change the message, and is called by many
-// goroutines at once.
+// KeyFunc derives the key of a message. It returns an error that matches [ErrNoKey] if
+// there is no key to be found in the message, and any other error if the message
+// contradicts itself. Both make the message unkeyed, and Options.OnUnkeyed decides. A panic
+// counts as an error.
+//
+// A KeyFunc must not change the message. Many goroutines call it at once. It must give one
+// logical message the same key in every version of a program: a message that gets another
+// key after a deployment is a new message.
 type KeyFunc func(*Message) (Key, error)
 
-// HeaderKey takes the key from the first non-empty of the named headers
-// (default: Idempotency-Key). The key is the header's bytes, with one exception: a
-// complete string of RFC 9651 ("k", as HTTP has it, parameters and all) stands for
-// the text inside its quotes. A broken string is taken as its bytes.
+// HeaderKey returns a KeyFunc that takes the key from the first of the named headers that
+// is present and not empty. Without names, that is the header Idempotency-Key. The key is
+// trusted: a producer that writes another message's key makes its message a duplicate or
+// a conflict.
 //
-// One header with two different values is an error: guessing would process a
-// message under another's name. So is a value that begins with a zero byte, as
-// derived keys do.
+// The key is the header's bytes, with one exception. A complete string of RFC 9651, such as
+// "k" with its quotes, and maybe with parameters behind them, stands for the text inside
+// the quotes. A broken string is taken as its bytes.
+//
+// If one header has two different values, the KeyFunc returns an error, because either
+// value may be the key of another message. So it does for a value that begins with a zero
+// byte, as derived keys do.
 func HeaderKey(names ...string) KeyFunc {
 	if len(names) == 0 {
 		names = []string{HeaderIdempotencyKey}
@@ -138,8 +146,9 @@ func HeaderKey(names ...string) KeyFunc {
 	}
 }
 
-// PayloadHash makes messages with equal topic, record key and payload one message.
-// A key or payload that is missing is the same as an empty one. Headers do not count.
+// PayloadHash returns a KeyFunc for which messages with equal Topic, equal Key and equal
+// Value are one message. A missing Key or Value is the same as an empty one. Headers do not
+// count.
 func PayloadHash() KeyFunc {
 	return func(m *Message) (Key, error) {
 		h := sha256.New()
@@ -149,9 +158,9 @@ func PayloadHash() KeyFunc {
 	}
 }
 
-// RecordKey takes the record key of the message for its idempotency key: the one
-// by which its producer chose the partition. Most topics have many messages of a
-// record key; then it is of use as a part of AllOf.
+// RecordKey returns a KeyFunc that takes Key, the record key by which the producer chose the
+// partition. In most topics many messages have one record key. There, RecordKey is of use as
+// a part of [AllOf] only.
 func RecordKey() KeyFunc {
 	return func(m *Message) (Key, error) {
 		if len(m.Key) == 0 {
@@ -161,14 +170,14 @@ func RecordKey() KeyFunc {
 	}
 }
 
-// JSONKey takes the key from fields of a JSON payload, each named by a path of
-// object fields ("order.id"). The key holds their values and not how they are
-// spelled: 1 and 1.0 are one key, 1 and "1" are two, "caf\u00e9" and "café" are
-// one, and a long number keeps all its digits.
+// JSONKey returns a KeyFunc that takes the key from one or more fields of a JSON payload.
+// Each path names a field through nested objects, such as "order.id". The key consists of
+// the values of the fields, whatever their spelling: 1 and 1.0 are one key, 1 and "1" are
+// two, "caf\u00e9" and "café" are one. Numbers are exact: a long one keeps all its digits.
 //
-// A field that is missing, null, the empty string, or not reached because a value
-// on its path is not an object, is ErrNoKey. So is a payload that is not JSON. Of a
-// field that occurs twice the last counts, as it does for encoding/json.
+// The error matches [ErrNoKey] if a field is missing, null or the empty string, if a value
+// on its path is not an object, or if the payload is not JSON. If a field occurs twice in
+// an object, the last one counts, as in encoding/json.
 func JSONKey(paths ...string) KeyFunc {
 	split := make([][]string, len(paths))
 	for i, p := range paths {
@@ -207,10 +216,12 @@ func JSONKey(paths ...string) KeyFunc {
 	}
 }
 
-// PositionKey takes source, partition, offset and broker timestamp for the
-// key: it catches redelivery and nothing else. The timestamp tells a
-// re-created topic or stream, whose offsets start again, from the old one. A
-// message that no broker holds, such as a request, has no such key.
+// PositionKey returns a KeyFunc that makes the key of Position and Published. It recognises
+// a redelivery and nothing else: a copy that was published again has another position.
+//
+// Published is in the key because the offsets of a topic or stream start again when it is
+// re-created. A message with the zero Position, such as a request, has no key: the error
+// matches [ErrNoKey].
 func PositionKey() KeyFunc {
 	return func(m *Message) (Key, error) {
 		p := m.Position
@@ -231,8 +242,8 @@ func positionKey(p Position, published time.Time) Key {
 	return Key(b)
 }
 
-// PerTopic makes the same key on two topics two messages. Without it they are
-// one message: keys span queues.
+// PerTopic returns a KeyFunc that adds Topic to the key of fn, so that the same key on two
+// topics means two messages. Without PerTopic it means one message, whatever the topic.
 func PerTopic(fn KeyFunc) KeyFunc {
 	return func(m *Message) (Key, error) {
 		key, err := callKey(fn, m)
@@ -246,8 +257,8 @@ func PerTopic(fn KeyFunc) KeyFunc {
 	}
 }
 
-// AllOf takes the keys of all the functions together for the key: HeaderKey("Tenant")
-// and JSONKey("id") make a key of both. If one of them has no key, the message has
+// AllOf returns a KeyFunc whose key consists of the keys of all fns, such as that of
+// HeaderKey("Tenant") and that of JSONKey("id"). If one of fns has no key, the message has
 // none.
 func AllOf(fns ...KeyFunc) KeyFunc {
 	return func(m *Message) (Key, error) {
@@ -282,10 +293,10 @@ func compose(kind byte, parts ...string) Key {
 	return Key(b)
 }
 
-// FirstOf takes the key of the first function that has one. It moves on after
-// ErrNoKey (or an empty key), as for a message without the header, or one that is
-// not JSON. Any other error is the answer: it says that the message contradicts
-// itself.
+// FirstOf returns a KeyFunc that takes the key of the first of fns that has one. It goes on
+// to the next function if the error matches [ErrNoKey] or the key is empty, as for a message
+// without the header, or one that is not JSON. Any other error is returned: it says that the
+// message contradicts itself.
 func FirstOf(fns ...KeyFunc) KeyFunc {
 	return func(m *Message) (Key, error) {
 		for _, fn := range fns {
@@ -335,13 +346,13 @@ func callKey(fn KeyFunc, m *Message) (key Key, err error) {
 	return fn(m)
 }
 
-// Fingerprint is what two payloads of one key must share. The zero Fingerprint
-// is not compared, nor are those that functions of different names made: see
-// Options.FingerprintName.
+// Fingerprint is a short hash of a payload, kept in the record of a key. A message with the
+// same key and another Fingerprint is a conflict. The zero Fingerprint is equal to every
+// other. Fingerprints with different tags are not compared: see Options.FingerprintName.
 type Fingerprint [8]byte
 
-// PayloadFingerprint is the default of Options.Fingerprint: the first 8 bytes
-// of SHA-256 over the message's Value.
+// PayloadFingerprint is the default of Options.Fingerprint. It returns the first 8 bytes of
+// SHA-256 over Value. Headers are not part of it.
 func PayloadFingerprint(m *Message) Fingerprint {
 	sum := sha256.Sum256(m.Value)
 	return Fingerprint(sum[:8])
@@ -357,5 +368,6 @@ func tagOf(name string) Tag {
 	return Tag(max(binary.BigEndian.Uint32(sum[:]), 1))
 }
 
-// NoFingerprint turns the comparison of payloads off.
+// NoFingerprint is a value for Options.Fingerprint that turns the comparison of payloads
+// off: it returns the zero Fingerprint, so no message is a conflict.
 func NoFingerprint(*Message) Fingerprint { return Fingerprint{} }

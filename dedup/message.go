@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Header is one header of a message. Value may be nil.
+// Header is one header of a message.
 type Header struct {
-	Key   string
-	Value []byte
+	Key   string // the name
+	Value []byte // may be nil
 }
 
-// Headers are the headers of a message in the broker's order. A name may
-// repeat. Names compare case-insensitively, as they do in HTTP, because
-// producers in different languages write the same header differently.
+// Headers are the headers of a message, in the broker's order. The same name may occur
+// several times. Names are compared without regard to case, as in HTTP, because producers
+// in different languages write the same header differently.
 type Headers []Header
 
-// Get returns the value of the first header with the name, and whether there
-// is one.
+// Get returns the value of the first header with the name, and whether there is one. The
+// value is not copied.
 func (h Headers) Get(name string) ([]byte, bool) {
 	for v := range h.Values(name) {
 		return v, true
@@ -27,7 +27,7 @@ func (h Headers) Get(name string) ([]byte, bool) {
 	return nil, false
 }
 
-// Values yields the values of all headers with the name, in order.
+// Values yields the values of all headers with the name, in order. They are not copied.
 func (h Headers) Values(name string) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for i := range h {
@@ -38,9 +38,9 @@ func (h Headers) Values(name string) iter.Seq[[]byte] {
 	}
 }
 
-// Set gives the header the value: it replaces the first one of that name,
-// removes the others, and appends one if there was none. It writes a new
-// slice, so that headers shared with another message stay as they are.
+// Set gives the header with the name this value. It replaces the first header of that name
+// and removes the others. If there is none, it appends one. Set makes a new slice, so
+// headers shared with another message stay as they are.
 func (h *Headers) Set(name string, value []byte) {
 	out := make(Headers, 0, len(*h)+1)
 	set := false
@@ -57,59 +57,60 @@ func (h *Headers) Set(name string, value []byte) {
 	*h = out
 }
 
-// SetKey is for producers: it writes the key to the header Idempotency-Key,
-// where HeaderKey finds it. No header can carry a derived key: of such a one it
-// writes what String returns, which is another key, and equal for equal ones.
+// SetKey sets the header Idempotency-Key, where [HeaderKey] finds it. It is for producers.
+// No header can carry a derived key. For such a key, SetKey writes the text that
+// [Key.String] returns. Read back, that is another key, and the same one for equal keys.
 func (h *Headers) SetKey(key Key) { h.Set(HeaderIdempotencyKey, quoted(key)) }
 
-// Position is where the broker holds a message. It is the same for every
-// redelivery of that message and differs for a copy published again.
-//
-// Kafka: topic, partition, offset. JetStream: stream, 0, stream sequence.
+// Position is where the broker holds a message. It is the same in every redelivery of the
+// message. A copy that was published again has another Position. A message that no broker
+// holds, such as a request, has the zero Position.
 type Position struct {
-	Source    string
-	Partition int32
-	Offset    int64
+	Source    string // Kafka: the topic. JetStream: the stream.
+	Partition int32  // Kafka: the partition. JetStream: 0.
+	Offset    int64  // Kafka: the offset. JetStream: the stream sequence.
 }
 
 // String returns "source/partition@offset".
 func (p Position) String() string { return fmt.Sprintf("%s/%d@%d", p.Source, p.Partition, p.Offset) }
 
-// Message is one delivery. It carries no acknowledgement: the transport acts
-// on the Result.
+// Message is one delivery. It has no method to acknowledge it: the transport does that, as
+// the [Result] says.
 //
-// The byte slices belong to the transport and are valid until the call that
-// received the message (Do, DoBatch, Settle) returns; a handler that keeps
-// them longer copies them.
+// The byte slices belong to the transport. They are valid until the call that received the
+// message (Do, DoBatch, Settle) returns. A handler that keeps them longer must copy them.
 type Message struct {
-	Topic     string // Kafka topic or NATS subject
-	Key       []byte // producer's partitioning key; nil if none
-	Value     []byte
-	Headers   Headers
-	Position  Position
-	Published time.Time // the timestamp that the broker has, the same in every delivery; zero if unknown
-	Delivery  int       // 1 for the first delivery; 0 if unknown
-	Claim     Claim     // set before the handler runs
-	Raw       any       // pointer to the client library's own message
+	Topic     string    // Kafka topic or NATS subject
+	Key       []byte    // the producer's partitioning key, which is not the idempotency key; nil if there is none
+	Value     []byte    // the payload
+	Headers   Headers   // in the broker's order
+	Position  Position  // where the broker holds the message
+	Published time.Time // the broker's timestamp of the message, the same in every delivery; zero if unknown
+	Delivery  int       // 1 for the first delivery, and so on; 0 if unknown
+	Claim     Claim     // set by the Deduplicator before the handler runs
+	Raw       any       // pointer to the client library's own message; nil if there is none
 
-	// Since is for transports that know that the message's source was consumed
-	// with another store: what that one recorded before Since is unknown here, so
-	// a message published earlier is Stale. Zero: the store's own word counts.
+	// Since is for authors of transports. A transport sets it if the message's source was
+	// consumed with another store until then: this store does not know the keys that the
+	// other one recorded, so a message that was published before Since is stale. With the
+	// zero Since, only the store's own Vouch counts.
 	Since time.Time
 }
 
-// Claim tells a handler under which claim it runs.
+// Claim tells a handler under which claim it runs. A message that runs without a key, as
+// Options.OnUnkeyed can ask for, has the zero Claim.
 type Claim struct {
-	ID  ID
-	Key Key
-	// Token is greater than every earlier token of this key. Pass it to systems
-	// that can refuse a lower one: that fences a run that was paused past its lease.
+	ID  ID  // hash of scope and key
+	Key Key // as the KeyFunc derived it
+	// Token is greater than every earlier token of this key. Pass it to a system that
+	// refuses a lower token than one that it has seen: then a run that was paused past its
+	// lease has no late effect.
 	Token Token
-	// Attempt is 1 + the runs before this one that failed or died.
+	// Attempt is the number of this run: 1 plus the earlier runs that failed or died.
 	Attempt int
-	// Ambiguous: an earlier run may have had its effect without recording it.
+	// Ambiguous means that an earlier run may have had its effect without recording it.
 	Ambiguous bool
-	// Stale: the store may have forgotten this key, because the message is older
-	// than what the store vouches for.
+	// Stale means that the store may have forgotten this key: the message is older than
+	// the store's memory reaches.
 	Stale bool
 }

@@ -11,95 +11,124 @@ import (
 	"time"
 )
 
-// Policy says what to do with a message that cannot simply be processed.
+// Policy says what to do with a message that is flagged: unkeyed, in conflict, stale or
+// ambiguous. The options OnUnkeyed, OnConflict, OnStale and OnAmbiguous take one each.
 type Policy uint8
 
 const (
-	// PolicyDefault is the default named at each option.
+	// PolicyDefault stands for the default that is named at each option.
 	PolicyDefault Policy = iota
-	// PolicyProcess runs the handler, with the flag set in Message.Claim.
+	// PolicyProcess runs the handler. Claim.Stale or Claim.Ambiguous is set. An unkeyed
+	// message runs with the zero Claim, and again at each delivery. OnConflict does not
+	// take it.
 	PolicyProcess
-	// PolicyPark sends the message to DeadLetter and settles it once that is confirmed.
+	// PolicyPark passes the message to Options.DeadLetter, and settles it when that returns
+	// nil. It needs a DeadLetter.
 	PolicyPark
-	// PolicySkip settles the message as a duplicate. For OnConflict only.
+	// PolicySkip settles the message without running the handler, once the message that
+	// holds the key is completed or parked. Until then it is Busy. Only OnConflict takes it.
 	PolicySkip
-	// PolicyHalt does not settle it: Result.Halt is set, an operator must look.
+	// PolicyHalt does not settle the message and sets Result.Halt: the caller stops,
+	// because an operator must look.
 	PolicyHalt
 )
 
 var policyNames = [...]string{"default", "process", "park", "skip", "halt"}
 
+// String returns the name in lower case, such as "park".
 func (p Policy) String() string { return nameOf(policyNames[:], int(p)) }
 
-// StorePolicy says what to do while the store does not answer.
+// StorePolicy says what to do while the store does not answer. Options.OnStoreError takes one.
 type StorePolicy uint8
 
 const (
-	// StorePause answers Unavailable: deliver again later. The default.
+	// StorePause, the default, makes the Outcome Unavailable: deliver the message again
+	// later.
 	StorePause StorePolicy = iota
-	// StoreHalt answers Unavailable with Result.Halt set.
+	// StoreHalt makes the Outcome Unavailable and sets Result.Halt.
 	StoreHalt
 )
 
-// Options configure a Deduplicator. nil and zero values mean the defaults. New
-// copies the Options and never writes to them.
+// Options configure a [Deduplicator]. A nil *Options, and each zero field, means the default.
+// [New] copies the Options and never changes them.
 type Options struct {
-	// TTL is how long a result is remembered from the moment it is recorded.
-	// Make it wider than the longest backlog plus the latest retry. Default 24h.
+	// TTL is how long a result is remembered, from the moment when it is recorded. It
+	// should be longer than the longest backlog plus the latest retry of a producer. A
+	// message without a record that was published longer ago is stale. Default 24h.
 	TTL time.Duration
-	// Lease is how long a claim outlives a holder that died. It is renewed
-	// while the handler runs. Default 30s; at least 100ms; at most TTL.
+	// Lease is how long a claim lasts after its holder died. While the handler runs, the
+	// lease is renewed after each third of it. Default 30s; at least 100ms; at most TTL.
 	Lease time.Duration
-	// HandlerTimeout is how long a handler may run; then its context is
-	// cancelled with ErrTimeout and its lease no longer renewed. It covers one
-	// handler call: of a batch handler, the whole batch. Default 10m; negative: none.
+	// HandlerTimeout is how long one call of the handler may take; of a batch handler, the
+	// call for the whole batch. After that, the context of the call ends with the cause
+	// ErrTimeout, and the lease is not renewed any more. Default 10m; negative: no limit.
 	HandlerTimeout time.Duration
-	// MaxAttempts is the number of runs that may fail or die before the message
-	// is parked. A process that dies uses up an attempt of every message it has
-	// claimed: those of a batch, or of one DoEach, and those about to start.
-	// Default 10 with DeadLetter, else none; negative: none.
+	// MaxAttempts is the number of runs that may fail or die before the message is parked.
+	// A process that dies costs an attempt of every message that it has claimed: all of a
+	// batch or of a DoEach, and those whose handler was about to start. It needs a
+	// DeadLetter. Default 10 with a DeadLetter, without one no limit; negative: no limit.
 	MaxAttempts int
-	// Backoff is how long to wait before delivering a message again after its
-	// attempt-th failed run, counted from 1. Default: exponential from 100ms to
-	// 30s, with full jitter.
+	// Backoff returns how long to wait before a message is delivered again after its
+	// failed run number attempt, counted from 1. Many goroutines call it at once. Default
+	// Backoff(100*time.Millisecond, 30*time.Second).
 	Backoff func(attempt int) time.Duration
-	// MaxResult is the length in bytes of the longest result that is recorded. A
-	// longer one is recorded as omitted, which is no error. Default 64 KiB;
-	// negative: no result is kept.
+	// MaxResult is the length in bytes of the longest result that is kept. If a result is
+	// longer, the key is completed without it, and duplicates get Result.Omitted. Default
+	// 64 KiB; negative: no result is kept.
 	MaxResult int
-	// Fingerprint is what two payloads of one key must share. Default
-	// PayloadFingerprint; NoFingerprint turns the comparison off.
+	// Fingerprint returns a hash of what two messages with one key must have in common; if
+	// they have not, the later one is a conflict. Many goroutines call it at once. A
+	// message for which it panics is unkeyed. If you change the function, change
+	// FingerprintName too. Default PayloadFingerprint; NoFingerprint turns the comparison
+	// off.
 	Fingerprint func(*Message) Fingerprint
-	// FingerprintName tells the Fingerprint function from others that the scope's
-	// records were made with: those with another name are not compared. Give it
-	// another name, such as "payload,amount", whenever you change the function; else
-	// what comes again after the change is a Conflict. Default empty.
+	// FingerprintName is a name for the Fingerprint function. A message is not compared with
+	// records that were made under another name. Choose a new name, such as
+	// "payload,amount", whenever you change the function; else redelivered messages become
+	// conflicts. Default empty.
 	FingerprintName string
-	// DeadLetter parks a message: it returns nil only when the dead letter is
-	// confirmed. It may be called again for the same message if the confirmation
-	// or the record of it was lost. An error comes again later; one marked by
-	// Permanent halts. It is called by many goroutines at once.
-	// Default nil: nothing can be parked.
+	// DeadLetter parks a message, for the reason why. It returns nil only when the dead
+	// letter is confirmed to be durable. It may be called again for the same message, if
+	// the confirmation or the record of it was lost. After an error, the message comes
+	// again later. After an error marked by Permanent, it halts. Many goroutines call
+	// DeadLetter at once. See DeadLetters for one that publishes. Default nil: no message
+	// can be parked.
 	DeadLetter func(ctx context.Context, m *Message, why error) error
 
-	OnUnkeyed   Policy // no usable key. Process (runs without dedup), Park, Halt. Default Park with DeadLetter, else Halt
-	OnConflict  Policy // same key, other payload. Park, Skip, Halt. Default Park with DeadLetter, else Halt
-	OnStale     Policy // older than the store's memory. Process, Park, Halt. Default Process
-	OnAmbiguous Policy // an earlier run may have had its effect. Process, Park, Halt. Default Process
+	// OnUnkeyed decides about messages without a usable key: PolicyProcess (run without
+	// deduplication), PolicyPark or PolicyHalt. Default PolicyPark with a DeadLetter, else
+	// PolicyHalt.
+	OnUnkeyed Policy
+	// OnConflict decides about messages whose key is recorded with another payload:
+	// PolicyPark, PolicySkip or PolicyHalt. Default PolicyPark with a DeadLetter, else
+	// PolicyHalt.
+	OnConflict Policy
+	// OnStale decides about messages without a record that are older than the store's
+	// memory reaches: PolicyProcess, PolicyPark or PolicyHalt. Default PolicyProcess, with
+	// Claim.Stale set.
+	OnStale Policy
+	// OnAmbiguous decides about messages of which an earlier run may have had its effect:
+	// PolicyProcess, PolicyPark or PolicyHalt. Default PolicyProcess, with Claim.Ambiguous
+	// set.
+	OnAmbiguous Policy
 
-	// OnStoreError says what to do while the store does not answer. Default StorePause.
+	// OnStoreError decides what to do while the store does not answer. Default StorePause.
+	// If the store says that it will never answer again, the Result has Halt in any case.
 	OnStoreError StorePolicy
-	// ClockSkew is how far the clocks of producers and brokers may be off from
-	// the store's, for telling stale messages. Default 5s; negative: none.
+	// ClockSkew is how far the clocks of producers and brokers may be ahead of the store's
+	// clock. A message counts as that much older when the Deduplicator decides whether it
+	// is stale. Default 5s; negative: none.
 	ClockSkew time.Duration
-	// Concurrency is the number of handlers that run at once. Callers of Do may
-	// be many more: their keys are claimed in common batches, as far ahead of their
-	// handlers as those will start within about 100ms. Default 2 x GOMAXPROCS.
+	// Concurrency is the number of handlers that run at once. There may be many more
+	// callers of Do. Their keys are claimed together, ahead of their handlers: as many as
+	// should start within about 100ms, judged by how long handlers have taken so far.
+	// Default 2 x GOMAXPROCS.
 	Concurrency int
-	// Hooks observe. Default none.
+	// Hooks are called as messages are processed. Default none.
 	Hooks Hooks
-	// Logger receives changes of state and, rate-limited, decisions that an
-	// operator should know. Default: discards.
+	// Logger receives changes of state, and decisions that an operator should know: at most
+	// one line per second for each Outcome, except that each halt is logged. Default: no
+	// logging.
 	Logger *slog.Logger
 
 	tag Tag // of FingerprintName
@@ -194,8 +223,9 @@ func orDefault[T comparable](v, preset T) T {
 	return v
 }
 
-// Backoff returns an exponential backoff with full jitter: after the n-th
-// failure, evenly distributed up to first x 2^(n-1), and at most limit.
+// Backoff returns a function for Options.Backoff: an exponential backoff with full jitter.
+// After failed run n, it returns a random duration between 0 and the smaller of limit and
+// first x 2^(n-1).
 func Backoff(first, limit time.Duration) func(attempt int) time.Duration {
 	limit = min(max(limit, 0), math.MaxInt64-1)
 	first = min(max(first, 0), limit)

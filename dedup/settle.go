@@ -5,10 +5,12 @@ import (
 	"fmt"
 )
 
-// Settle is Do for a loop that cannot ask for redelivery: it tries again, in
-// place, until the message is settled. It returns an error only when it is
-// not: halted (ErrHalted), ctx ended, or shut down (ErrClosed). Then neither
-// acknowledge the message nor go on to the next.
+// Settle is [Deduplicator.Do] for a loop that cannot ask for redelivery. It calls Do until
+// the message is settled, and waits for Result.RetryAfter between two calls.
+//
+// It returns an error only if the message is not settled: a policy halted (the error matches
+// [ErrHalted]), ctx ended (it matches the context's cause), or the Deduplicator is shut
+// down ([ErrClosed]). After an error, neither acknowledge the message nor go on to the next.
 func (d *Deduplicator) Settle(ctx context.Context, m *Message, h Handler) (Result, error) {
 	for {
 		r := d.Do(ctx, m, h)
@@ -26,8 +28,9 @@ func (d *Deduplicator) Settle(ctx context.Context, m *Message, h Handler) (Resul
 	}
 }
 
-// Wrap turns h into a function for a loop of one's own: nil means acknowledge,
-// an error means neither acknowledge nor go on. See Settle.
+// Wrap returns a function for a loop of your own. It calls [Deduplicator.Settle] with h.
+// Acknowledge the message if the function returns nil. If it returns an error, neither
+// acknowledge the message nor go on to the next.
 func (d *Deduplicator) Wrap(h Handler) func(ctx context.Context, m *Message) error {
 	return func(ctx context.Context, m *Message) error {
 		_, err := d.Settle(ctx, m, h)

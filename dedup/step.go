@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Step is the whole state machine: what op does to the record r of its key at
-// the store's time now. It returns the record to keep and the reply. A store
-// loads, calls Step, and saves when the record changed; it decides nothing.
+// Step is the state machine of a key: it applies op to the record r of its key, at the
+// store's time now. It returns the record to keep and the reply. A store loads a record,
+// calls Step, and saves the record that Step returned if it differs. A store makes no
+// decision of its own. Step is for authors of stores.
 //
-// next is the token for a claim that is granted anew, and for a record that is
-// unparked. It must be greater than every token the store ever issued and than
-// op.Floor: see NextToken.
+// next is the token that a newly granted claim gets, and a record that is unparked. It must
+// be greater than op.Floor and than every token that the store ever issued: see [NextToken].
 //
-// A record whose Expires is not after now counts as free. When the returned
-// record is free, the store keeps none.
+// A record whose Expires is not after now counts as a free key. If the returned record is
+// in [StateFree], the store need not keep one.
 func Step(r Record, op Op, now time.Time, next Token) (Record, Reply) {
 	if r.State != StateFree && !r.Expires.After(now) {
 		r = Record{}
@@ -158,10 +158,10 @@ func unpark(r Record, op Op, now time.Time, next Token) (Record, Status) {
 
 func holds(r Record, op Op) bool { return r.State == StateClaimed && r.Token == op.Token }
 
-// NextToken returns the token for a new grant: greater than the highest that
-// the store issued or saw and than the caller's floor, and not below the
-// microseconds since 1970, so that tokens grow even over a store that lost its
-// high-water mark.
+// NextToken returns the token for a new claim. It is greater than high, the highest token
+// that the store has issued or seen, and greater than floor, the Op.Floor of the claim. It
+// is at least the number of microseconds from 1970 to now, so that tokens keep growing even
+// if the store has forgotten high. It is for authors of stores.
 func NextToken(high, floor Token, now time.Time) Token {
 	return max(high+1, floor+1, Token(max(now.UnixMicro(), 0)))
 }

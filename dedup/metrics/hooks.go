@@ -8,7 +8,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// scope has the metrics of one scope.
+// scope holds the metrics of one scope.
 type scope struct {
 	name string
 	ttl  time.Duration
@@ -21,8 +21,8 @@ type scope struct {
 	unfinished                             unfinished
 }
 
-// Hooks returns the hooks for dedup.Options: they measure, and then call those
-// of next that are not nil.
+// Hooks returns the hooks for dedup.Options. Each hook measures, and then calls the hook of the
+// same name in next if that is not nil.
 func (m *Metrics) Hooks(next dedup.Hooks) dedup.Hooks {
 	return dedup.Hooks{
 		Started: func(e dedup.Event) {
@@ -91,6 +91,6 @@ func (s *scope) decided(e *dedup.Event) {
 		s.elsewhere.Inc()
 	}
 	if !e.FirstSeen.IsZero() {
-		s.age.Observe(max(e.Started.Sub(e.FirstSeen), 0).Seconds()) // two clocks
+		s.age.Observe(max(e.Started.Sub(e.FirstSeen), 0).Seconds()) // not negative: the times are of two clocks
 	}
 }

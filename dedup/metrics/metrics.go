@@ -11,20 +11,19 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Options configure Metrics. nil and zero values mean the defaults.
+// Options configure [Metrics]. A nil *Options, and each zero field, means the default.
 type Options struct {
-	// TTL is that of the Deduplicator, which dedup_window_headroom_seconds counts
-	// from. Default 24h, as there.
+	// TTL must be equal to dedup.Options.TTL. It is needed for
+	// dedup_window_headroom_seconds. Default 24h, the default of dedup.Options too.
 	TTL time.Duration
 }
 
-// Metrics are those of one scope. They stay registered for the life of the
-// registry.
+// Metrics are the metrics of one scope. They stay registered as long as the registry lives.
 type Metrics struct{ *scope }
 
-// New registers the metrics of a scope with reg. One Metrics may serve several
-// Deduplicators of its scope, and New called again for the same reg and scope
-// continues the same metrics: then the TTL must be the same too.
+// New registers the metrics of a scope with reg. Several Deduplicators of the scope may share one
+// Metrics. A second call of New with the same reg and scope returns the same metrics. It returns
+// an error if its TTL differs. o may be nil.
 func New(reg prometheus.Registerer, scope string, o *Options) (*Metrics, error) {
 	ttl := 24 * time.Hour
 	if o != nil && o.TTL != 0 {
@@ -54,8 +53,8 @@ var (
 	errNoScope    = errors.New("metrics: no scope; pass that of the Deduplicator")
 )
 
-// shared registers c, or returns the collector that is registered in its place:
-// a registry has one of each kind, for all scopes.
+// shared registers c. If a collector of its kind is registered already, shared returns that
+// one: a registry has one collector of each kind, for all scopes.
 func shared[C prometheus.Collector](reg prometheus.Registerer, c C) (C, error) {
 	err := reg.Register(c)
 	var already prometheus.AlreadyRegisteredError
@@ -70,7 +69,7 @@ func shared[C prometheus.Collector](reg prometheus.Registerer, c C) (C, error) {
 	return c, nil
 }
 
-// labelScope is on every metric.
+// labelScope is the label that every metric has.
 const labelScope = "scope"
 
 // families are the metrics of all scopes of a registry.
@@ -148,7 +147,7 @@ func (f *families) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// scope returns the metrics of the scope, made if need be.
+// scope returns the metrics of the scope. It makes them if there are none.
 func (f *families) scope(name string, ttl time.Duration) (*scope, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,7 +177,8 @@ func (f *families) scope(name string, ttl time.Duration) (*scope, error) {
 		age:        f.age.WithLabelValues(name),
 	}
 	s.unfinished.init()
-	// All outcomes are there from the start, at 0: a rate can be taken of the first.
+	// The counters of all outcomes exist from the start, at 0. Otherwise the first increment
+	// would not appear in a rate.
 	for o := dedup.Processed; o <= dedup.AlreadyParked; o++ {
 		s.outcomes[o] = s.messages.WithLabelValues(o.String())
 	}

@@ -56,7 +56,7 @@ func newStore() *memstore.Store {
 	return memstore.New(&memstore.Options{VouchFrom: time.Unix(0, 0)})
 }
 
-// do delivers a message of the key at the position.
+// do delivers a message with the key, at the position.
 func (b *bench) do(key, source string, offset int64, h dedup.Handler) dedup.Result {
 	m := &dedup.Message{Position: dedup.Position{Source: source, Offset: offset}, Published: time.Now()}
 	if key != "" {
@@ -67,7 +67,7 @@ func (b *bench) do(key, source string, offset int64, h dedup.Handler) dedup.Resu
 
 func ok(context.Context, *dedup.Message) ([]byte, error) { return nil, nil }
 
-// metric returns the metric with the label values, the scope's and more.
+// metric returns the metric that has the scope and the label values.
 func (b *bench) metric(name string, more ...string) *dto.Metric {
 	b.t.Helper()
 	all, err := b.reg.Gather()
@@ -207,7 +207,7 @@ func TestHeadroomOfMessagesThatWait(t *testing.T) {
 	})
 }
 
-// The same *Message may be under way twice, and those that wait are bounded.
+// The same *Message may be under way twice. The number of waiting messages is bounded.
 func TestUnfinished(t *testing.T) {
 	var u unfinished
 	u.init()
@@ -390,8 +390,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// What is scraped passes the linter, has the scope on every series, has native
-// and classic histograms, and is what the package's table says.
+// A scrape passes the linter, has the scope on every series, has native and classic histograms,
+// and has the metrics of the table in the package comment.
 func TestScrape(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	store := newStore()

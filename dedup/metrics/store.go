@@ -12,12 +12,14 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// statsTimeout bounds how long a scrape waits for a store.
+// statsTimeout is how long a scrape waits for all stores together.
 const statsTimeout = 2 * time.Second
 
-// RegisterStore shows the figures of a store, asked for at each scrape. scope is
-// that of the Deduplicator; for a store that several of them share, any name for
-// the store. Close the store after the last scrape: a closed one is not up.
+// RegisterStore exports the figures of a store. Each scrape calls Stats of the store.
+//
+// scope is the scope of the Deduplicator. If several scopes share the store, use any name for the
+// store. A second store of the same scope is an error. Close the store after the last scrape: a
+// closed store counts as not up.
 func RegisterStore(reg prometheus.Registerer, scope string, store dedup.Inspector) error {
 	switch {
 	case reg == nil:

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// linger is how long after it was due a message that was not settled still
-	// counts as unfinished: its next delivery may be another consumer's.
+	// linger is how long a message that was not settled counts as unfinished after it was
+	// due again. It may never come again here, because another consumer gets its next delivery.
 	linger = 5 * time.Minute
-	// maxWaiting bounds how many such messages are remembered. The first ones are:
-	// what came later is younger, in the order of a log.
+	// maxWaiting is how many such messages are remembered. Later ones are not: they are
+	// younger, in the order of a log, and only the oldest counts.
 	maxWaiting = 10_000
 )
 
-// unfinished knows the messages that are in flight, and those that are to be
-// delivered again.
+// unfinished holds the messages that are in flight, and the messages that are to be delivered
+// again.
 type unfinished struct {
 	mu      sync.Mutex
 	flying  map[*dedup.Message]flight
@@ -26,13 +26,13 @@ type unfinished struct {
 }
 
 type flight struct {
-	since      time.Time // published
-	deliveries int       // of the same *dedup.Message at once
+	since      time.Time // when the message was published
+	deliveries int       // number of deliveries of the same *dedup.Message at once
 }
 
 type waiter struct {
-	since time.Time // published
-	until time.Time // when it is given up
+	since time.Time // when the message was published
+	until time.Time // when it no longer counts
 }
 
 func (u *unfinished) init() {
@@ -52,7 +52,7 @@ func (u *unfinished) start(m *dedup.Message, now time.Time) {
 		}
 		if len(u.waiting) > 0 {
 			if w, ok := u.waiting[m.Position]; ok && w.since.Before(f.since) {
-				f.since = w.since // without a timestamp: since its first delivery
+				f.since = w.since // a message without a timestamp: its first delivery counts
 			}
 		}
 	}
@@ -85,7 +85,7 @@ func (u *unfinished) wait(m *dedup.Message, after time.Duration) {
 func (u *unfinished) land(m *dedup.Message) (since time.Time) {
 	f := u.flying[m]
 	if f.deliveries == 0 {
-		return time.Now() // Hooks were put in place while it ran
+		return time.Now() // the hooks were set while it ran
 	}
 	f.deliveries--
 	u.count--
@@ -97,8 +97,8 @@ func (u *unfinished) land(m *dedup.Message) (since time.Time) {
 	return f.since
 }
 
-// look returns how many deliveries are in flight, and since when the oldest
-// unfinished message is published: zero if there is none.
+// look returns how many deliveries are in flight, and when the oldest unfinished message was
+// published. The time is zero if there is no unfinished message.
 func (u *unfinished) look(now time.Time) (count int, oldest time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 
 // RunDurable tests the promises that an embedded store keeps across a restart. An
 // embedded store lives in a directory, belongs to one process and implements
-// io.Closer. Call RunDurable beside Run.
+// io.Closer. Call RunDurable beside [Run].
 //
 // open opens the store in dir, which is an empty directory the first time. The
 // suite closes the store, sets the clock forward or back, and opens it again.

@@ -14,9 +14,9 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Linearizable has 64 goroutines work on a few keys at once, and wants an order
-// in which the operations of each key, one after another, have the answers
-// they got: each takes effect at one moment between its call and its return.
+// Linearizable lets 64 goroutines work on a few keys at once and records the answers. It fails if
+// there is no order in which the operations of a key, one after the other, would have had these
+// answers. So each operation must take effect at one moment between its call and its return.
 func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 	const (
 		workers = 64
@@ -24,7 +24,8 @@ func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store
 		batches = 4
 		keys    = 64
 
-		// An order is found in milliseconds. That there is none can take for ever.
+		// If there is an order, it is found in milliseconds. The proof that there is none can
+		// take for ever.
 		patience = 2 * time.Minute
 	)
 	s := newSuite(t, open)
@@ -93,7 +94,7 @@ type worker struct {
 	tokens map[dedup.ID]dedup.Token // of its grants
 }
 
-// batch returns ops on different keys: those of one batch on one key have an
+// batch returns operations on different keys. Operations of one batch on one key would have an
 // order, which the history of calls and returns cannot express.
 func (w *worker) batch() []dedup.Op {
 	var ops []dedup.Op

@@ -11,10 +11,9 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Model drives a store with random batches of operations and random steps of
-// time, and wants the answers that dedup.Step gives. Of a failure it reports the
-// shortest run that it can find. The flags -rapid.checks and -rapid.steps make
-// it run longer.
+// Model drives a store with random batches of operations and random steps of time. It fails if an
+// answer is not the one that [dedup.Step] gives, and reports the shortest failing run that it can
+// find. The flags -rapid.checks and -rapid.steps make it run longer.
 func Model(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 	s := newSuite(t, open)
 	rapid.Check(t, func(rt *rapid.T) {

@@ -1,5 +1,5 @@
-// Package storetest holds a dedup.Store to its contract. Every store runs it
-// from its own tests:
+// Package storetest tests whether a [dedup.Store] keeps its contract. Every store runs it in its
+// own tests:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
@@ -7,10 +7,9 @@
 //		})
 //	}
 //
-// The suite owns the time: it starts at a fixed date, moves only when the suite
-// says so, and always by whole milliseconds, which every store can keep. A store
-// without a clock of its own to replace, such as a server, moves that server's
-// time in OnAdvance.
+// The suite owns the time. The time starts at a fixed date and moves only when the suite moves it,
+// always by whole milliseconds, so that every store can keep it. If the clock of a store cannot be
+// replaced, because it is a server's, the store's test sets the server's time in Clock.OnAdvance.
 package storetest
 
 import (
@@ -20,22 +19,19 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Clock is the time that a store under test lives in. It may be used by many
-// goroutines at once.
+// Clock is the clock of a store under test. Its methods may be called by many goroutines at once.
 type Clock interface {
 	// Now returns the time.
 	Now() time.Time
-	// OnAdvance has f called after each change of the time, before the suite goes
-	// on.
+	// OnAdvance makes the suite call f after each change of the time, before it goes on.
 	OnAdvance(f func(now time.Time))
 }
 
-// Run runs the contract of dedup.Store, and that of dedup.Inspector if the
-// store implements it, as sub-tests: the rules one by one, Model, and
-// Linearizable.
+// Run tests the contract of [dedup.Store], and the contract of [dedup.Inspector] if the store
+// implements it. Each rule is a sub-test. [Model] and [Linearizable] are sub-tests too.
 //
-// open is called once for each of them and returns an empty store on the clock;
-// it registers its own cleanup on t.
+// Run calls open once for each sub-test. open returns an empty store that uses the clock, and
+// registers its cleanup with t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 	for _, group := range []struct {
 		name  string
@@ -65,7 +61,7 @@ func Run(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
 	t.Run("linearizable", func(t *testing.T) { Linearizable(t, open) })
 }
 
-// rule is one rule of the contract.
+// rule is one rule of a contract, as a test.
 type rule struct {
 	name string
 	run  func(s *suite)

@@ -2,20 +2,20 @@ package main
 
 import "context"
 
-// broker is what the demo needs of one.
+// broker is a broker as the demo uses it.
 type broker interface {
 	name() string
-	source() string // --from
-	target() string // --to
+	source() string // value of the relay's flag --from
+	target() string // value of the relay's flag --to
 	publish(ctx context.Context, orders []order) error
-	committed() (done, all int) // messages acknowledged, of those published
-	mark()                      // remember the commits of now...
-	moved() bool                // ...and tell whether there were more since, or nothing is left
+	committed() (done, all int) // number of messages acknowledged, and published
+	mark()                      // remembers how many are acknowledged now
+	moved() bool                // reports whether more are acknowledged since mark, or all are
 	output(ctx context.Context) ([]received, error)
 	Close()
 }
 
-// received is one message of the output.
+// received is one message that the relay has published.
 type received struct {
 	key       string
 	payload   string
@@ -25,7 +25,7 @@ type received struct {
 const (
 	ordersTopic = "orders"
 	onceTopic   = "orders.once"
-	group       = "demo" // or the durable consumer
+	group       = "demo" // the consumer group, or the durable consumer
 )
 
 func startBroker(ctx context.Context, kind string) (broker, error) {

@@ -11,8 +11,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Every pair of brokers, with a smaller story. What JetStream stores again it
-// knows by its id, so nothing is repeated there.
+// Every pair of brokers, with fewer orders. JetStream drops a repeat by its id, so nothing is
+// repeated there.
 func TestPairs(t *testing.T) {
 	for _, from := range []string{"kafka", "nats"} {
 		for _, to := range []string{"kafka", "nats"} {
@@ -48,7 +48,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// The account must show what it is there to show.
+// check must find each kind of fault.
 func TestCheck(t *testing.T) {
 	traffic := newTraffic(1000, 1)
 	var good []received
@@ -98,5 +98,14 @@ func TestBadInput(t *testing.T) {
 		if code := run(t.Context(), args, &stdout, &stderr); code != 2 || stderr.Len() == 0 {
 			t.Errorf("%v: got exit %d, %q", args, code, stderr.String())
 		}
+	}
+}
+
+// Outside a checkout there is nothing to build the relay from.
+func TestNoCheckout(t *testing.T) {
+	t.Chdir(t.TempDir())
+	_, err := build(t.Context(), t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "in a checkout of oncequeue") {
+		t.Errorf("got %v, want the advice to run the demo in a checkout", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// kafka is the broker of kfake: the real protocol, in process.
+// kafka is a broker of kfake. It speaks the real protocol and runs in this process.
 type kafka struct {
 	*brokertest.Kafka
 	producer *kgo.Client

@@ -1,7 +1,7 @@
-// Command demo proves the promise on your machine, with nothing installed but
-// Go: it starts a broker in process and the real dedup-relay beside it,
-// publishes orders of which many are duplicates, kills the relay with SIGKILL
-// again and again, and then counts what came out.
+// Command demo shows on your machine that the promise holds. Nothing needs to be installed but Go,
+// and it has to be run in a checkout. It starts a broker in its own process and the real dedup-relay
+// in another one. It publishes orders, many of them several times, and kills the relay with SIGKILL
+// again and again. Then it counts the orders that the relay published.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole command: it returns the exit code.
+// run is the whole command. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return tell(ctx, o, flags.Args(), stdout, stderr)
 }
 
-// tell plays the demo and prints what came of it.
+// tell runs the demo and prints the report.
 func tell(ctx context.Context, o options, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case len(args) > 0:
@@ -83,7 +83,7 @@ func tell(ctx context.Context, o options, args []string, stdout, stderr io.Write
 	return 0
 }
 
-// demo plays the whole story and returns what came of it.
+// demo runs everything and returns the report.
 func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 	dir, err := os.MkdirTemp("", "oncequeue-demo-")
 	if err != nil {
@@ -109,7 +109,7 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 	}
 	relay := relayProcess{binary: binary, args: []string{
 		"run", "--from", b.source(), "--to", target.target(), "--store", "bolt:" + dir + "/state", "--listen", "",
-		"--vouch-from", time.Unix(0, 0).UTC().Format(time.RFC3339), // nothing was relayed before: the topic is new
+		"--vouch-from", time.Unix(0, 0).UTC().Format(time.RFC3339), // the topic is new: nobody has relayed a message of it
 	}}
 	defer relay.kill()
 	p.say(fmt.Sprintf("seed %d: %d messages, 30 %% of them an order that was published before, through %s", o.seed, o.messages, b.name()))
@@ -137,8 +137,8 @@ func demo(ctx context.Context, o options, p *progress) (r report, err error) {
 	return r, nil
 }
 
-// play publishes the traffic in as many parts as there are kills, and one, and
-// kills the relay somewhere in the middle of each part but the last.
+// play publishes the traffic in one part more than there are kills. It kills the relay somewhere in
+// the middle of each part except the last one.
 func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProcess, p *progress) error {
 	rng := rand.New(rand.NewPCG(o.seed, 0))
 	const chunk, burst = 200, 2000
@@ -150,8 +150,8 @@ func play(ctx context.Context, o options, t *traffic, b broker, relay *relayProc
 			killAt = from + (to-from)*(30+rng.IntN(60))/100
 		}
 		if part > 0 {
-			// A kill while the relay waits for the dead one's partitions would prove
-			// nothing: wait until it works.
+			// The new relay first waits for the partitions of the killed one. A kill in that
+			// time would show nothing, so wait until it works.
 			if err := until(ctx, 2*time.Minute, "the relay to take up its work", func() (bool, error) {
 				return b.moved(), relay.alive()
 			}); err != nil {

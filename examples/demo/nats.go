@@ -13,18 +13,18 @@ import (
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 )
 
-// natsServer is a NATS server with JetStream on files, in process.
+// natsServer is a NATS server in this process. Its JetStream stores messages in files.
 type natsServer struct {
 	*brokertest.NATS
 	js     jetstream.JetStream
-	all    int // published
+	all    int // number of messages published
 	marked int
 }
 
 const (
 	ordersStream = "ORDERS"
 	onceStream   = "ONCE"
-	// ackWait is how soon the server delivers again what a dead relay held.
+	// ackWait is how soon the server delivers the messages of a killed relay again.
 	ackWait = 2 * time.Second
 )
 
@@ -96,7 +96,7 @@ func (s *natsServer) committed() (done, all int) {
 	defer cancel()
 	c, err := s.js.Consumer(ctx, ordersStream, group)
 	if err != nil {
-		return 0, s.all // it is asked again
+		return 0, s.all // the next call asks again
 	}
 	info := c.CachedInfo()
 	return s.all - int(info.NumPending) - info.NumAckPending, s.all
@@ -121,7 +121,7 @@ func (s *natsServer) output(ctx context.Context) ([]received, error) {
 	}
 	out := make([]received, 0, last)
 	for uint64(len(out)) < last {
-		want := min(1000, int(last)-len(out)) // no more, so that it need not wait for what does not come
+		want := min(1000, int(last)-len(out)) // with more, Fetch would wait for messages that do not exist
 		batch, err := consumer.Fetch(want, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(25*time.Second))
 		if err != nil {
 			return nil, err

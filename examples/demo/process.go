@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// build compiles the relay as its users do.
+// build compiles the relay, as its users do.
 func build(ctx context.Context, dir string) (binary string, err error) {
 	binary = filepath.Join(dir, "dedup-relay")
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/oncequeue/oncequeue/cmd/dedup-relay").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build dedup-relay: %w: %s", err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("build dedup-relay: %w: %s\nRun the demo in a checkout of oncequeue, with Go installed: go run ./examples/demo", err, bytes.TrimSpace(out))
 	}
 	return binary, nil
 }
 
-// relayProcess is the relay as a child process, started again and again.
+// relayProcess is the relay as a child process. It is started again and again.
 type relayProcess struct {
 	binary string
 	args   []string
@@ -31,7 +31,7 @@ type relayProcess struct {
 	cmd    *exec.Cmd
 	stderr *bytes.Buffer
 	exited chan struct{}
-	err    error // of the exit, once exited is closed
+	err    error // set when exited is closed
 }
 
 func (p *relayProcess) start() error {
@@ -60,7 +60,7 @@ func (p *relayProcess) alive() error {
 	}
 }
 
-// kill is the power cord.
+// kill sends SIGKILL, and waits until the process is gone.
 func (p *relayProcess) kill() {
 	if p.cmd == nil {
 		return
@@ -71,7 +71,7 @@ func (p *relayProcess) kill() {
 	<-p.exited
 }
 
-// stop asks the relay to drain and exit, and expects it to do so cleanly.
+// stop tells the relay to drain and exit. It returns an error if the relay does not exit cleanly.
 func (p *relayProcess) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

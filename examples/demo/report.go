@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// report is the account of what went in and what came out.
+// report compares the published orders with the output of the relay.
 type report struct {
 	Broker       string  `json:"broker"`
 	Messages     int     `json:"messages"`
@@ -17,17 +17,17 @@ type report struct {
 	Lost         int     `json:"lost"`
 	DuplicatesIn int     `json:"duplicates_in"`
 	RepeatedOut  int     `json:"repeated_out"`
-	Ambiguous    int     `json:"ambiguous"` // outputs with the header Dedup-Ambiguous
+	Ambiguous    int     `json:"ambiguous"` // number of outputs with the header Dedup-Ambiguous
 	Kills        int     `json:"kills"`
 	Seconds      float64 `json:"seconds"`
 
 	dropped   int
-	unflagged int // repeats without the header
-	unknown   int // outputs that are not what was sent
+	unflagged int // number of repeats without the header
+	unknown   int // number of outputs that no producer has sent
 }
 
-// check compares the output with the input. Of all outputs of a key at most one
-// may lack the flag: the first.
+// check compares the output with the input. Only one output of each key may be without the flag: the
+// first.
 func check(t *traffic, out []received) report {
 	payloads := make(map[string]string, t.unique)
 	for _, o := range t.orders {
@@ -73,7 +73,7 @@ func (r report) print(w io.Writer) {
 	row("without flag", r.unflagged, "repeats without Dedup-Ambiguous  "+verdict(r.unflagged == 0))
 	row("with flag", r.Ambiguous, "outputs with Dedup-Ambiguous: a killed relay may have published them before")
 	if r.unknown > 0 {
-		row("unknown", r.unknown, "outputs that are not what was sent "+verdict(false))
+		row("unknown", r.unknown, "outputs that no producer has sent "+verdict(false))
 	}
 	took := fmt.Sprintf("over %.1f s", r.Seconds)
 	if r.Kills > 0 {
@@ -90,14 +90,14 @@ func verdict(ok bool) string {
 	return "(FAILED)"
 }
 
-// progress shows what is going on: a bar on a terminal, a line now and then
-// elsewhere.
+// progress shows how far the demo is. On a terminal it draws a bar, elsewhere it prints a line from
+// time to time.
 type progress struct {
 	w        io.Writer
 	terminal bool
 	label    string
 	last     time.Time
-	open     bool // a bar without its newline
+	open     bool // the last line is a bar without a newline
 }
 
 func newProgress(w io.Writer) *progress {

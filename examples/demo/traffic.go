@@ -8,20 +8,19 @@ import (
 // order is one message as a producer publishes it.
 type order struct {
 	key      string // idempotency key
-	customer string // partitioning key; empty: any partition
+	customer string // partitioning key; if empty, any partition will do
 	payload  []byte
 }
 
-// traffic is what the producers publish: orders, and the same ones again.
+// traffic is the messages that the producers publish: orders, some of them several times.
 type traffic struct {
 	orders []order
 	unique int
 }
 
-// newTraffic makes n messages of which 30 % are duplicates: half of these near
-// their original, as a producer's retry is, half of them anywhere after it. One
-// in four duplicates has no partitioning key, so that it may come through
-// another partition than its original.
+// newTraffic makes n messages. 30 % of them are duplicates. Half of the duplicates are close to their
+// original, like a producer's retry, and half are anywhere after it. One in four duplicates has no
+// partitioning key, so that it can be in another partition than its original.
 func newTraffic(n int, seed uint64) *traffic {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	t := &traffic{}

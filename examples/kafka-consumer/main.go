@@ -1,5 +1,5 @@
-// Command kafka-consumer embeds the library: a consumer group member whose
-// handler runs once for each order. It needs a Kafka broker:
+// Command kafka-consumer embeds the library. It is a member of a consumer group, and its handler
+// runs once for each order. It needs a Kafka broker with the topic:
 //
 //	go run ./examples/kafka-consumer -brokers localhost:9092 -topic orders -group billing
 package main
@@ -52,22 +52,28 @@ func run(ctx context.Context, brokers []string, topic, group, dir string) error 
 		return err
 	}
 	if err := consumer.Check(ctx); err != nil {
-		return err
+		return fmt.Errorf("%w\n%s", err, serverHint)
 	}
-	runErr := consumer.Run(ctx, d, charge) // until a signal; then it drains
+	runErr := consumer.Run(ctx, d, charge) // until a signal comes; then it drains
 	closing, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return errors.Join(runErr, d.Shutdown(closing))
 }
 
-// charge is where the money moves. Hand the token or the id to a system that
-// can refuse what it has seen, and the effect is exactly once even over a crash.
+// serverHint tells how to get the broker that the program needs.
+const serverHint = `To try this program, start a broker in a checkout of oncequeue (needs Java 17 and Maven):
+    scripts/kafka.sh start 4.0.0
+Give the address in the last line of its output as -brokers. Create the topic with Kafka's own tool:
+    kafka-topics.sh --bootstrap-server ADDRESS --create --topic orders`
+
+// charge is the handler: here the money would move. Pass m.Claim.ID to a payment system that refuses
+// an id that it has seen. Then the money moves once, even after a crash.
 func charge(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	var order struct {
 		Order struct{ Cents int64 }
 	}
 	if err := json.Unmarshal(m.Value, &order); err != nil {
-		return nil, dedup.Permanent(fmt.Errorf("not an order: %w", err)) // no use trying again
+		return nil, dedup.Permanent(fmt.Errorf("not an order: %w", err)) // to try again is useless
 	}
 	slog.InfoContext(ctx, "charged", "id", m.Claim.ID, "cents", order.Order.Cents, "attempt", m.Claim.Attempt, "ambiguous", m.Claim.Ambiguous)
 	return []byte("charged"), nil

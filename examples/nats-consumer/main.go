@@ -1,6 +1,6 @@
-// Command nats-consumer embeds the library: a member of a durable JetStream
-// consumer whose handler runs once for each order. It needs a NATS server with a
-// stream and a consumer:
+// Command nats-consumer embeds the library. It is a member of a durable JetStream consumer, and its
+// handler runs once for each order. It needs a NATS server with JetStream, a stream and a durable
+// consumer:
 //
 //	nats stream add ORDERS --subjects='orders.>' --defaults
 //	nats consumer add ORDERS billing --pull --ack=explicit --max-deliver=-1 --defaults
@@ -44,7 +44,7 @@ func run(ctx context.Context, server, stream, durable, dir string) error {
 	logger := slog.Default()
 	conn, err := nats.Connect(server, nats.MaxReconnects(-1)) // never give up
 	if err != nil {
-		return err
+		return fmt.Errorf("connect to %s: %w\n%s", server, err, serverHint)
 	}
 	defer conn.Close()
 	js, err := jetstream.New(conn)
@@ -67,7 +67,7 @@ func run(ctx context.Context, server, stream, durable, dir string) error {
 	if err != nil {
 		return err
 	}
-	runErr := consumer.Run(ctx, d, charge) // until a signal; then it drains
+	runErr := consumer.Run(ctx, d, charge) // until a signal comes; then it drains
 	closing, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := d.Shutdown(closing); err != nil {
@@ -76,14 +76,21 @@ func run(ctx context.Context, server, stream, durable, dir string) error {
 	return runErr
 }
 
-// charge is where the money moves. Hand the token or the id to a system that
-// can refuse what it has seen, and the effect is exactly once even over a crash.
+// serverHint tells how to get the server that the program needs.
+const serverHint = `To try this program, start a server in a checkout of oncequeue:
+    go run github.com/nats-io/nats-server/v2 -js
+It listens on nats://127.0.0.1:4222, which is the default of -server. Then, with the nats tool:
+    nats stream add ORDERS --subjects='orders.>' --defaults
+    nats consumer add ORDERS billing --pull --ack=explicit --max-deliver=-1 --defaults`
+
+// charge is the handler: here the money would move. Pass m.Claim.ID to a payment system that refuses
+// an id that it has seen. Then the money moves once, even after a crash.
 func charge(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	var order struct {
 		Order struct{ Cents int64 }
 	}
 	if err := json.Unmarshal(m.Value, &order); err != nil {
-		return nil, dedup.Permanent(fmt.Errorf("not an order: %w", err)) // no use trying again
+		return nil, dedup.Permanent(fmt.Errorf("not an order: %w", err)) // to try again is useless
 	}
 	slog.InfoContext(ctx, "charged", "id", m.Claim.ID, "cents", order.Order.Cents, "attempt", m.Claim.Attempt, "ambiguous", m.Claim.Ambiguous)
 	return []byte("charged"), nil

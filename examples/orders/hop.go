@@ -21,34 +21,34 @@ import (
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
 )
 
-// The hops: names of their processes, scopes, and consumers.
+// The names of the two hops. A hop has one name for its process, its scope and its consumer.
 const (
 	inventory = "inventory"
 	carrier   = "carrier"
 )
 
-// hop is the process of one hop.
+// hop is one hop, which is a process.
 type hop struct {
 	name    string
-	brokers []string // of Kafka
+	brokers []string // addresses of the Kafka brokers
 	js      jetstream.JetStream
-	world   string // URL of the systems that the effects go to
+	world   string // URL of the systems on which the hops have their effects
 	logger  *slog.Logger
 }
 
-// isHop tells whether the command line is that of a hop's process.
+// isHop reports whether args are the arguments of a hop's process.
 func isHop(args []string) bool {
 	return len(args) == 5 && slices.Contains([]string{inventory, carrier}, args[0])
 }
 
-// runHop is the whole process of a hop: it returns the exit code.
+// runHop is the whole process of a hop. It returns the exit code.
 func runHop(ctx context.Context, args []string, stderr io.Writer) int {
 	h := &hop{name: args[0], brokers: strings.Split(args[1], ","), world: args[3]}
 	h.logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // until the process that started this one is gone
+		_, _ = io.Copy(io.Discard, os.Stdin) // returns when the process that started this one is gone
 		stop()
 	}()
 	if err := h.run(ctx, args[2], args[4]); err != nil {
@@ -68,14 +68,14 @@ func (h *hop) run(ctx context.Context, server, dir string) error {
 		return err
 	}
 	defer http.DefaultClient.CloseIdleConnections()
-	// The topic and the stream are new: nobody worked on them before this store.
+	// The topic and the stream are new: nobody has processed messages of them without this store.
 	store, err := boltstore.Open(dir, &boltstore.Options{Logger: h.logger, VouchFrom: time.Unix(0, 0)})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	// The same key at both hops. The scope makes it two records, also if both hops
-	// shared one store.
+	// Both hops use the same key. Each has its own scope, so there would be two records even if
+	// the hops shared a store.
 	d, err := dedup.New(store, h.name, dedup.HeaderKey(), &dedup.Options{Logger: h.logger, Concurrency: 16})
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func (h *hop) reserve(ctx context.Context, d *dedup.Deduplicator) error {
 	}
 	defer sink.Close()
 	consumer, err := kafkatransport.NewConsumer(h.brokers, inventory, []string{ordersTopic}, &kafkatransport.Config{
-		SessionTimeout: 3 * time.Second, // short: the story has a crash, and nobody wants to wait
+		SessionTimeout: 3 * time.Second, // short, because nobody wants to wait for the group after the crash
 		Logger:         h.logger,
 	})
 	if err != nil {
@@ -111,11 +111,12 @@ func (h *hop) reserve(ctx context.Context, d *dedup.Deduplicator) error {
 		if err := h.effect(ctx, m); err != nil {
 			return nil, err
 		}
-		// The headers travel on, and with them the key. The claim makes the
-		// Nats-Msg-Id: a reservation that is published again is not stored again.
+		// The reservation has the headers of the order, and the key is one of them. The sink
+		// makes the Nats-Msg-Id of the claim, so that the stream does not store a reservation
+		// again if it is published again.
 		next := &dedup.Message{Value: m.Value, Headers: m.Headers, Claim: m.Claim}
 		if err := sink.Publish(ctx, []*dedup.Message{next})[0]; err != nil {
-			return nil, dedup.MaybeDone(err) // whatever became of it: the goods are reserved
+			return nil, dedup.MaybeDone(err) // the goods are reserved, whether or not it was published
 		}
 		return nil, nil
 	})
@@ -132,9 +133,8 @@ func (h *hop) book(ctx context.Context, d *dedup.Deduplicator) error {
 	})
 }
 
-// effect asks the system behind the hop to do its part. That system does as it is
-// told, twice if it is told twice; one that refuses an id it has seen would make
-// the effect exactly once.
+// effect asks the system behind the hop to have its effect. That system has the effect as often as
+// it is asked. If it refused an id that it has seen, the effect would happen exactly once.
 func (h *hop) effect(ctx context.Context, m *dedup.Message) error {
 	order, _ := m.Headers.Get(dedup.HeaderIdempotencyKey)
 	query := url.Values{"order": {string(order)}}

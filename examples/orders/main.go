@@ -2,12 +2,11 @@
 //
 //	orders (Kafka) -> inventory: reserve the goods -> reservations (JetStream) -> carrier: book the transport
 //
-// Each hop is a process of its own with a store of its own. An order's
-// idempotency key travels on with it, and each hop remembers it under a scope of
-// its own. Some orders are published again, and each process is killed with
-// SIGKILL once, at the worst moment: after the effect of an order and before its
-// record. Then what the inventory and the carrier were asked for is counted.
-// Nothing needs to be installed but Go.
+// Each hop is a process of its own with a store of its own. The reservation has the same idempotency
+// key as its order, and each hop remembers the key under its own scope. Some orders are published
+// again. Each process is killed with SIGKILL once, at the worst moment: after the effect of an order
+// and before its record. Then the program counts how often the inventory and the carrier were asked
+// for each order. Nothing needs to be installed but Go: the brokers run in the process.
 package main
 
 import (
@@ -45,7 +44,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
 
-// run is the whole command: it returns the exit code.
+// run is the whole command. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("orders", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -83,7 +82,7 @@ const (
 	reservationsNew    = "reservations.new"
 )
 
-// flow plays the whole story and returns what came of it.
+// flow runs everything and returns the report.
 func flow(ctx context.Context, orders int, seed uint64, stdout io.Writer) (r report, err error) {
 	dir, err := os.MkdirTemp("", "oncequeue-orders-")
 	if err != nil {
@@ -158,7 +157,7 @@ func flow(ctx context.Context, orders int, seed uint64, stdout io.Writer) (r rep
 	return report{orders, len(published), count(orders, w.effects(inventory)), count(orders, w.effects(carrier))}, nil
 }
 
-// createStream creates what lies between the hops.
+// createStream creates the stream between the hops, and its consumer.
 func createStream(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
 	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: reservationsStream, Subjects: []string{"reservations.>"}}); err != nil {
 		return nil, err
@@ -168,9 +167,9 @@ func createStream(ctx context.Context, js jetstream.JetStream) (jetstream.Consum
 	})
 }
 
-// traffic returns that many orders, and a third of them again: half of these
-// right behind the original, as a producer's retry is, and half anywhere after it,
-// through any partition.
+// traffic returns so many orders, and a third of them a second time. Half of the duplicates follow
+// their original at once, like a producer's retry. The other half come anywhere after it, in any
+// partition.
 func traffic(orders int, seed uint64) (records []*kgo.Record) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	var later []*kgo.Record
@@ -202,7 +201,7 @@ func traffic(orders int, seed uint64) (records []*kgo.Record) {
 
 func orderKey(i int) string { return fmt.Sprintf("order-%06d", i) }
 
-// until polls for a condition, for three minutes at most.
+// until waits for the condition, for three minutes at most.
 func until(ctx context.Context, what string, condition func() bool) error {
 	const limit = 3 * time.Minute
 	deadline := time.After(limit)

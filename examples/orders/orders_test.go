@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test's binary is that of the hops, too.
+// The hops are processes of the test's binary.
 func TestMain(m *testing.M) {
 	if isHop(os.Args[1:]) {
 		ctx, cancel := interruptible()
@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// The flow itself, with a smaller story.
+// The whole flow, with fewer orders.
 func TestOrders(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
@@ -35,13 +35,13 @@ func TestOrders(t *testing.T) {
 			t.Errorf("got no %q in\n%s", want, stdout.String())
 		}
 	}
-	// Both were killed between an effect and its record: each repeats at least that.
+	// Both hops were killed between an effect and its record, so each repeats at least that effect.
 	if !regexp.MustCompile(`flagged Ambiguous +[1-9][0-9]* +[1-9]`).MatchString(stdout.String()) {
 		t.Errorf("got a hop without a flagged repeat:\n%s", stdout.String())
 	}
 }
 
-// The account must show what it is there to show.
+// count must find each kind of fault.
 func TestCount(t *testing.T) {
 	good := []effect{{order: orderKey(0)}, {order: orderKey(1)}, {orderKey(2), true}}
 	with := func(e effect) []effect { return append(good[:len(good):len(good)], e) }

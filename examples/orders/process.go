@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// supervise runs a hop as a child process, which is this program again, and
-// starts it anew when the world has killed it. When ctx ends, the hop drains.
-// An end of another kind is an error.
+// supervise runs a hop as a child process of this same program. If the world has killed the process,
+// supervise starts it again. When ctx ends, the hop drains. If the process ends for another reason,
+// supervise returns an error.
 func supervise(ctx context.Context, w *world, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -24,15 +24,15 @@ func supervise(ctx context.Context, w *world, args ...string) error {
 		cmd := exec.CommandContext(ctx, self, args...)
 		cmd.Stderr = &stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.WaitDelay = 20 * time.Second           // then SIGKILL
-		if _, err := cmd.StdinPipe(); err != nil { // it ends with this process
+		cmd.WaitDelay = 20 * time.Second           // after that, SIGKILL
+		if _, err := cmd.StdinPipe(); err != nil { // the pipe closes when this process ends
 			return err
 		}
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
 		}
 		w.attach(name, cmd.Process)
-		_ = cmd.Wait() // its state says more
+		_ = cmd.Wait() // ProcessState says more
 		asked := w.killed(name) != killed
 		switch {
 		case ctx.Err() != nil && (asked || cmd.ProcessState.Success()):

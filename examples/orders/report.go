@@ -5,23 +5,23 @@ import (
 	"io"
 )
 
-// report is the account of both hops.
+// report compares the orders with the effects of both hops.
 type report struct {
 	orders, published      int
 	reservations, bookings tally
 }
 
-// tally is the account of one hop.
+// tally compares the orders with the effects of one hop.
 type tally struct {
 	effects   int
 	lost      int
 	repeats   int
-	unflagged int // repeats that nobody was warned of
-	unknown   int // effects for orders that nobody placed
+	unflagged int // number of repeats without the flag
+	unknown   int // number of effects for orders that nobody published
 }
 
-// count compares the effects with the orders. Of all effects of an order at most
-// one may lack the flag: the first.
+// count compares the effects with the orders. Only one effect of each order may be without the flag:
+// the first.
 func count(orders int, effects []effect) tally {
 	t := tally{effects: len(effects)}
 	all, unflagged := map[string]int{}, map[string]int{}

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// world is the systems that the hops act upon, over HTTP. It notes every effect,
-// and kills each hop once.
+// world is the systems on which the hops have their effects, over HTTP. It counts every effect, and
+// kills each hop once.
 type world struct {
 	url    string
 	server http.Server
@@ -18,7 +18,7 @@ type world struct {
 	systems map[string]*system // by hop
 }
 
-// system is what one hop acts upon.
+// system is the system of one hop.
 type system struct {
 	killAt  int         // the effect at which the hop is killed
 	process *os.Process // of the hop
@@ -47,7 +47,7 @@ func startWorld(killAt map[string]int) (*world, error) {
 
 func (w *world) close() { _ = w.server.Close() }
 
-// attach says which process is the hop.
+// attach sets the process of the hop.
 func (w *world) attach(hop string, p *os.Process) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -68,13 +68,13 @@ func (w *world) effects(hop string) []effect {
 
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if w.note(strings.TrimPrefix(r.URL.Path, "/"), effect{r.FormValue("order"), r.FormValue("ambiguous") == "true"}) {
-		<-r.Context().Done() // the effect is done, and its answer finds nobody
+		<-r.Context().Done() // the effect has happened, and nobody is there to get the answer
 		return
 	}
 	rw.WriteHeader(http.StatusNoContent)
 }
 
-// note notes the effect, and tells whether it killed the hop that asked for it.
+// note counts the effect. It reports whether it killed the hop that asked for it.
 func (w *world) note(hop string, e effect) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,6 +1,6 @@
-// Command own-loop-nats adds the library to a nats.go program that exists already:
-// its Consume callback stays, and asks Do before it acknowledges. It needs a NATS
-// server with a stream and a consumer:
+// Command own-loop-nats adds the library to an existing program of nats.go. Its callback for Consume
+// stays, and calls Do before it acknowledges. It needs a NATS server with JetStream, a stream and a
+// durable consumer:
 //
 //	nats stream add ORDERS --subjects='orders.>' --defaults
 //	nats consumer add ORDERS billing --pull --ack=explicit --max-deliver=-1 --defaults
@@ -43,7 +43,7 @@ func main() {
 func run(ctx context.Context, server, stream, durable, dir string) error {
 	conn, err := nats.Connect(server, nats.MaxReconnects(-1))
 	if err != nil {
-		return err
+		return fmt.Errorf("connect to %s: %w\n%s", server, err, serverHint)
 	}
 	defer conn.Close()
 	js, err := jetstream.New(conn)
@@ -65,22 +65,23 @@ func run(ctx context.Context, server, stream, durable, dir string) error {
 	return errors.Join(err, d.Shutdown(closing))
 }
 
-// consume is the user's own, with Do in it. The callback is called for one message
-// after the other. What is too slow, or takes longer than AckWait, wants
-// natstransport.Consumer, which runs many at once and keeps them alive.
+// consume is a loop as you may have one, with a call of Do in the callback. The client library calls
+// the callback for one message after the other. If that is too slow, or if a handler takes longer
+// than AckWait, use natstransport.Consumer: it handles many messages at once and tells the server
+// that they are in progress.
 func consume(ctx context.Context, js jetstream.JetStream, stream, durable string, d *dedup.Deduplicator) error {
 	consumer, err := js.Consumer(ctx, stream, durable)
 	if err != nil {
-		return err
+		return fmt.Errorf("consumer %s of stream %s: %w\n%s", durable, stream, err, serverHint)
 	}
 	halted := make(chan error, 1)
-	// A message waits in the client while others are handled, and its AckWait runs:
-	// few of them should.
+	// Messages wait in the client while another one is handled, and their AckWait runs. So only a
+	// few may wait.
 	consuming, err := consumer.Consume(func(m jetstream.Msg) {
 		if err := handle(ctx, d, m); err != nil {
 			select {
 			case halted <- err:
-			default: // told already
+			default: // an earlier error is reported
 			}
 		}
 	}, jetstream.PullMaxMessages(16))
@@ -93,13 +94,21 @@ func consume(ctx context.Context, js jetstream.JetStream, stream, durable string
 	case <-consuming.Closed():
 		return errors.New("the consumer was deleted, or the connection closed")
 	}
-	consuming.Drain() // what waits in the client is answered too: once ctx has ended, handed back
+	// Messages that wait in the client are answered too. If ctx has ended, they are handed back.
+	consuming.Drain()
 	<-consuming.Closed()
 	return errors.Join(err, js.Conn().Flush()) // the last answers
 }
 
-// handle answers one delivery. An error ends the loop: the connection is closed, or
-// the Deduplicator says that an operator must look.
+// serverHint tells how to get the server that the program needs.
+const serverHint = `To try this program, start a server in a checkout of oncequeue:
+    go run github.com/nats-io/nats-server/v2 -js
+It listens on nats://127.0.0.1:4222, which is the default of -server. Then, with the nats tool:
+    nats stream add ORDERS --subjects='orders.>' --defaults
+    nats consumer add ORDERS billing --pull --ack=explicit --max-deliver=-1 --defaults`
+
+// handle processes and answers one delivery. An error ends the loop: the connection is closed, or the
+// Deduplicator says that an operator must look.
 func handle(ctx context.Context, d *dedup.Deduplicator, m jetstream.Msg) error {
 	message, err := natstransport.Message(m)
 	if err != nil {
@@ -107,16 +116,17 @@ func handle(ctx context.Context, d *dedup.Deduplicator, m jetstream.Msg) error {
 	}
 	r := d.Do(ctx, message, charge)
 	switch {
-	case r.Settled(): // recorded now, or before
+	case r.Settled(): // the result was recorded now or earlier
 		return m.Ack()
 	case r.Halt:
 		return fmt.Errorf("message at %v: %w: %w", message.Position, dedup.ErrHalted, r.Err)
-	case r.Outcome == dedup.Uncertain: // it ran; let AckWait pass before it is looked at again
+	case r.Outcome == dedup.Uncertain: // the handler ran: send no answer, so that AckWait passes first
 		return nil
 	}
 	return m.NakWithDelay(max(r.RetryAfter, 20*time.Millisecond))
 }
 
+// charge is the handler: here the money would move.
 func charge(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	slog.InfoContext(ctx, "charged", "id", m.Claim.ID, "attempt", m.Claim.Attempt, "ambiguous", m.Claim.Ambiguous)
 	return []byte("charged"), nil

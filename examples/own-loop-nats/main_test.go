@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,5 +58,22 @@ func TestRun(t *testing.T) {
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Without a server, the first error names the command that starts one.
+func TestNoServer(t *testing.T) {
+	err := run(t.Context(), "nats://127.0.0.1:1", "ORDERS", "billing", t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "connect to nats://127.0.0.1:1") || !strings.Contains(err.Error(), "go run github.com/nats-io/nats-server/v2") {
+		t.Errorf("got %v, want that no server answers, and the command that starts one", err)
+	}
+}
+
+// The stream does not create itself.
+func TestNoStream(t *testing.T) {
+	n := brokertest.NewNATS(t, nil)
+	err := run(t.Context(), n.URL(), "ORDERS", "billing", t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "ORDERS") || !strings.Contains(err.Error(), "nats stream add ORDERS") {
+		t.Errorf("got %v, want the name of the stream, and the command that creates it", err)
 	}
 }

@@ -1,6 +1,6 @@
-// Command own-loop adds the library to a kafka-go loop that exists already: one
-// goroutine, in order, FetchMessage and CommitMessages as before. It needs a
-// Kafka broker:
+// Command own-loop adds the library to an existing loop of kafka-go. One goroutine handles the
+// messages in order, and calls FetchMessage and CommitMessages as before. It needs a Kafka broker
+// with the topic:
 //
 //	go run ./examples/own-loop -brokers localhost:9092 -topic orders -group billing
 package main
@@ -38,6 +38,9 @@ func main() {
 }
 
 func run(ctx context.Context, brokers []string, topic, group, dir string) error {
+	if err := check(ctx, brokers, topic); err != nil {
+		return fmt.Errorf("%w\n%s", err, serverHint)
+	}
 	store, err := boltstore.Open(dir, nil)
 	if err != nil {
 		return err
@@ -50,11 +53,11 @@ func run(ctx context.Context, brokers []string, topic, group, dir string) error 
 	defer func() {
 		closing, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		_ = d.Shutdown(closing) // one goroutine, and it has returned: nothing runs
+		_ = d.Shutdown(closing) // no handler is running: the only goroutine has returned
 	}()
-	// A Reader can commit for a partition it has lost (kafka-go #1398). Here that
-	// costs a redelivery, which is answered from the record. For several workers
-	// use kafkatransport.Consumer, which commits only what it owns.
+	// A Reader can commit for a partition that it no longer owns (kafka-go #1398). Here that only
+	// causes a redelivery, which is answered from the record. If you need several workers, use
+	// kafkatransport.Consumer, which commits only for partitions that it owns.
 	reader := kafka.NewReader(kafka.ReaderConfig{ //nolint:forbidigo // the loop of a user who has one
 		Brokers: brokers, GroupID: group, Topic: topic, MaxWait: 250 * time.Millisecond,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) { slog.Warn(fmt.Sprintf(format, args...)) }),
@@ -63,7 +66,24 @@ func run(ctx context.Context, brokers []string, topic, group, dir string) error 
 	return loop(ctx, reader, d.Wrap(charge))
 }
 
-// loop is the user's own, with one line changed.
+// check returns an error if no broker answers or the topic does not exist. A Reader would try
+// again for a long time before it returned an error.
+func check(ctx context.Context, brokers []string, topic string) error {
+	sink, err := kafkatransport.NewSink(brokers, topic, nil)
+	if err != nil {
+		return err
+	}
+	defer sink.Close()
+	return sink.Check(ctx)
+}
+
+// serverHint tells how to get the broker that the program needs.
+const serverHint = `To try this program, start a broker in a checkout of oncequeue (needs Java 17 and Maven):
+    scripts/kafka.sh start 4.0.0
+Give the address in the last line of its output as -brokers. Create the topic with Kafka's own tool:
+    kafka-topics.sh --bootstrap-server ADDRESS --create --topic orders`
+
+// loop is a loop as you may have one, with one line changed: the call of handle.
 func loop(ctx context.Context, reader *kafka.Reader, handle func(context.Context, *dedup.Message) error) error {
 	for {
 		m, err := reader.FetchMessage(ctx)
@@ -73,10 +93,10 @@ func loop(ctx context.Context, reader *kafka.Reader, handle func(context.Context
 		if err != nil {
 			return err
 		}
-		// nil: the result is recorded, or was before; go on and commit. An error
-		// means that the message is not settled: neither commit nor go on, because
-		// a later commit would cover it. Stop, and it is delivered again at the next
-		// start; ErrHalted says that an operator must look first.
+		// If handle returns nil, the message is settled: commit it and go on. An error means that
+		// it is not settled: neither commit it nor go on, because the next commit would include
+		// it. Stop, and the message is delivered again at the next start. If the error matches
+		// dedup.ErrHalted, an operator must look before that.
 		if err := handle(ctx, kafkatransport.Message(&m)); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -89,6 +109,7 @@ func loop(ctx context.Context, reader *kafka.Reader, handle func(context.Context
 	}
 }
 
+// charge is the handler: here the money would move.
 func charge(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	slog.InfoContext(ctx, "charged", "id", m.Claim.ID, "attempt", m.Claim.Attempt, "ambiguous", m.Claim.Ambiguous)
 	return []byte("charged"), nil

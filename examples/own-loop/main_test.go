@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,5 +36,22 @@ func TestRun(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Without a broker, the first error names the command that starts one.
+func TestNoServer(t *testing.T) {
+	err := run(t.Context(), []string{"127.0.0.1:1"}, "orders", "billing", t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "no broker of 127.0.0.1:1 answers") || !strings.Contains(err.Error(), "scripts/kafka.sh start") {
+		t.Errorf("got %v, want that no broker answers, and the command that starts one", err)
+	}
+}
+
+// The topic does not create itself.
+func TestNoTopic(t *testing.T) {
+	k := brokertest.NewKafka(t, map[string]int32{"other": 1}, nil)
+	err := run(t.Context(), k.Addrs(), "orders", "billing", t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "the topic does not exist") || !strings.Contains(err.Error(), "--create --topic orders") {
+		t.Errorf("got %v, want that the topic does not exist, and the command that creates it", err)
 	}
 }

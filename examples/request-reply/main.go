@@ -1,6 +1,5 @@
-// Command request-reply is a NATS service whose requests take effect once: a
-// request that is sent again, because its reply was late or lost, gets the
-// recorded reply. It needs a NATS server:
+// Command request-reply is a NATS service whose requests take effect once. If a request is sent
+// again, because its reply was late or got lost, it gets the recorded reply. It needs a NATS server:
 //
 //	go run ./examples/request-reply -server nats://localhost:4222
 //	nats request orders.place '{"cents":100}' -H Idempotency-Key:order-1
@@ -40,12 +39,12 @@ func main() {
 	}
 }
 
-// run serves until ctx ends. It calls ready once it takes requests.
+// run serves requests until ctx ends. It calls ready when it takes requests.
 func run(ctx context.Context, server, dir string, ready func()) error {
 	logger := slog.Default()
 	conn, err := nats.Connect(server, nats.MaxReconnects(-1)) // never give up
 	if err != nil {
-		return err
+		return fmt.Errorf("connect to %s: %w\n%s", server, err, serverHint)
 	}
 	defer conn.Close()
 	store, err := boltstore.Open(dir, &boltstore.Options{Logger: logger})
@@ -73,17 +72,22 @@ func run(ctx context.Context, server, dir string, ready func()) error {
 	}
 	ready()
 	<-ctx.Done()
-	// First no more requests, then no more work, then no more store.
+	// First stop to take requests, then wait for the handlers, then close the store.
 	closing, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return errors.Join(service.Stop(), reply.Shutdown(closing), d.Shutdown(closing))
 }
 
-// place is where the order is made.
+// serverHint tells how to get the server that the program needs.
+const serverHint = `To try this program, start a server in a checkout of oncequeue:
+    go run github.com/nats-io/nats-server/v2
+It listens on nats://127.0.0.1:4222, which is the default of -server.`
+
+// place is the handler: here the order would be made.
 func place(ctx context.Context, m *dedup.Message) ([]byte, error) {
 	var order struct{ Cents int64 }
 	if err := json.Unmarshal(m.Value, &order); err != nil || order.Cents <= 0 {
-		// An answer like any other: who asks again gets it again.
+		// Permanent: the error is recorded like a result. The same request gets it again.
 		return nil, dedup.Permanent(&natstransport.ServiceError{Code: "400", Description: "no order: cents must be positive"})
 	}
 	slog.InfoContext(ctx, "placed", "id", m.Claim.ID, "cents", order.Cents, "ambiguous", m.Claim.Ambiguous)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,5 +56,13 @@ func TestRun(t *testing.T) {
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Without a server, the first error names the command that starts one.
+func TestNoServer(t *testing.T) {
+	err := run(t.Context(), "nats://127.0.0.1:1", t.TempDir(), func() {})
+	if err == nil || !strings.Contains(err.Error(), "connect to nats://127.0.0.1:1") || !strings.Contains(err.Error(), "go run github.com/nats-io/nats-server/v2") {
+		t.Errorf("got %v, want that no server answers, and the command that starts one", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -27,8 +26,15 @@ type Server struct {
 	plain map[string]string // SHA-1 of a script without its flags, by that with them
 }
 
+// test is the part of testing.TB that Run uses.
+type test interface {
+	Helper()
+	Cleanup(func())
+	Fatal(args ...any)
+}
+
 // Run starts a server, which ends with the test.
-func Run(t testing.TB) *Server {
+func Run(t test) *Server {
 	t.Helper()
 	s := &Server{Miniredis: miniredis.NewMiniRedis(), plain: make(map[string]string)}
 	s.info = map[string]string{

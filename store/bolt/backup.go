@@ -30,16 +30,17 @@ func (b *batch) enough() bool { return len(b.changes) >= copyRecords || b.result
 // long the store that it was made of goes on.
 var neverOpened = time.Unix(0, math.MaxInt64).UTC()
 
-// Backup makes a copy of the store in dir, which must be empty or not exist, while
-// the store serves. Everything that was answered before the call is in it; what is
-// recorded meanwhile may be. It reads every record, and fails if one is damaged.
+// Backup makes a copy of the store in dir, while the store is in use. dir must be empty or
+// not exist. The copy contains every change that was answered before the call, and may
+// contain later ones. Backup reads every record, and fails if one is damaged.
 //
-// The copy is a store of its own, with an ID of its own. It knows nothing of what
-// was recorded after it was made, so it vouches from when it is first opened: older
-// messages without a record are Stale. Claims in it count as those of a dead process.
+// The copy is a store with an identity of its own. It does not contain what is recorded
+// after it was made, so it vouches only from the time when it is first opened: older
+// messages without a record are stale. Claims in it count as those of a dead process.
 //
-// It appears in dir as a whole or not at all; until then it is in dir with ".tmp"
-// behind its name. To restore it, stop the program, and put it in the store's place.
+// The copy appears in dir as a whole or not at all. Until then it is in a directory beside
+// dir, whose name has ".tmp" at its end. To restore the copy, stop the program and move the
+// copy to the place of the store.
 func (s *Store) Backup(ctx context.Context, dir string) (err error) {
 	if err := s.usable(ctx); err != nil {
 		return err

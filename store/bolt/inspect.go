@@ -15,7 +15,7 @@ import (
 // So many records are read at once, between which the store serves others.
 const readStep = 64
 
-// Lookup implements dedup.Inspector.
+// Lookup implements [dedup.Inspector].
 func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	if err := s.usable(ctx); err != nil {
 		return dedup.Record{}, err
@@ -32,9 +32,9 @@ func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	return c.record, nil
 }
 
-// Records implements dedup.Inspector. It reads from disk at random places, a few
-// records at a time. Files that are dropped meanwhile keep their space on disk
-// for a moment longer.
+// Records implements [dedup.Inspector]. It reads from random places on disk, a few records
+// at a time. Files that the store removes during the iteration keep their space on disk a
+// little longer.
 func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
 	return func(yield func(dedup.StoredRecord, error) bool) {
 		var v view
@@ -117,9 +117,9 @@ func (s *Store) readAll(ctx context.Context, v *view, slots []slot) ([]dedup.Sto
 	return records, nil
 }
 
-// Stats implements dedup.Inspector. Bytes are those in use; on disk the newest
-// file takes at most 32 MiB more. Limit follows from Options.MaxBytes and from
-// what is free on the disk, whichever is less.
+// Stats implements [dedup.Inspector]. Bytes is the room in use. On disk the newest file
+// takes up to 32 MiB more. Limit is the smaller of the limits that follow from
+// Options.MaxBytes and from the free space of the disk.
 func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	if err := s.usable(ctx); err != nil {
 		return dedup.Stats{}, err
@@ -152,10 +152,10 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	return st, nil
 }
 
-// Forget implements dedup.Inspector. What is forgotten stays so across a reopen.
+// Forget implements [dedup.Inspector]. The records stay forgotten after a new Open.
 func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
 
-// ForceForget implements dedup.Inspector.
+// ForceForget implements [dedup.Inspector].
 func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
 	return s.forget(ctx, ids, true)
 }

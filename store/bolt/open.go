@@ -14,13 +14,14 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// Open opens the store in dir, or creates one there; o may be nil. It reads all
-// files, which takes about a second for a million records.
+// Open opens the store in dir. If there is none, it creates dir and a store. o may be nil.
+// Open reads all files, which takes about a second for a million records.
 //
-// It fails with ErrInUse at once if another process has the store open, with
-// ErrCorrupt if something cannot be read (see Repair), and with ErrFormat if a
-// newer version wrote it; nothing is written then. Close the Store when no one
-// uses it any more.
+// The error matches [ErrInUse] if another process has the store open, [ErrCorrupt] if
+// something cannot be read (see [Repair]), and [ErrFormat] if a newer version of this
+// package wrote it. In these cases nothing is written.
+//
+// Close the Store when nobody uses it any more, after the Shutdown of its Deduplicators.
 func Open(dir string, o *Options) (*Store, error) {
 	return openWith(dir, o, hashID)
 }

@@ -6,33 +6,34 @@ import (
 	"time"
 )
 
-// Options configure a Store. nil and zero values mean the defaults; they are
-// copied, never written to.
+// Options configure a [Store]. A nil *Options, and each zero field, means the default. Open
+// copies the Options and never changes them.
 type Options struct {
-	// VouchFrom is an operator's word, at the creation of a store, that no message
-	// published since then was processed by anyone else: messages older than the
-	// new store are then not Stale. It changes nothing about a store that exists,
-	// and must not be in the future. Default: the time of creation.
+	// VouchFrom is an operator's statement, when a store is created, that nobody else has
+	// processed a message published since then. Messages that are older than the new store,
+	// but not older than VouchFrom, are then not stale. It has no effect on a store that
+	// exists. It must not be in the future. Default: the time of creation.
 	VouchFrom time.Time
-	// RollBytes is the size in bytes from which a file takes no more records. One
-	// batch may exceed it, and on a full disk what is settled. Default 96 MiB, or an eighth of MaxBytes if that is less.
+	// RollBytes is the size in bytes from which a file takes no more records. A file can
+	// become larger by one batch, and on a full disk by the records of runs that have
+	// begun. At least 32 KiB. Default 96 MiB, or an eighth of MaxBytes if that is less; at
+	// most a quarter of MaxBytes.
 	RollBytes int64
-	// MaxBytes is how many bytes the store may take on disk, 64 MiB at least. What
-	// lives is never evicted: near MaxBytes new claims are refused with ErrFull
-	// until records expire, and the rest is for settling what runs. Default: none,
-	// so that the disk is the limit.
+	// MaxBytes is how many bytes the store may take on disk, at least 64 MiB. Near MaxBytes,
+	// new claims are refused with ErrFull until records expire. The remaining room is for
+	// recording the runs that have begun. No record is dropped before it has expired.
+	// Default: no limit but the disk.
 	MaxBytes int64
-	// RollAge is the age from which a file takes no more records. A record takes
-	// up disk and memory for at most about its TTL + RollAge: a 24th of the TTL is
-	// a good value. Default 1h.
+	// RollAge is the age from which a file takes no more records. A record takes up disk and
+	// memory for about TTL + RollAge at most. A 24th of the TTL is a good value. Default 1h.
 	RollAge time.Duration
-	// Logger receives what no return value can carry: a file that cannot be
-	// removed, a write that failed, a file system that is no good place for a
-	// store. Default: discards.
+	// Logger receives events that no return value can carry: a file that cannot be removed,
+	// a failed write, a file system that is not a good place for a store. Default: no
+	// logging.
 	Logger *slog.Logger
-	// Now is the clock, for tests. Once the store is open only the time that
-	// passes on it counts, so a wall clock that is set back or forth revives and
-	// forgets nothing. Default time.Now.
+	// Now is the clock. It is for tests. While the store is open, only the time that passes
+	// on it counts: setting the wall clock back or forward makes no record live longer or
+	// shorter. Default time.Now.
 	Now func() time.Time
 
 	uptime func() uptime // known by time.Now only, and set by tests

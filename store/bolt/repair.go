@@ -15,28 +15,28 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// Report says what Verify found, or Repair did.
+// Report is what [Verify] found, or what [Repair] did.
 type Report struct {
-	Lost []*DamageError // what cannot be read, in the order of the log; none: the store is whole
-	Kept int            // records that can be read, expired ones among them if the store is whole
-	// Unnamed is how many of those have a First whose Source is "?": its name was
-	// among what could not be read, now or in an earlier repair. They work as
-	// before; that Source is for people.
+	Lost []*DamageError // the parts that cannot be read, in the order of the log; empty if the store is whole
+	Kept int            // number of readable records; if the store is whole, expired ones are counted too
+	// Unnamed is how many of the readable records have the Source "?" in First: the name of
+	// the source was in a part that could not be read, now or in an earlier repair. These
+	// records work as before. The Source is for people.
 	Unnamed int
-	Since   time.Time // what the store vouches for; after Verify of a damaged one zero
+	Since   time.Time // from when on the store vouches; zero after a Verify that found damage
 }
 
-// Repair makes a store whole whose Open fails with ErrCorrupt: it writes the
-// newest readable record of each key into new files, and removes the old ones.
-// What cannot be read is dropped and reported. As nobody knows which keys that
-// concerns, the store vouches from now on only: older messages without a record
-// are Stale. A key whose last entry was lost goes back to the one before. Names of
-// sources stand apart from the records in a file: those of a lost one are kept. A
-// damaged page takes the entries on it with it, and no others, if it is none of the
-// few pages that lead to them.
+// Repair mends a store whose Open fails with [ErrCorrupt]. It writes the newest readable
+// record of each key into new files and removes the old files. Parts that cannot be read
+// are dropped and reported.
 //
-// The store must not be open. Copy the directory first: what is dropped cannot
-// be got back. A Repair that was interrupted can be run again.
+// Nobody knows which keys were in those parts. The store therefore vouches only from now
+// on: older messages without a record are stale. A key whose newest entry was dropped goes
+// back to the entry before it. A damaged page costs the entries on it, and the entries on
+// other pages only if it is one of the few pages that lead to them.
+//
+// The store must not be open. Copy the directory first, because dropped parts cannot be
+// recovered. If a Repair was interrupted, run it again.
 func Repair(dir string, o *Options) (_ Report, err error) {
 	return onClosed(dir, o, func(options Options) (Report, error) {
 		r, report, err := verify(dir, options)
@@ -47,11 +47,12 @@ func Repair(dir string, o *Options) (_ Report, err error) {
 	})
 }
 
-// Verify reads everything in a store, as Open and Repair do, and reports what
-// cannot be read. It writes nothing. An error is for what kept it from reading at
-// all, such as ErrInUse and ErrFormat; damage is none.
+// Verify reads a whole store, as Open and Repair do, and reports the parts that cannot be
+// read. It writes nothing. Damage is in the Report and is not an error. Verify returns an
+// error if it cannot read at all, such as [ErrInUse] or [ErrFormat].
 //
-// The store must not be open. Of one that is, Store.Backup reads every record.
+// The store must not be open. To check a store that is open, use [Store.Backup], which reads
+// every record.
 func Verify(dir string, o *Options) (Report, error) {
 	return onClosed(dir, o, func(options Options) (Report, error) {
 		_, report, err := verify(dir, options)

@@ -17,7 +17,8 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// Store is an open store. It implements dedup.Store, dedup.Recycler and dedup.Inspector.
+// Store is an open store. [Open] makes one. It implements [dedup.Store], [dedup.Recycler] and
+// [dedup.Inspector]. Its methods may be called by many goroutines at once.
 type Store struct {
 	dir     string
 	options Options
@@ -74,8 +75,8 @@ type standing struct {
 	beside  int  // renewals beside the writer
 }
 
-// Apply implements dedup.Store. What it answers is on disk. When the disk fails
-// it, every Reply of the batch has an error that matches ErrPoisoned.
+// Apply implements [dedup.Store]. A change is on disk before it is answered. If the disk
+// fails, every Reply of the batch has an error that matches [ErrPoisoned].
 func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func (s *Store) room(n int) []dedup.Reply {
 	return make([]dedup.Reply, n)
 }
 
-// Recycle implements dedup.Recycler.
+// Recycle implements [dedup.Recycler].
 func (s *Store) Recycle(replies []dedup.Reply) {
 	clear(replies) // results are the callers'
 	s.replies.Put(&replies)
@@ -176,7 +177,7 @@ func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
 	return replies, nil
 }
 
-// Vouch implements dedup.Store.
+// Vouch implements [dedup.Store].
 func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 	if err := ctx.Err(); err != nil {
 		return dedup.Vouch{}, err
@@ -284,9 +285,9 @@ func same(a, b *dedup.Record) bool {
 		a.Omitted == b.Omitted && bytes.Equal(a.Result, b.Result)
 }
 
-// Close writes down what is only in memory, and gives the directory up. It waits
-// for an Apply under way; what comes later fails with ErrClosed. Closing again
-// does nothing.
+// Close writes the state that is only in memory to disk and releases the directory. It
+// waits for an Apply that is under way. Later calls of other methods fail with [ErrClosed].
+// A second Close does nothing.
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.stop)

@@ -9,8 +9,7 @@ type entry struct {
 	index  int
 }
 
-// expiryHeap has the record that expires first at index 0. It is a
-// heap.Interface.
+// expiryHeap has the record that expires first at index 0. It implements heap.Interface.
 type expiryHeap []*entry
 
 func (h expiryHeap) Len() int           { return len(h) }

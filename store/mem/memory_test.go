@@ -44,8 +44,8 @@ func records(t *testing.T, s *memstore.Store) int64 {
 	return stats.Records
 }
 
-// TestExpiredRecordsAreFreed: what is forgotten takes no memory, and freeing it
-// never holds up one call for long.
+// TestExpiredRecordsAreFreed: a forgotten record takes no memory, and freeing the records never
+// holds up one call for long.
 func TestExpiredRecordsAreFreed(t *testing.T) {
 	clock := newWall()
 	s := memstore.New(&memstore.Options{Now: clock.Now})
@@ -86,8 +86,8 @@ func TestExpiredRecordsAreFreed(t *testing.T) {
 	}
 }
 
-// TestExtendedRecordsAreKept: a record that expires later than it was going to
-// is not freed at the earlier time.
+// TestExtendedRecordsAreKept: if the expiry of a record is moved to a later time, the record is not
+// freed at the earlier time.
 func TestExtendedRecordsAreKept(t *testing.T) {
 	clock := newWall()
 	s := memstore.New(&memstore.Options{Now: clock.Now})
@@ -105,8 +105,8 @@ func TestExtendedRecordsAreKept(t *testing.T) {
 	}
 }
 
-// TestWallClockSetBack: a wall clock that is set back while the store is open
-// stops its time, and revives nothing.
+// TestWallClockSetBack: if the wall clock is set back while the store is open, the store's time
+// stands still, and no record lives again.
 func TestWallClockSetBack(t *testing.T) {
 	clock := newWall()
 	s := memstore.New(&memstore.Options{Now: clock.Now})

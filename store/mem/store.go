@@ -1,6 +1,6 @@
-// Package memstore keeps the records of a Deduplicator in memory: for tests and
-// examples. Everything is forgotten when the process ends, so a restart makes
-// every message that the broker delivers again a new one.
+// Package memstore keeps the records of a [dedup.Deduplicator] in memory. It is for tests
+// and examples. Everything is forgotten when the process ends: after a restart, a message
+// that the broker delivers again is a new message.
 package memstore
 
 import (
@@ -18,24 +18,23 @@ import (
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// Options configure a Store. nil and zero values mean the defaults.
+// Options configure a [Store]. A nil *Options, and each zero field, means the default.
 type Options struct {
-	// Now is the clock. Only the time that passes on it counts once the store is
-	// open, so a wall clock that is set back or forth revives and forgets
-	// nothing. Default time.Now.
+	// Now is the clock. After New, only the time that passes on it counts: setting the wall
+	// clock back or forward makes no record live longer or shorter. Default time.Now.
 	Now func() time.Time
-	// VouchFrom says that no message published since then was processed without
-	// this store, so that those are not Stale although they are older than it.
-	// Default: when New is called. A later time than that changes nothing.
+	// VouchFrom states that no message published since then was processed without this
+	// store. Messages that are older than the store, but not older than VouchFrom, are then
+	// not stale. Default: the time of New. A time after that has no effect.
 	VouchFrom time.Time
 }
 
-// Store keeps records in memory. It implements dedup.Store and
-// dedup.Inspector. It needs no closing, and starts no goroutine.
+// Store keeps records in memory. It implements [dedup.Store] and [dedup.Inspector]. It need
+// not be closed, and starts no goroutine.
 type Store struct {
 	now   func() time.Time
-	start time.Time // what now said at New: elapsed time counts from here
-	base  time.Time // the same, as the first store time
+	start time.Time // the clock's time at New: elapsed time counts from here
+	base  time.Time // the store's time at New
 	id    string
 
 	mu      sync.Mutex
@@ -51,7 +50,7 @@ var (
 	_ dedup.Inspector = (*Store)(nil)
 )
 
-// New returns an empty store.
+// New returns an empty store. o may be nil.
 func New(o *Options) *Store {
 	s := &Store{now: time.Now, entries: make(map[dedup.ID]*entry)}
 	if o != nil && o.Now != nil {
@@ -68,7 +67,7 @@ func New(o *Options) *Store {
 	return s
 }
 
-// Apply implements dedup.Store. Its answers are as durable as the process.
+// Apply implements [dedup.Store]. Its answers last as long as the process.
 func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -96,15 +95,15 @@ func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
 	if op.Kind != dedup.OpExtend {
 		s.memory.See(op.TTL, now)
 	}
-	op.Result, op.Note = bytes.Clone(op.Result), bytes.Clone(op.Note) // what comes in is the caller's
+	op.Result, op.Note = bytes.Clone(op.Result), bytes.Clone(op.Note) // the caller may reuse its slices
 	after, reply := dedup.Step(before, op, now, dedup.NextToken(s.high, op.Floor, now))
 	s.high = max(s.high, after.Token)
 	s.keep(op.ID, e, after)
-	own(&reply.Record) // and so is what goes out
+	own(&reply.Record) // the caller may change the reply
 	return reply
 }
 
-// keep makes r the record of id, whose entry was e.
+// keep makes r the record of id. e is the entry of id so far, or nil.
 func (s *Store) keep(id dedup.ID, e *entry, r dedup.Record) {
 	switch {
 	case r.State == dedup.StateFree:
@@ -129,15 +128,15 @@ func (s *Store) remove(e *entry) {
 	}
 }
 
-// drop frees the memory of at most limit expired records: more than a batch
-// can create, and little enough that no call stalls.
+// drop frees the memory of at most limit expired records. The limit is more than a batch can
+// create, and low enough that no call takes long.
 func (s *Store) drop(now time.Time, limit int) {
 	for ; limit > 0 && len(s.expiry) > 0 && !s.expiry[0].record.Expires.After(now); limit-- {
 		s.remove(s.expiry[0])
 	}
 }
 
-// time returns the store's time, in microseconds like that of durable stores.
+// time returns the store's time. It is in whole microseconds, as in the durable stores.
 func (s *Store) time() time.Time {
 	t := s.base.Add(s.now().Sub(s.start)).Truncate(time.Microsecond)
 	if t.After(s.last) {
@@ -146,7 +145,7 @@ func (s *Store) time() time.Time {
 	return s.last
 }
 
-// Vouch implements dedup.Store.
+// Vouch implements [dedup.Store].
 func (s *Store) Vouch(context.Context) (dedup.Vouch, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +156,7 @@ func (s *Store) vouch(now time.Time) dedup.Vouch {
 	return dedup.Vouch{ID: s.id, Since: s.memory.At(now)}
 }
 
-// Lookup implements dedup.Inspector.
+// Lookup implements [dedup.Inspector].
 func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return dedup.Record{}, err
@@ -180,7 +179,7 @@ func (s *Store) lookup(id dedup.ID, now time.Time) dedup.Record {
 // own gives r bytes of its own.
 func own(r *dedup.Record) { r.Result, r.Note = bytes.Clone(r.Result), bytes.Clone(r.Note) }
 
-// Records implements dedup.Inspector.
+// Records implements [dedup.Inspector].
 func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
 	return func(yield func(dedup.StoredRecord, error) bool) {
 		s.mu.Lock()
@@ -202,7 +201,7 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error
 	}
 }
 
-// Stats implements dedup.Inspector.
+// Stats implements [dedup.Inspector]. Bytes, Limit, Oldest, Durability and Changes are zero.
 func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	if err := ctx.Err(); err != nil {
 		return dedup.Stats{}, err
@@ -213,10 +212,10 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	return dedup.Stats{Records: int64(len(s.entries)), Now: now, Token: s.high, Vouch: s.vouch(now)}, nil
 }
 
-// Forget implements dedup.Inspector.
+// Forget implements [dedup.Inspector].
 func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
 
-// ForceForget implements dedup.Inspector.
+// ForceForget implements [dedup.Inspector].
 func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
 	return s.forget(ctx, ids, true)
 }

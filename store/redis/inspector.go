@@ -45,7 +45,7 @@ func (s *Store) ask(ctx context.Context, items []*item) error {
 	return nil
 }
 
-// Lookup implements dedup.Inspector.
+// Lookup implements [dedup.Inspector].
 func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	items := s.itemsOf(s.lua.read, []dedup.ID{id})
 	if err := s.ask(ctx, items); err != nil {
@@ -58,10 +58,10 @@ func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 	return reply.Record, nil
 }
 
-// Records implements dedup.Inspector, by SCAN: a few hundred keys at a time, one
-// server after the other. It keeps the identities that it has seen, 16 bytes and
-// some air each, since SCAN may show a key twice. A record that moves to another
-// server of a cluster meanwhile may be missed.
+// Records implements [dedup.Inspector] by SCAN: a few hundred keys at a time, one server
+// after the other. SCAN can return a key twice, so Records remembers each ID that it has
+// yielded: 16 bytes for each, and some room to grow. It may miss a record that moves to
+// another server of a cluster during the iteration.
 func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
 	return func(yield func(dedup.StoredRecord, error) bool) {
 		masters, err := s.nodes.masters(ctx)
@@ -122,8 +122,8 @@ func (s *Store) scan(ctx context.Context, c *redis.Client, seen map[dedup.ID]str
 	}
 }
 
-// Stats implements dedup.Inspector. Records counts all keys of the database, and
-// Bytes all memory of the servers, those of other programs too.
+// Stats implements [dedup.Inspector]. Records is the number of all keys of the database, and
+// Bytes is all memory of the servers: keys of other programs are counted too.
 func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
 	if err := ctx.Err(); err != nil {
 		return stats, err
@@ -162,12 +162,13 @@ func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
 	return stats, nil
 }
 
-// Forget implements dedup.Inspector. On one server, up to 256 records are forgotten
-// at once or not at all. Of more, or on a cluster, one that is claimed just then is
-// refused alone.
+// Forget implements [dedup.Inspector]. On one server, up to 256 records are forgotten
+// together or not at all. With more, or on a cluster, Forget looks at all records before it
+// removes any. If one of them is claimed between the two steps, Forget returns an error for
+// it, and others may be forgotten.
 func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
 
-// ForceForget implements dedup.Inspector, with the bounds of Forget.
+// ForceForget implements [dedup.Inspector], with the bounds of Forget.
 func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
 	return s.forget(ctx, ids, true)
 }

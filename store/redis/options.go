@@ -7,26 +7,26 @@ import (
 	"time"
 )
 
-// Options configure a Store. nil and zero values mean the defaults; they are
-// copied, never written to.
+// Options configure a [Store]. A nil *Options, and each zero field, means the default. New
+// copies the Options and never changes them.
 type Options struct {
-	// Prefix begins the name of every key. Stores with different prefixes share
-	// nothing. Letters, digits and ":_-." only. Default "oq:".
+	// Prefix is the beginning of the name of every key. Stores with different prefixes share
+	// nothing. It may contain letters, digits and ":_-.". Default "oq:".
 	Prefix string
-	// VouchFrom is an operator's word, at the creation of a store, that no message
-	// published since then was processed by anyone else: messages older than the
-	// new store are then not Stale. It changes nothing about a store that exists,
-	// and must not be in the future. Default: the time of creation.
+	// VouchFrom is an operator's statement, when a store is created, that nobody else has
+	// processed a message published since then. Messages that are older than the new store,
+	// but not older than VouchFrom, are then not stale. It has no effect on a store that
+	// exists. It must not be in the future. Default: the time of creation.
 	VouchFrom time.Time
-	// Timeout is how long Apply tries to have an answer from a server, in all; its
-	// operations then fail with an unknown state, and those for other servers do
-	// not. Renewals of leases give up earlier, after a quarter of the lease but not
-	// before 250ms. At least 10ms. Default 2s.
+	// Timeout is how long Apply tries to get an answer from a server, with all repetitions.
+	// After that the operations for that server fail with an unknown state. Operations for
+	// other servers are not affected. Renewals of leases give up earlier: after a quarter of
+	// the lease, but not before 250ms. At least 10ms. Default 2s.
 	Timeout time.Duration
 	// Applies is how many batches may be under way at once. Default 4.
 	Applies int
-	// Logger receives what no return value can carry: a server that was replaced,
-	// and what follows from it. Default: discards.
+	// Logger receives events that no return value can carry, such as a server that was
+	// replaced. Default: no logging.
 	Logger *slog.Logger
 }
 

@@ -11,9 +11,9 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Store keeps records on Redis. It implements dedup.Store and dedup.Pipelined.
-// It needs no closing, and starts no goroutine that outlives a call; the client
-// stays the caller's.
+// Store keeps records on Redis. It implements [dedup.Store], [dedup.Pipelined] and
+// [dedup.Inspector]. It need not be closed, and starts no goroutine that outlives a call.
+// The client belongs to the caller.
 type Store struct {
 	o       Options
 	nodes   nodes
@@ -38,10 +38,9 @@ var (
 	_ dedup.Pipelined = (*Store)(nil)
 )
 
-// New returns a store on client: a *redis.Client, of one server or by way of
-// Sentinel, or a *redis.ClusterClient. It does not talk to the server yet: Check
-// does, and else the first Apply. The client must not be closed before the store's
-// last use.
+// New returns a store that uses client: a *redis.Client for one server or for Sentinel, or a
+// *redis.ClusterClient. o may be nil. New does not talk to the server: [Store.Check] does, or
+// else the first Apply. Close the client only after the store's last use.
 func New(client redis.UniversalClient, o *Options) (*Store, error) {
 	filled, err := o.filled()
 	if err != nil {
@@ -57,19 +56,18 @@ func New(client redis.UniversalClient, o *Options) (*Store, error) {
 	return s, nil
 }
 
-// Applies implements dedup.Pipelined.
+// Applies implements [dedup.Pipelined].
 func (s *Store) Applies() int { return s.o.Applies }
 
-// Check says what is wrong with the servers, if anything: one that does not
-// answer, is older than Redis 7, or may evict keys. Apply does the same, but
-// reports it as a store that does not answer.
+// Check returns an error if a server does not answer, is older than Redis 7, or may evict
+// keys. Apply checks the same, and then fails as a store that does not answer.
 func (s *Store) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	return s.greet(ctx, true)
 }
 
-// Apply implements dedup.Store.
+// Apply implements [dedup.Store].
 func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -214,8 +212,9 @@ func (s *Store) timeLocked() time.Time {
 	return s.sampled.Add(s.now().Sub(s.at)).Truncate(time.Millisecond)
 }
 
-// Vouch implements dedup.Store. Since is raised for all who share the store when
-// a server was replaced, restarted or added: what it acknowledged before may be gone.
+// Vouch implements [dedup.Store]. When a server was replaced, restarted or added, Since
+// rises for every process that shares the store, because records from before that moment
+// may be gone.
 func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 	s.mu.Lock()
 	known := s.ledger != nil

@@ -12,71 +12,73 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
-// Config configures a Consumer. nil and zero values mean the defaults.
-// NewConsumer copies it and never writes to it.
+// Config configures a [Consumer]. A nil *Config, and each zero field, means the default.
+// NewConsumer copies it and never changes it.
 type Config struct {
 	// ClientID names this client in the brokers' logs and quotas. Default "oncequeue".
 	ClientID string
 	// Security of all connections. Default plaintext, without authentication.
 	Security Security
 
-	// SessionTimeout is how long the group waits for a member that went silent
-	// before its partitions go to others. Brokers accept 6s to 30m. Default 30s.
+	// SessionTimeout is how long a member may be silent before the group gives its
+	// partitions to others. Unless configured otherwise, brokers accept 6s to 30m. Default
+	// 30s.
 	SessionTimeout time.Duration
-	// HeartbeatInterval is how often the member reports to the group, which is
-	// also how soon it learns of a rebalance. Default: the smaller of
-	// 3s and SessionTimeout/6. More than SessionTimeout/3 is refused.
+	// HeartbeatInterval is how often the member reports to the group. It is also how soon it
+	// learns of a rebalance. At most SessionTimeout/3. Default: the smaller of 3s and
+	// SessionTimeout/6.
 	HeartbeatInterval time.Duration
 	// RebalanceTimeout is how long the group waits in a rebalance for a member
 	// to give up its partitions. Default 60s.
 	RebalanceTimeout time.Duration
-	// DrainTimeout is how long running handlers may go on when partitions are
-	// taken away, or when Run's context ends. Default 20s, and as much less as
-	// the timeouts above require: min(RebalanceTimeout, SessionTimeout) -
-	// 2*HeartbeatInterval, because a member does not report while it drains.
+	// DrainTimeout is how long running handlers may go on when partitions are taken away, or
+	// when Run's context ends. Default: the smaller of 20s and
+	// min(RebalanceTimeout, SessionTimeout) - 2*HeartbeatInterval, because a member does not
+	// report to the group while it drains.
 	DrainTimeout time.Duration
-	// CommitInterval is how often offsets are committed; after a crash, what was
-	// settled since comes again, as duplicates. Default 1s.
+	// CommitInterval is how often offsets are committed. After a crash, messages that were
+	// settled since the last commit come again, as duplicates. Default 1s.
 	CommitInterval time.Duration
 
 	// StartOffset is where a partition without a committed offset begins:
 	// kafka.FirstOffset (the default) or kafka.LastOffset.
 	StartOffset int64
-	// OutOfRange says what to do when a partition no longer has the offset to go
-	// on at: its messages were deleted unread, or its log was cut. Default Fail.
+	// OutOfRange says how to go on if a partition does not have the committed offset any
+	// more: messages were deleted unread, or its log was cut. Default Fail.
 	OutOfRange OffsetPolicy
 
-	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at
-	// once. Messages with equal keys share a lane. Default 256. It does not bound
-	// handlers: dedup.Options.Concurrency does.
+	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at once.
+	// Messages with the same Message.Key are in the same lane, and other keys share it: a
+	// handler that does not return holds up its whole lane. Lanes does not limit how many
+	// handlers run at once: dedup.Options.Concurrency does. Default 256.
 	Lanes int
-	// BatchSize is the largest number of messages in one call of DoBatch, for
-	// RunBatch. Default 256; at most 1024.
+	// BatchSize is the largest number of messages in one batch of RunBatch. Default 256; at
+	// most 1024.
 	BatchSize int
-	// MaxInFlight is how many messages of one partition may be fetched and not
-	// yet settled, counted from the oldest unsettled one; then the partition is
-	// no longer fetched. Default 4096; at least BatchSize.
+	// MaxInFlight is how many messages of one partition may be in flight: all that were
+	// fetched, counted from the oldest that is not settled. At that number the partition is
+	// not fetched until the oldest is settled. Default 4096; at least BatchSize.
 	MaxInFlight int
-	// MaxInFlightBytes is the same in bytes of keys, values and headers. A single
-	// larger message passes. Default 16 MiB.
+	// MaxInFlightBytes is the same limit in bytes of keys, values and headers. A single
+	// message may be larger. Default 16 MiB.
 	MaxInFlightBytes int
-	// TotalInFlight bounds the unsettled messages of all partitions together, but
-	// for those that halted. A partition may have one in any case, so that none
-	// starves while others are stuck. Default 65536, or MaxInFlight if that is more.
+	// TotalInFlight is how many messages of all partitions together may be in flight.
+	// Partitions that have halted do not count. Each partition may have one message in any
+	// case, so it does not starve while others are stuck. Default 65536, or MaxInFlight if
+	// that is more.
 	TotalInFlight int
-	// TotalInFlightBytes is the same in bytes. Besides, each partition holds the
-	// rest of at most one fetch. Default 256 MiB, or MaxInFlightBytes if that is
-	// more.
+	// TotalInFlightBytes is the same limit in bytes. In addition, each partition holds the
+	// rest of at most one fetch. Default 256 MiB, or MaxInFlightBytes if that is more.
 	TotalInFlightBytes int
-	// FetchMaxBytes is how much one fetch of one partition asks for, in bytes. A
-	// larger message passes. Default 1 MiB.
+	// FetchMaxBytes is how many bytes one fetch of one partition asks for. A single message
+	// may be larger. Default 1 MiB.
 	FetchMaxBytes int
-	// MaxWait is how long a broker may hold back a fetch that finds nothing.
+	// MaxWait is how long a broker may delay its answer to a fetch if there are no messages.
 	// Default 500ms; at most 500ms.
 	MaxWait time.Duration
 
-	// Logger receives changes of state: brokers lost and found, partitions
-	// assigned and halted. Default: discards.
+	// Logger receives changes of state: brokers that stop answering and answer again,
+	// partitions that are assigned or halt. Default: no logging.
 	Logger *slog.Logger
 
 	watchInterval time.Duration // how often topics are looked at for new partitions
@@ -86,17 +88,17 @@ type Config struct {
 	leaveTimeout  time.Duration // how long leaving the group may take: two new connections, and a request on each
 }
 
-// OffsetPolicy says what to do when a partition does not have the offset to go on
-// at. What is skipped is logged and counted in Stats.Skipped.
+// OffsetPolicy says how to go on if a partition does not have the committed offset any more.
+// Offsets that are skipped are logged and counted in Stats.Skipped.
 type OffsetPolicy uint8
 
 const (
-	// Fail halts the partition: an operator must choose another policy, or set the
-	// group's offset. The default.
+	// Fail, the default, halts the partition: an operator must choose another policy or set
+	// the offset of the group.
 	Fail OffsetPolicy = iota
-	// Earliest goes on with the first message there is.
+	// Earliest goes on at the first message that the partition has.
 	Earliest
-	// Latest goes on with what is written from now on.
+	// Latest goes on at the first message that is written from now on.
 	Latest
 )
 

@@ -25,8 +25,9 @@ const (
 	joinBackoff = 500 * time.Millisecond
 )
 
-// Consumer is a member of a consumer group. Its methods may be called by several
-// goroutines at once, but only one Run or RunBatch goes on at a time.
+// Consumer is a member of a consumer group. [NewConsumer] makes one. Its methods may be
+// called by several goroutines at once, but only one Run or RunBatch at a time: a second one
+// returns an error.
 type Consumer struct {
 	brokers  []string
 	group    string
@@ -37,16 +38,20 @@ type Consumer struct {
 	counters counters
 }
 
-// NewConsumer makes a Consumer of the topics, for the consumer group. It does not
-// connect: see Check. Brokers are given as host:port. nil for c means the defaults.
+// NewConsumer makes a Consumer that reads the topics as a member of the consumer group.
+// Brokers are given as host:port. c may be nil. NewConsumer does not connect:
+// [Consumer.Check] does.
 //
-// All members of a group should subscribe to the same topics and share one store:
-// with a store each, a key that moves to another member is new to it, and only the
-// messages published before the move are flagged Stale. The same holds for a store
-// that is not shared (see dedup.Vouch) where the group's offset was committed by
-// another kind of consumer, or set by an operator: what is there at that moment is
-// flagged, unless the store has a record of it. It does not hold where the group's
-// offsets were deleted, which looks like a group that is new.
+// All members of a group should read the same topics and share one store. If each member has
+// a store of its own, a key that moves to another member with its partition is new there. The
+// messages that were published before the move are then flagged Stale, and later copies of
+// them are not.
+//
+// A commit by another kind of consumer, or by an operator who sets the offset, does not name
+// a store. If the store is not shared (see [dedup.Vouch]), messages that are in the partition
+// at that moment and have no record in the store are flagged Stale, because another store may
+// have processed them. If the offsets of the group were deleted, the group looks like a new
+// one, and no message is flagged for this reason.
 func NewConsumer(brokers []string, group string, topics []string, c *Config) (*Consumer, error) {
 	config, err := c.filled()
 	if err != nil {
@@ -70,24 +75,26 @@ func NewConsumer(brokers []string, group string, topics []string, c *Config) (*C
 	return &Consumer{brokers: slices.Clone(brokers), group: group, topics: topics, config: config}, nil
 }
 
-// Check returns an error if no broker answers or a topic does not exist. Run
-// would wait for either.
+// Check returns an error if no broker answers or a topic does not exist. [Consumer.Run] would
+// wait instead.
 func (c *Consumer) Check(ctx context.Context) error {
 	l := newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL)
 	defer l.close()
 	return l.check(ctx, c.topics...)
 }
 
-// Run consumes until ctx ends, calling h through d.DoEach for each message.
-// Then it drains: nothing new starts, and handlers may finish within DrainTimeout,
-// without their contexts being cancelled. It returns nil if all of them did.
+// Run consumes until ctx ends. It processes each message with the handler h, through
+// [dedup.Deduplicator.DoEach].
 //
-// A broker that does not answer, or a topic that does not exist yet, is waited
-// for. Run returns early, with an error that matches dedup.ErrHalted, only when
-// every partition that the group gave this member has halted, and when the
-// brokers refuse the SessionTimeout.
+// When ctx ends, Run drains: no handler is started any more, and running handlers may finish
+// within DrainTimeout. Until then their contexts do not end. Run returns nil if all of them
+// finished.
 //
-// The messages have no Raw, and no Delivery count: Kafka does not keep one.
+// Run waits while no broker answers or a topic does not exist. It returns before ctx ends in
+// two cases. If every partition that the group gave to this member has halted, the error
+// matches [dedup.ErrHalted]. If the brokers refuse the SessionTimeout, the error says so.
+//
+// The messages have no Raw and a Delivery of 0, because Kafka does not count deliveries.
 func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handler) error {
 	return c.runLanes(ctx, d, h)
 }
@@ -96,10 +103,11 @@ func (c *Consumer) runLanes(ctx context.Context, d deduplicator, h dedup.Handler
 	return c.run(ctx, d, func([]*partition) workers { return newLanes(c.config.Lanes, d, h) })
 }
 
-// RunBatch is Run with d.DoBatch, for each partition on its own, in batches of at
-// most BatchSize messages. What of a batch is not settled is tried again in a
-// later one, before the others of its key. Order per message key holds from batch
-// to batch; inside one it is the handler's duty.
+// RunBatch is [Consumer.Run] with a batch handler, through [dedup.Deduplicator.DoBatch]. A
+// batch has at most BatchSize messages of one partition.
+//
+// A message that is not settled is tried again in a later batch, before other messages of its
+// key. Within one batch, the handler must keep the order of messages with the same Message.Key.
 func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
 	return c.runBatches(ctx, d, h)
 }

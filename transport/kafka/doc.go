@@ -1,21 +1,22 @@
-// Package kafkatransport runs a dedup.Deduplicator under a Kafka consumer group
-// (Consumer) and writes messages to Kafka (Sink), on the client library
-// segmentio/kafka-go.
+// Package kafkatransport runs a [dedup.Deduplicator] under a Kafka consumer group: see
+// [Consumer]. It also writes messages to Kafka: see [Sink]. It uses the client library
+// segmentio/kafka-go. For a read loop of your own there is [Message].
 //
-// # What a Consumer holds to
+// # Rules of a Consumer
 //
-//   - An offset is committed only when every message before it is settled:
-//     recorded, or its dead letter confirmed. Committed offsets never move back.
-//   - Messages of one key are handled in the order of their partition; different
-//     keys at the same time. A message that has to be tried again holds back the
-//     later messages of its key.
-//   - When partitions are taken away, or at shutdown, nothing new starts, and
-//     running handlers may finish. One that outlasts DrainTimeout has its context
-//     cancelled with ErrRevoked; it may still record its result, it can no longer
-//     commit. Its claim stays held, so that the partition's new owner waits for it.
-//   - A commit says with which store the partition was consumed. Where that was
-//     another one, or the store is not shared and a commit does not say so, the
-//     messages written before are flagged Stale.
-//   - A message that the Deduplicator halts at stops its partition; the others go on.
-//   - Transaction markers and the records of aborted transactions are not handed out.
+//   - An offset is committed only when every earlier message of its partition is settled: the
+//     result is recorded, or the dead letter is confirmed. Committed offsets never move back.
+//   - [Consumer.Run] handles the messages of one key in the order of their partition, and
+//     different keys at the same time. If a message has to be tried again, the later messages
+//     of its key wait.
+//   - When partitions are taken away, or Run's context ends, no handler is started any more,
+//     and running handlers may finish. The context of a handler that is still running after
+//     DrainTimeout ends with the cause [ErrRevoked]. Its result may still be recorded, but its
+//     offset is not committed. It keeps its claim, so the partition's new owner waits for it.
+//   - A commit names the store with which the partition was consumed. If a partition was
+//     consumed with another store, its earlier messages are flagged Stale. The same holds if a
+//     commit does not name a store and this store is not shared.
+//   - If the Deduplicator halts at a message, its partition stops. The other partitions go on.
+//   - Transaction markers and the records of aborted transactions are never handed to a
+//     handler.
 package kafkatransport

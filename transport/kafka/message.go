@@ -8,9 +8,8 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Message makes the dedup.Message of a message read by kafka-go, for programs
-// with a read loop of their own. It shares key, value and header values with m,
-// which is its Raw.
+// Message converts a message that kafka-go has read. It is for programs with a read loop of
+// their own. Key, Value and the values of the headers are not copied. Raw is m.
 func Message(m *kafka.Message) *dedup.Message {
 	d := &dedup.Message{
 		Topic:     m.Topic,

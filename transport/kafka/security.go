@@ -15,22 +15,23 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 )
 
-// Security says how the connections to the brokers are secured: all of them, those
-// of the consumer group as well as those that fetch and write. The zero value is
-// plaintext without authentication, listener type PLAINTEXT of the brokers.
+// Security says how all connections to the brokers are secured: the connections of the
+// consumer group, and those for fetching and writing. The zero value means plaintext without
+// authentication, for which brokers have the listener type PLAINTEXT.
 type Security struct {
-	// TLS encrypts the connections and checks the brokers' certificates (SSL,
-	// SASL_SSL). Its RootCAs are the authorities to trust, nil those of the system;
-	// Certificates or GetClientCertificate is what this client shows of itself. An
-	// empty ServerName stands for the host of each address, as the brokers advertise
-	// it. It must not change afterwards. Default nil: no TLS.
+	// TLS encrypts the connections and checks the brokers' certificates. It is for the
+	// listener types SSL and SASL_SSL. RootCAs are the authorities to trust; nil means those
+	// of the system. Certificates or GetClientCertificate give the client's own certificate.
+	// If ServerName is empty, the host in each address is used, as the brokers advertise it.
+	// The config must not change afterwards. Default nil: no TLS.
 	TLS *tls.Config
-	// SASL authenticates the client on each new connection (SASL_SSL,
-	// SASL_PLAINTEXT): plain.Mechanism or scram.Mechanism of kafka-go's packages
-	// sasl/plain and sasl/scram, or any other. PLAIN sends the password as it is:
-	// use it with TLS only. Connections are not authenticated again (KIP-368): a
-	// broker with connections.max.reauth.ms ends them, and new ones are made; what a
-	// Sink was writing then is MaybeDone. Default nil: no authentication.
+	// SASL authenticates the client on each new connection. It is for the listener types
+	// SASL_SSL and SASL_PLAINTEXT. Use plain.Mechanism or scram.Mechanism of kafka-go's
+	// packages sasl/plain and sasl/scram, or any other implementation. PLAIN sends the
+	// password unencrypted, so use it only with TLS. Connections are not authenticated a
+	// second time (KIP-368): a broker with connections.max.reauth.ms ends them, and new ones
+	// are made. A message that a Sink was writing at that moment is MaybeDone. Default nil:
+	// no authentication.
 	SASL sasl.Mechanism
 }
 

@@ -15,27 +15,26 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// SinkConfig configures a Sink. nil and zero values mean the defaults. NewSink
-// copies it and never writes to it.
+// SinkConfig configures a [Sink]. A nil *SinkConfig, and each zero field, means the default.
+// NewSink copies it and never changes it.
 type SinkConfig struct {
 	// ClientID names this client in the brokers' logs and quotas. Default "oncequeue".
 	ClientID string
 	// Security of all connections. Default plaintext, without authentication.
 	Security Security
-	// Compression of the batches: kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd.
-	// Default none.
+	// Compression of the batches: kafka.Gzip, kafka.Snappy, kafka.Lz4 or kafka.Zstd.
+	// Default: none.
 	Compression kafka.Compression
-	// Timeout is how long one request may take; then its outcome is unknown. The
+	// Timeout is how long one request may take. After that its messages are MaybeDone. The
 	// brokers wait half of it for their replicas. Default 10s.
 	Timeout time.Duration
-	// BatchBytes is how large a batch may get, in bytes before compression. A
-	// larger message goes alone. Default 900 KB, below the brokers' default limit
-	// of 1 MiB.
+	// BatchBytes is the largest size of a batch, in bytes before compression. A larger
+	// message is sent alone. Default 900 KB, below the brokers' default limit of 1 MiB.
 	BatchBytes int
 }
 
-// Sink writes messages to Kafka and waits for the confirmation of all in-sync
-// replicas. Its methods may be called by several goroutines at once.
+// Sink writes messages to Kafka and waits until all in-sync replicas have confirmed them.
+// [NewSink] makes one. Its methods may be called by several goroutines at once.
 type Sink struct {
 	link   *link
 	topic  string
@@ -49,9 +48,9 @@ type Sink struct {
 
 var errSinkClosed = errors.New("kafkatransport: the sink is closed")
 
-// NewSink makes a Sink that writes to the topic; with an empty topic, each
-// message to its own Topic. It does not connect: see Check. Brokers are given as
-// host:port. nil for c means the defaults.
+// NewSink makes a Sink that writes to the topic. If topic is empty, it writes each message to
+// Message.Topic. Brokers are given as host:port. c may be nil. NewSink does not connect:
+// [Sink.Check] does.
 func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
 	s := &Sink{topic: topic}
 	if c != nil {
@@ -92,8 +91,8 @@ func (s *Sink) Check(ctx context.Context) error {
 	return l.check(ctx, s.topic)
 }
 
-// Close waits for the calls of Publish under way, then ends the connections.
-// Later calls of Publish fail.
+// Close waits for the calls of Publish that are under way and closes the connections. Later
+// calls of Publish fail.
 func (s *Sink) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -112,25 +111,24 @@ func (s *Sink) enter() bool {
 	return !s.closed
 }
 
-// Publish writes the messages: their keys, values and headers, with Published as
-// the timestamp. It returns one error for each, in their order:
+// Publish writes Key, Value and Headers of the messages, with Published as the timestamp. It
+// returns one error for each message, in their order:
 //
 //   - nil: the message is confirmed.
-//   - dedup.Transient: it is not written, for no fault of its own: no broker
-//     answers, the topic does not exist, a replica is missing, an earlier message
+//   - marked [dedup.Transient]: the message is not written, and the message is not the reason:
+//     no broker answers, the topic does not exist, a replica is missing, or an earlier message
 //     for its partition was not written.
-//   - dedup.MaybeDone: it may or may not be written, as when its partition's leader
-//     moves before all replicas have it. It is not tried again here.
-//   - dedup.Permanent: it is not written, and never will be as it is: too large,
-//     or refused by the topic's rules.
+//   - marked [dedup.MaybeDone]: the message may or may not be written, as when the leader of
+//     its partition moves before all replicas have it. Publish does not try again.
+//   - marked [dedup.Permanent]: the message is not written, and will never be written as it is:
+//     it is too large, or the topic's rules refuse it.
 //
-// The partition is the one that the Java client would choose for the key;
-// without a key, that of the same number as the message came from, if there is
-// one. Messages of one call for one partition are written in their order. A call
-// is one request to each broker, unless it is large: calls with many messages cost
-// the brokers less.
+// The partition is the one that the Java client would choose for the key. A message without a
+// key goes to the partition with the number that it came from, if the topic has it. The
+// messages of one call are written to a partition in their order. A call sends one request to
+// each broker, or several if it is large: fewer calls with more messages cost the brokers less.
 //
-// The messages are not changed, and not used after the return.
+// Publish does not change the messages, and does not use them after it returns.
 func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
 	errs := make([]error, len(ms))
 	if !s.enter() {

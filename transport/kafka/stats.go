@@ -5,33 +5,32 @@ import (
 	"time"
 )
 
-// Stats are the figures of a Consumer: counts since it was made, and the
-// partitions that it holds now.
+// Stats are the figures of a [Consumer]. The counts begin when the Consumer was made.
 type Stats struct {
-	Group      string
-	ClientID   string
-	Rebalances int64 // assignments received, empty ones included
-	Drains     int64 // assignments given up, at a rebalance or a shutdown
-	Commits    int64 // commits that the group took
-	Late       int64 // messages settled when their partition was given up already: recorded, not committed
-	Skipped    int64 // offsets skipped by OutOfRange: messages that were deleted unread, or not waited for
-	Partitions []PartitionStats
+	Group      string           // the consumer group
+	ClientID   string           // Config.ClientID
+	Rebalances int64            // number of assignments received, empty ones included
+	Drains     int64            // number of assignments given up, at a rebalance or a shutdown
+	Commits    int64            // number of commits that the group accepted
+	Late       int64            // number of messages settled after their partition was given up: recorded, not committed
+	Skipped    int64            // number of offsets skipped because of Config.OutOfRange
+	Partitions []PartitionStats // the partitions that this member holds now
 }
 
-// PartitionStats are the figures of one partition.
+// PartitionStats are the figures of one partition that a [Consumer] holds.
 type PartitionStats struct {
 	Topic         string
 	Partition     int32
-	Watermark     int64     // offset up to which, itself excluded, all is settled; negative: not known yet
-	Committed     int64     // last committed offset; -1 if none
-	End           int64     // of the log, as the last fetch told; -1: not known yet
-	InFlight      int       // messages fetched and not settled
-	InFlightBytes int       // of their keys, values and headers
+	Watermark     int64     // all messages before this offset are settled; negative if not known yet
+	Committed     int64     // last committed offset; -1 if there is none
+	End           int64     // end of the log, as the last fetch said; -1 if not known yet
+	InFlight      int       // number of messages that were fetched and are not settled
+	InFlightBytes int       // bytes of their keys, values and headers
 	Oldest        time.Time // when the oldest of them was fetched; zero if there is none
-	Halted        bool
+	Halted        bool      // an operator must look
 }
 
-// Lag returns how many offsets are not settled yet; -1 if that is not known.
+// Lag returns the number of offsets from Watermark to End, or -1 if one of them is not known.
 func (p PartitionStats) Lag() int64 {
 	if p.Watermark < 0 || p.End < 0 {
 		return -1
@@ -39,7 +38,7 @@ func (p PartitionStats) Lag() int64 {
 	return max(p.End-p.Watermark, 0)
 }
 
-// Stats returns the figures of now. It does not wait, and asks no broker.
+// Stats returns the current figures. It does not wait, and asks no broker.
 func (c *Consumer) Stats() Stats {
 	st := c.counters.stats()
 	st.Group, st.ClientID = c.group, c.config.ClientID

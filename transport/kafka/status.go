@@ -9,27 +9,27 @@ import (
 	"time"
 )
 
-// Status says how a Consumer fares, from the answers to its own requests: none is
-// sent for it.
+// Status is the state of a [Consumer], as the answers to its own requests show it. No request
+// is sent for it.
 type Status struct {
-	// Assigned is the number of partitions that this member holds; 0 outside Run,
-	// while the group rebalances, and for a member that the group has no use for.
+	// Assigned is the number of partitions that this member holds. It is 0 outside Run,
+	// while the group rebalances, and if the group has no partition for this member.
 	Assigned int
-	// Halted is how many of them have halted: an operator must look.
+	// Halted is the number of those partitions that have halted: an operator must look.
 	Halted int
-	// Failing names what fails or does not answer, sorted: partitions as
-	// topic/partition, "group" for joining it, "commit", "commit topic/partition" for
-	// an offset that the group refuses, "owner" for asking with which store they were
-	// consumed last. Empty if all is well.
+	// Failing names the requests that fail or are not answered, sorted: "topic/partition"
+	// for fetching, "group" for joining the group, "commit", "commit topic/partition" for an
+	// offset that the group refuses, "owner" for asking with which store the partitions were
+	// consumed last. Empty if there are none.
 	Failing []string
-	// Since is when the first of them began to; zero if all is well.
+	// Since is when the first of them began to fail; zero if there are none.
 	Since time.Time
-	// Progress is when something last moved: a request was answered or failed, a
-	// message was tried. Zero outside Run.
+	// Progress is when a request was last answered or failed, or a message was last tried.
+	// Zero outside Run.
 	Progress time.Time
 }
 
-// Status returns how the Consumer fares now. It does not wait.
+// Status returns the current state. It does not wait.
 func (c *Consumer) Status() Status {
 	s := c.session.Load()
 	if s == nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Check returns an error if the server does not answer or no stream stores what is
-// published to the subject. It logs where the stream drops less than one would expect
-// of what is published twice.
+// Check returns an error if the server does not answer, or if no stream stores messages of the
+// subject. It logs a warning if the settings of the stream can make it store a message twice
+// that is published again after a crash.
 func (s *Sink) Check(ctx context.Context) error {
 	if s.conn.IsClosed() {
 		return errClosed

@@ -10,63 +10,67 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Config configures a Consumer. nil and zero values mean the defaults.
-// NewConsumer copies it and never writes to it.
+// Config configures a [Consumer]. A nil *Config, and each zero field, means the default.
+// NewConsumer copies it and never changes it.
 type Config struct {
-	// Workers is the number of messages that Run has in Deduplicator.Do at once.
-	// Default 256. It does not bound handlers: dedup.Options.Concurrency does.
+	// Workers is the number of messages that Run has in Deduplicator.Do at once. It does not
+	// limit how many handlers run at once: dedup.Options.Concurrency does. Default 256.
 	Workers int
-	// BatchSize is the largest number of messages in one call of DoBatch, for
-	// RunBatch. Default 256; at most 1024.
+	// BatchSize is the largest number of messages in one batch of RunBatch. Default 256; at
+	// most 1024.
 	BatchSize int
-	// Prefetch is how many messages may be in hand: delivered to this member and
-	// not yet answered. The consumer's MaxAckPending bounds all members together; the
-	// server's default for that, 1000, is little for a store that waits for its disk.
-	// Default: about what is settled in a second, so that messages do not wait here
-	// while other members are idle: from Workers, or four times BatchSize for RunBatch,
-	// up to 16 times that.
+	// Prefetch is how many messages may be in hand: delivered to this member and not yet
+	// answered. Default: as many as are settled in about a second, so that no message waits
+	// here while other members are idle; at least Workers, or 4*BatchSize for RunBatch, and
+	// at most 16 times that.
+	//
+	// The durable consumer's MaxAckPending limits all members together. The server's default
+	// for it is 1000, which is low if the store waits for a disk.
 	Prefetch int
-	// PrefetchBytes bounds the same in bytes, subjects and headers included. One
-	// message may always be in hand, however large. Default 64 MiB.
+	// PrefetchBytes is the same limit in bytes of subjects, headers and payloads. One message
+	// may be in hand in any case, however large. Default 64 MiB.
 	PrefetchBytes int
-	// OrderBy returns the key of a message's order: messages with the same key are
-	// handled one after the other, in the order of the stream; empty for no order.
-	// Default nil: no order. See OrderByHeader and OrderByToken. For Run only.
+	// OrderBy returns the order key of a message. Messages with the same order key are
+	// handled one after the other, in the order of the stream. An empty order key means no
+	// order. It must not panic: a panic ends the process. Only Run uses it: RunBatch returns
+	// an error if it is set. See OrderByHeader and OrderByToken. Default nil: no order.
 	//
-	// A message that fails is then tried again in place, and those behind it wait:
-	// they stay in hand and fill Prefetch, so use a dead letter. What follows a message
-	// whose time ran out, as in an outage, is handed back until that has come again, at
-	// most for twice AckWait.
+	// Failures: a message that fails is tried again in place, and later messages with its
+	// order key wait. They stay in hand and fill Prefetch, so set a
+	// dedup.Options.DeadLetter. If a message's AckWait expires, for example in an outage,
+	// later messages with its order key are handed back to the server until the expired one
+	// has been redelivered, for at most 2 x AckWait.
 	//
-	// The order holds within one member, also over connections that break and servers
-	// that restart: to share the work, give each member a durable consumer of its own
-	// with a filter on subjects. What was delivered and lost, with a connection or with
-	// a member that died, comes again when AckWait has passed, or the longest of BackOff.
-	// A member that binds while messages are unanswered, or finds deliveries missing,
-	// asks for no more, whatever its key, for that time and some seconds, and up to half a
-	// minute longer where the server still believes in the connection that broke; what is
-	// in hand goes on. So keep AckWait short: handlers may outlive it. What comes again is
-	// put in order before any of it is handled, and may be more than Prefetch and
-	// PrefetchBytes for that. A member that sees another take messages of its consumer logs
-	// that, and does not wait for what is missing until it connects again.
+	// Several members: the order holds within one member. To share the work, give each member
+	// a durable consumer of its own, with a filter on subjects. A member that notices another
+	// member on its durable consumer logs that, and the order no longer holds.
+	//
+	// Interruptions: the order holds although connections break and servers restart. A
+	// delivery that got lost comes again when AckWait, or the longest of BackOff, has passed.
+	// If a member finds deliveries missing, or binds while some are unanswered, it asks for no
+	// messages for that time and some seconds more. It can be half a minute longer if the
+	// server still believes in the broken connection. Messages in hand go on. The redelivered
+	// messages are sorted before one of them is handled, and may exceed Prefetch and
+	// PrefetchBytes. So keep AckWait short. Handlers may run for longer than AckWait.
 	OrderBy func(*dedup.Message) string
-	// ConfirmAcks waits for the server's confirmation of each acknowledgement. It
-	// costs a round trip for each message, many of them at once, and saves the
-	// redelivery, later, of messages whose acknowledgement was lost.
+	// ConfirmAcks makes the Consumer wait for the server's confirmation of each
+	// acknowledgement, many at a time. It costs a round trip for each message. It saves the
+	// later redelivery of a message whose acknowledgement got lost.
 	ConfirmAcks bool
-	// Reply sends the result of a message, once it is recorded, to the subject that
-	// its header Dedup-Reply-To names: to a duplicate the recorded one, to a message
-	// that is refused an error, as a Reply does. The handler's results and errors are
-	// those of a Reply too: one marked by dedup.Permanent is an answer, and no dead
-	// letter. A result longer than dedup.Options.MaxResult is answered 410. Who may
-	// publish to the stream has replies sent to any subject that this connection may
-	// publish to, but for those that begin with $.
+	// Reply sends a reply when a message is settled or refused, to the subject in its header
+	// Dedup-Reply-To. The handler returns results and errors as for a type Reply, and the
+	// replies are the same: a duplicate gets the recorded reply, and an error marked by
+	// dedup.Permanent is a reply, not a dead letter. A result longer than
+	// dedup.Options.MaxResult is answered with code 410.
+	//
+	// Anybody who may publish to the stream can make this connection send replies to any
+	// subject to which it may publish, except subjects that begin with $.
 	Reply bool
-	// DrainTimeout is how long running handlers may go on after Run's context has
-	// ended. Default 20s.
+	// DrainTimeout is how long running handlers may go on after Run's context has ended.
+	// After that their contexts end with the cause ErrRevoked. Default 20s.
 	DrainTimeout time.Duration
-	// Logger receives changes of state: the server lost and found, the consumer
-	// bound, gone and halted. Default: discards.
+	// Logger receives changes of state: a server that stops answering and answers again, a
+	// durable consumer that is bound, is missing or halts. Default: no logging.
 	Logger *slog.Logger
 
 	heartbeat  time.Duration // how often the server shows that a pull request lives

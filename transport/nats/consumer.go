@@ -12,7 +12,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// ErrRevoked is the context.Cause of a handler that was still running when
+// ErrRevoked is the context.Cause of the context of a handler that was still running when
 // DrainTimeout had passed.
 var ErrRevoked = errors.New("natstransport: the drain is over")
 
@@ -29,9 +29,10 @@ const (
 	flushTimeout = 2 * time.Second
 )
 
-// Consumer is a member of a durable JetStream consumer: any number of them share
-// its messages. Its methods may be called by several goroutines at once, but only
-// one Run or RunBatch goes on at a time.
+// Consumer is a member of a durable JetStream consumer. Any number of members share the
+// messages of a durable consumer. [NewConsumer] makes one. Its methods may be called by
+// several goroutines at once, but only one Run or RunBatch at a time: a second one returns an
+// error.
 type Consumer struct {
 	js      jetstream.JetStream
 	stream  string
@@ -42,13 +43,14 @@ type Consumer struct {
 	counts  counts
 }
 
-// NewConsumer makes a Consumer of the durable consumer of the stream. It does not
-// ask the server: see Check. nil for c means the defaults. The connection stays
-// the caller's, who closes it after Run; connect with nats.MaxReconnects(-1),
-// because one that has given up ends Run.
+// NewConsumer makes a Consumer for the durable consumer of the stream. c may be nil.
+// NewConsumer does not ask the server: [Consumer.Check] does.
 //
-// All members should share one store: with a store each, a message that is
-// delivered again to another member is new to it.
+// The connection belongs to the caller: close it after Run. Connect with
+// nats.MaxReconnects(-1), because Run ends when the connection gives up reconnecting.
+//
+// All members should share one store. If each member has a store of its own, a message that is
+// redelivered to another member is new there and runs again.
 func NewConsumer(js jetstream.JetStream, stream, durable string, c *Config) (*Consumer, error) {
 	config, err := c.filled()
 	if err != nil {
@@ -66,10 +68,10 @@ func NewConsumer(js jetstream.JetStream, stream, durable string, c *Config) (*Co
 	return &Consumer{js: js, stream: stream, durable: durable, config: config}, nil
 }
 
-// Check returns an error if the server does not answer, if the consumer does not
-// exist, or if its settings, or those of the connection, are unsafe. The error
-// names the command that puts it right. Run would wait for the server and the
-// consumer; it refuses unsafe settings too.
+// Check returns an error if the server does not answer, if the durable consumer does not
+// exist, or if its settings or those of the connection are unsafe. Where a command of the nats
+// tool helps, the error names it. [Consumer.Run] waits for the server and the durable
+// consumer, and refuses unsafe settings of the durable consumer as Check does.
 func (c *Consumer) Check(ctx context.Context) error {
 	conn := c.js.Conn()
 	if conn.IsClosed() {
@@ -88,16 +90,20 @@ func (c *Consumer) Check(ctx context.Context) error {
 	return c.verify(info)
 }
 
-// Run consumes until ctx ends, calling d.Do for each message, with the handler h.
-// Then it drains: nothing new starts, what has not started is handed back, and
-// handlers may finish within DrainTimeout, without their contexts being cancelled.
-// It returns nil if all of them did.
+// Run consumes until ctx ends. It processes each message with the handler h, through
+// [dedup.Deduplicator.Do].
 //
-// A server that does not answer, or a consumer that does not exist yet or any
-// more, is waited for. Run returns early if the settings of the consumer are
-// unsafe (see Check), if the connection is closed for good, and, with an error
-// that matches dedup.ErrHalted, when the Deduplicator says that an operator must
-// look: that message is not answered, and comes again after AckWait.
+// When ctx ends, Run drains: no handler is started any more, messages whose handler has not
+// started are handed back to the server, and running handlers may finish within DrainTimeout.
+// Until then their contexts do not end. Run returns nil if all of them finished.
+//
+// Run waits while the server does not answer or the durable consumer does not exist. It returns
+// before ctx ends in three cases:
+//
+//   - The settings of the durable consumer are unsafe: see [Consumer.Check].
+//   - The connection is closed for good.
+//   - The Deduplicator halts. The error matches [dedup.ErrHalted]. The message is not
+//     answered, and the server delivers it again after AckWait.
 //
 // The messages have no Raw.
 func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handler) error {
@@ -111,8 +117,9 @@ func (c *Consumer) runSingly(ctx context.Context, d deduplicator, h dedup.Handle
 	return c.run(ctx, c.config.Workers, singly{n: c.config.Workers, d: d, h: h})
 }
 
-// RunBatch is Run with d.DoBatch, in batches of what is at hand, at most BatchSize
-// messages, four batches at once.
+// RunBatch is [Consumer.Run] with a batch handler, through [dedup.Deduplicator.DoBatch]. A
+// batch has the messages that are in hand at the moment, at most BatchSize. Four batches are
+// processed at once.
 func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
 	if c.config.Reply {
 		h = replyingBatch(h)

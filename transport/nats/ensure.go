@@ -8,13 +8,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Ensure creates the stream and the durable consumer if they do not exist, and then
-// does what Check does. It never changes what exists. The names are filled in, and a
-// MaxDeliver of zero becomes -1. A StreamConfig without Subjects, Sources and Mirror
-// creates no stream: then it has to exist.
+// Ensure creates the stream and the durable consumer if they do not exist, and then does the
+// same as [Consumer.Check]. It never changes a stream or a durable consumer that exists.
 //
-// Call it before Run where nobody else sets up the server. Run itself waits for what
-// does not exist.
+// Ensure fills in the names that were given to [NewConsumer], and a MaxDeliver of 0 becomes -1.
+// A StreamConfig without Subjects, Sources and Mirror creates no stream: the stream must exist
+// then.
+//
+// Call Ensure before Run if nobody else sets up the server. Run itself creates nothing: it waits.
 func (c *Consumer) Ensure(ctx context.Context, stream jetstream.StreamConfig, consumer jetstream.ConsumerConfig) error {
 	stream.Name = c.stream
 	consumer.Durable = c.durable

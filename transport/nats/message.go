@@ -13,13 +13,12 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Message makes the dedup.Message of a delivery, for programs with a loop of their
-// own. It fails if m was not delivered by JetStream.
+// Message converts a delivery of JetStream. It is for programs with a loop of their own. It
+// returns an error if m was not delivered by JetStream.
 //
-// Its Topic is the subject, its Position the stream and the sequence number in it.
-// It has no Key. The client library keeps headers in a map: they are in the order
-// of their names, the values of one name in the order of the message. It shares
-// the payload with m, which is its Raw.
+// Topic is the subject. Position is the stream and the sequence number in it. Key is nil.
+// The headers are sorted by name, because the client library keeps them in a map. The values of
+// one name keep their order. Value is not copied. Raw is m.
 func Message(m jetstream.Msg) (*dedup.Message, error) {
 	if m == nil {
 		return nil, errors.New("natstransport: no message")

@@ -10,8 +10,8 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// OrderByHeader is a Config.OrderBy: messages with the same value of the header are
-// handled in their order.
+// OrderByHeader returns a function for Config.OrderBy: messages with the same value of the
+// header are handled in their order. A message without the header has no order.
 func OrderByHeader(name string) func(*dedup.Message) string {
 	return func(m *dedup.Message) string {
 		value, _ := m.Headers.Get(name)
@@ -19,8 +19,9 @@ func OrderByHeader(name string) func(*dedup.Message) string {
 	}
 }
 
-// OrderByToken is a Config.OrderBy: messages whose subjects have the same n-th token,
-// counted from 1, are handled in their order. orders.eu.42 has the third token 42.
+// OrderByToken returns a function for Config.OrderBy: messages whose subjects have the same n-th
+// token, counted from 1, are handled in their order. The third token of orders.eu.42 is 42. A
+// message whose subject has fewer tokens has no order.
 func OrderByToken(n int) func(*dedup.Message) string {
 	return func(m *dedup.Message) string {
 		i := 0

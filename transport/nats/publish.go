@@ -20,30 +20,30 @@ const (
 	tryBackoff = 50 * time.Millisecond
 )
 
-// Publish writes the messages: their values and headers. It returns one error for
-// each, in their order:
+// Publish writes Value and Headers of the messages. It returns one error for each message, in
+// their order:
 //
-//   - nil: the message is confirmed, now or, except for dead letters, earlier:
-//     the stream knows its Nats-Msg-Id.
-//   - dedup.Transient: it is not stored, for no fault of its own: the server does
-//     not answer, no stream stores the subject, the stream is full.
-//   - dedup.MaybeDone: it may or may not be stored.
-//   - dedup.Permanent: it is not stored, and never will be as it is: too large, a
-//     subject that is none, a header that NATS cannot carry.
-//   - ErrDuplicate: see SinkConfig.DeadLetters.
+//   - nil: the message is confirmed. Except for dead letters, that can be the confirmation of an
+//     earlier message with the same Nats-Msg-Id.
+//   - marked [dedup.Transient]: the message is not stored, and the message is not the reason: the
+//     server does not answer, no stream stores the subject, or the stream is full.
+//   - marked [dedup.MaybeDone]: the message may or may not be stored.
+//   - marked [dedup.Permanent]: the message is not stored, and will never be stored as it is: it
+//     is too large, its subject is not valid, or NATS cannot carry one of its headers.
+//   - [ErrDuplicate]: see SinkConfig.DeadLetters.
 //
-// Headers whose names begin with Nats- are instructions to the server that stored
-// the message; they are left out. A NATS message has no place for Key and
-// Published: what is to be kept of them has to be in a header.
+// A NATS message has no place for Key and Published. Copy them to headers if they have to be
+// kept. Headers whose names begin with "Nats-" are left out, because they are instructions to a
+// server.
 //
-// The messages of one call are sent in their order, without waiting for each other's
-// confirmation. One that the stream does not take at the moment, since its leader moves,
-// is sent again after those that it took; one that is not confirmed may be stored by the
-// next call, after others of this one. Who needs their order in spite of that publishes
-// them one by one.
+// The messages of one call are sent in their order, and Publish does not wait for one
+// confirmation before it sends the next message. So the order can be lost. A message that the
+// stream cannot store for a moment, because its leader moves, is sent again after later ones
+// were stored. A message that is not confirmed may be stored by your next call, after others of
+// this call. If you need the order in these cases too, publish one message in each call.
 //
-// The messages are not changed, and not used after the return, except those that
-// are MaybeDone, whose values may still be sent.
+// Publish does not change the messages. It does not use them after it returns, except that the
+// values of messages that are MaybeDone may still be sent.
 func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
 	errs := make([]error, len(ms))
 	if !s.enter() {

@@ -16,8 +16,8 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// HeaderPatience is a header of requests: how long the requester waits, as
-// time.ParseDuration reads it, such as "1.5s". See ReplyConfig.Patience.
+// HeaderPatience is a header of requests: how long the requester waits, in the form of
+// time.ParseDuration, such as "1.5s". See ReplyConfig.Patience.
 const HeaderPatience = "Dedup-Patience"
 
 // What a requester may ask for: a request is not given up before its claim can
@@ -27,18 +27,19 @@ const (
 	maxPatience = 5 * time.Minute
 )
 
-// ReplyConfig configures a Reply. nil and zero values mean the defaults. NewReply
-// copies it and never writes to it.
+// ReplyConfig configures a [Reply]. A nil *ReplyConfig, and each zero field, means the default.
+// NewReply copies it and never changes it.
 type ReplyConfig struct {
-	// Patience is how long a request waits while another run holds its key, before
-	// it is answered 409. Let it be a little shorter than the timeout of the
-	// requesters; a request with a header Dedup-Patience says it for itself.
-	// Default 2s; 100ms to 5m.
+	// Patience is how long a request waits while another run holds its key. After that it is
+	// answered with code 409. It should be a little shorter than the timeout of the
+	// requesters. A request can have its own in the header Dedup-Patience. Default 2s; from
+	// 100ms to 5m.
 	Patience time.Duration
-	// Pending is the number of requests in hand, waiting and running. More are
-	// answered 503. dedup.Options.Concurrency bounds the handlers. Default 1024.
+	// Pending is how many requests may be in hand, waiting or running. Further requests are
+	// answered with code 503. It does not limit how many handlers run at once:
+	// dedup.Options.Concurrency does. Default 1024.
 	Pending int
-	// Logger receives replies that could not be sent. Default: discards.
+	// Logger receives a line for each reply that could not be sent. Default: no logging.
 	Logger *slog.Logger
 }
 
@@ -61,32 +62,34 @@ func (o *ReplyConfig) filled() (ReplyConfig, error) {
 	return c, nil
 }
 
-// Reply answers each request once: one that is sent again gets the recorded
-// reply, at the inbox it comes with, and no second run. It serves core
-// subscriptions (Msg) and the services of package micro, whose Handler it is.
+// Reply processes each request once. A request that is sent again gets the recorded reply, at
+// the inbox that it has now, and the handler does not run. [Reply.Msg] serves subscriptions of
+// core NATS. A Reply is also a micro.Handler, for services of the package micro. [NewReply]
+// makes one. Its methods may be called by several goroutines at once.
 //
-// What the handler returns is the payload of the reply, sent when it is recorded.
-// An error is answered with a code, in the headers of package micro, and with
-// Retry-After where it is worth while to send the request again:
+// The result of the handler is the payload of the reply, which is sent when the result is
+// recorded. An error is sent as a code and a description, in the headers of package micro. If
+// it makes sense to send the request again, the header [HeaderRetryAfter] says when. The codes:
 //
-//   - 400: no usable key
-//   - 409: another run holds the key, for longer than the requester waits
-//   - 410: processed earlier, and the reply was longer than dedup.Options.MaxResult
-//   - 422: the key is recorded with another payload
-//   - 500: the handler failed; or an operator must look
-//   - 503: not processed, or the record of it failed: the store does not answer,
-//     too many requests are pending, or Shutdown was called
+//   - 400: the request has no usable key.
+//   - 409: another run holds the key, for longer than the requester waits.
+//   - 410: the request was processed earlier, and its reply was longer than
+//     dedup.Options.MaxResult.
+//   - 422: the key is recorded with another payload.
+//   - 500: the handler failed, or an operator must look.
+//   - 503: the request was not processed, or its result could not be recorded: the store does
+//     not answer, too many requests are pending, or Shutdown was called.
 //
-// A handler chooses code, description and payload by a ServiceError; the text of
-// other errors is not shown. Errors are not recorded, so that the request can be
-// sent again, except those that are marked by dedup.Permanent: these are replies
-// like any other, and no dead letters.
+// A handler can return a [ServiceError] to choose code, description and payload. The text of
+// other errors is not sent. An error is not recorded, so the request can be sent again. Only an
+// error that is marked by [dedup.Permanent] is recorded: it is a reply like a result, and not a
+// dead letter.
 //
-// A request has no Position and no time: it is never stale, and PositionKey finds
-// no key in it. A request without an inbox is processed too.
+// A request has no Position and no Published. It is never stale, and [dedup.PositionKey] finds
+// no key in it. A request without an inbox is processed and gets no reply.
 //
-// Do not let a stream store the subjects of requests: its confirmation would reach
-// the requester before the reply. For requests that a stream stores there is
+// Do not let a stream store the subject of requests: the stream's confirmation would reach the
+// requester before the reply. If a stream is to store the requests, use a [Consumer] with
 // Config.Reply.
 type Reply struct {
 	conn    *nats.Conn
@@ -104,8 +107,9 @@ type Reply struct {
 
 var _ micro.Handler = (*Reply)(nil)
 
-// NewReply makes a Reply that sends on conn. Its scope must not be that of
-// consumers whose results are no replies.
+// NewReply makes a Reply that processes requests with the handler h and sends replies on conn.
+// o may be nil. The scope of d must be used for replies only, because a Reply reads every
+// recorded result of the scope as a reply.
 func NewReply(conn *nats.Conn, d *dedup.Deduplicator, h dedup.Handler, o *ReplyConfig) (*Reply, error) {
 	if conn == nil || d == nil || h == nil {
 		return nil, errors.New("natstransport: a Reply needs a connection, a Deduplicator and a handler")
@@ -119,7 +123,7 @@ func NewReply(conn *nats.Conn, d *dedup.Deduplicator, h dedup.Handler, o *ReplyC
 	return r, nil
 }
 
-// Msg answers the request m. It returns at once and is a nats.MsgHandler:
+// Msg processes the request m and sends the reply. It returns at once. It is a nats.MsgHandler:
 //
 //	conn.QueueSubscribe("orders.place", "orders", reply.Msg)
 func (r *Reply) Msg(m *nats.Msg) {
@@ -129,9 +133,10 @@ func (r *Reply) Msg(m *nats.Msg) {
 	})
 }
 
-// Handle answers the request q of a service. It returns at once, so that the
-// endpoint can take the next one; the service's statistics know neither how long
-// the request took nor whether it failed:
+// Handle processes the request q of a service and sends the reply. It implements
+// micro.Handler. It returns at once, so that the endpoint can take the next request. The
+// statistics of the service therefore contain neither the time that the request took nor its
+// failure.
 //
 //	service.AddEndpoint("place", reply)
 func (r *Reply) Handle(q micro.Request) {
@@ -141,10 +146,10 @@ func (r *Reply) Handle(q micro.Request) {
 	})
 }
 
-// Shutdown answers new requests with 503 and waits for those in hand. When ctx
-// ends, it cancels the handlers that still run, and returns an error without
-// waiting for them. Drain the subscriptions before, and shut the Deduplicator
-// down after.
+// Shutdown waits until all requests in hand are answered. New requests are answered with code
+// 503. If ctx ends first, Shutdown ends the contexts of the handlers that still run and returns
+// an error without waiting for them. Drain the subscriptions before Shutdown, and shut the
+// Deduplicator down after it.
 func (r *Reply) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	if !r.closed {

@@ -7,9 +7,9 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// HeaderReplyTo is a header of messages: the subject that the reply goes to, as
-// Config.Reply says. Where JetStream delivers a message, the inbox that it was
-// published with is lost.
+// HeaderReplyTo is a header of messages: the subject to which Config.Reply sends the reply. It
+// is needed because a message that JetStream delivers no longer has the inbox with which it was
+// published.
 const HeaderReplyTo = "Dedup-Reply-To"
 
 // reply sends the result of a settled message to the subject that it names.

@@ -15,27 +15,29 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// Headers of replies, beside Nats-Service-Error and Nats-Service-Error-Code,
-// which are those of nats.go's package micro.
+// Headers of replies. The code and the description of an error are in Nats-Service-Error-Code
+// and Nats-Service-Error, the headers of nats.go's package micro.
 const (
-	// HeaderRetryAfter is how many seconds to wait before the request is sent
-	// again, as in RFC 9110 §10.2.3.
+	// HeaderRetryAfter says after how many seconds the request may be sent again, as in RFC
+	// 9110, section 10.2.3.
 	HeaderRetryAfter = "Retry-After"
-	// HeaderReplayed is "true" on a reply that was recorded by an earlier run.
+	// HeaderReplayed is "true" in a reply that an earlier run recorded.
 	HeaderReplayed = "Dedup-Replayed"
 )
 
-// ServiceError is an error for the requester. It becomes the headers
-// Nats-Service-Error-Code and Nats-Service-Error of the reply. Marked by
-// dedup.Permanent it is recorded like any other reply, and replayed; otherwise the
-// next request of its key runs the handler again.
+// ServiceError is an error that the requester gets to see. A handler returns it, or an error
+// that wraps it. Code and Description become the headers Nats-Service-Error-Code and
+// Nats-Service-Error of the reply.
+//
+// If it is marked by [dedup.Permanent], it is recorded like a result, and duplicates get it
+// too. Otherwise it is not recorded, and the next request with the key runs the handler again.
 type ServiceError struct {
-	Code        string // such as "404". Default "500"
-	Description string // one line. Default: none given
-	Data        []byte // the payload of the reply
+	Code        string // such as "404"; default "500"
+	Description string // one line; default "none given"
+	Data        []byte // payload of the reply; may be nil
 }
 
-// Error returns code and description.
+// Error returns Code and Description.
 func (e *ServiceError) Error() string { return e.Code + " " + e.Description }
 
 // response is what a request is answered: a payload, or an error with one.

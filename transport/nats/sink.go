@@ -14,43 +14,44 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// SinkConfig configures a Sink. nil and zero values mean the defaults. NewSink
-// copies it and never writes to it.
+// SinkConfig configures a [Sink]. A nil *SinkConfig, and each zero field, means the default.
+// NewSink copies it and never changes it.
 type SinkConfig struct {
-	// Route names what is published here, so that the same message published for
-	// another purpose is another message to the stream. Default: the sink's subject.
+	// Route names the purpose of this Sink. It is part of the default MsgID, so that a
+	// message which is published for two purposes is two messages for the stream. Default:
+	// the subject of the Sink.
 	Route string
-	// MsgID returns the Nats-Msg-Id of a message, by which its stream drops what it
-	// has stored within its duplicate window; empty for none. Default: derived from
-	// Route, the message's subject and Claim.ID, and none without a Claim. A handler
-	// that publishes several messages of one claim to one subject needs its own, or
-	// all but the first of them are dropped.
+	// MsgID returns the Nats-Msg-Id of a message, or "" for none. A stream drops a message
+	// with an id that it has stored within its duplicate window. Default: derived from Route,
+	// the subject of the message and Claim.ID; without a Claim, none.
+	//
+	// If a handler publishes several messages of one claim to one subject, it needs a MsgID
+	// of its own. Otherwise the stream drops all but the first.
 	MsgID func(*dedup.Message) string
-	// DeadLetters is for sinks of dead letters, where a message that is dropped as a
-	// duplicate is lost: then that is an error, ErrDuplicate, and the default of
-	// MsgID depends on Claim.Token too, so that a message parked anew is stored anew.
+	// DeadLetters is for a Sink of dead letters. Its stream must not drop a dead letter as a
+	// duplicate, because the message would be lost. So Publish returns ErrDuplicate in that
+	// case, and the default MsgID also depends on Claim.Token: a message that is parked again
+	// is stored again.
 	DeadLetters bool
-	// Stream, if set, is the stream that must store the messages: another one that
-	// took over the subject refuses them.
+	// Stream is the name of the stream that must store the messages. If another stream has
+	// taken over the subject, it refuses them. Default: any stream.
 	Stream string
-	// Window is how many messages may wait for their confirmation at once. Default
-	// 1024.
+	// Window is how many messages may wait for their confirmation at once. Default 1024.
 	Window int
-	// Timeout is how long a confirmation may take; then it is unknown whether the
-	// message is stored. Default 10s.
+	// Timeout is how long to wait for a confirmation. After that the message is MaybeDone.
+	// Default 10s.
 	Timeout time.Duration
-	// Redelivery is how long it may take until a message whose handler died is
-	// handled again: the AckWait of the consumer that it comes from, or
-	// dedup.Options.Lease, whichever is longer. Check wants the stream's duplicate
-	// window to be three times that, and two minutes. Default 30s.
+	// Redelivery is the longest time until a message whose handler died is handled again: the
+	// AckWait of the durable consumer that it comes from, or dedup.Options.Lease if that is
+	// longer. Check logs a warning if the duplicate window of the stream is shorter than
+	// three times Redelivery, or than two minutes. Default 30s.
 	Redelivery time.Duration
-	// Logger receives what Check finds odd and does not refuse, once each. Default:
-	// discards.
+	// Logger receives the warnings of Check, each once. Default: no logging.
 	Logger *slog.Logger
 }
 
-// Sink writes messages to JetStream and waits for the confirmation of each. Its
-// methods may be called by several goroutines at once.
+// Sink writes messages to JetStream and waits for the confirmation of each. [NewSink] makes
+// one. Its methods may be called by several goroutines at once.
 type Sink struct {
 	js      jetstream.JetStream
 	conn    *nats.Conn
@@ -69,15 +70,15 @@ type Sink struct {
 	remarks map[string]bool // made by Check
 }
 
-// ErrDuplicate says that the stream took a dead letter for a duplicate and did
-// not store it.
+// ErrDuplicate means that the stream took a dead letter for a duplicate and did not store it.
+// See SinkConfig.DeadLetters.
 var ErrDuplicate = errors.New("the stream took it for a duplicate and did not store it")
 
 var errSinkClosed = errors.New("natstransport: the sink is closed")
 
-// NewSink makes a Sink that publishes to the subject; with an empty subject, each
-// message to its own Topic. It does not ask the server: see Check. The connection
-// stays the caller's, who closes it after the Sink. nil for c means the defaults.
+// NewSink makes a Sink that publishes to the subject. If subject is empty, it publishes each
+// message to Message.Topic. c may be nil. NewSink does not ask the server: [Sink.Check] does.
+// The connection belongs to the caller: close it after the Sink.
 func NewSink(js jetstream.JetStream, subject string, c *SinkConfig) (*Sink, error) {
 	s := &Sink{subject: subject}
 	if c != nil {
@@ -154,8 +155,8 @@ func (s *Sink) target(m *dedup.Message) string {
 	return m.Topic
 }
 
-// Close waits for the calls of Publish under way. Later calls of Publish fail. It
-// leaves the connection open.
+// Close waits for the calls of Publish that are under way. Later calls of Publish fail. Close
+// does not close the connection.
 func (s *Sink) Close() error {
 	s.mu.Lock()
 	s.closed = true

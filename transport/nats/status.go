@@ -7,43 +7,43 @@ import (
 	"time"
 )
 
-// Status says how a Consumer fares. None of its fields needs a request: they come
-// from the answers to those that the Consumer makes anyway.
+// Status is the state of a [Consumer], as the answers to its own requests show it. No request
+// is sent for it.
 type Status struct {
-	Stream   string
-	Consumer string // the durable consumer's name
+	Stream   string // name of the stream
+	Consumer string // name of the durable consumer
 
-	// Assigned is 1 while this member is bound to the durable consumer.
+	// Assigned is 1 while this member is bound to the durable consumer, else 0.
 	Assigned int
-	// Halted is 1 if it has halted: an operator must look.
+	// Halted is 1 if this member has halted: an operator must look. Else it is 0.
 	Halted int
-	// Failing names what fails or does not answer: "connection", "bind" for finding
-	// the consumer, "pull". Empty if all is well.
+	// Failing names what fails or is not answered: "connection", "bind" for finding the
+	// durable consumer, "pull" for asking for messages. Empty if nothing does.
 	Failing []string
-	// Since is when it began to; zero if all is well.
+	// Since is when it began to fail; zero if nothing does.
 	Since time.Time
-	// Progress is when something last moved: a message or a heartbeat came, or a
-	// request failed. Zero outside Run.
+	// Progress is when a message or a heartbeat last came, or a request last failed. Zero
+	// outside Run.
 	Progress time.Time
 
-	// InHand is how many messages were delivered to this member and are not answered.
+	// InHand is how many messages were delivered to this member and are not answered yet.
 	InHand int
 
-	// What the server said of the durable consumer, of all members together, at most
-	// some ten seconds ago; zero outside Run.
-	Pending       uint64 // messages not delivered yet
-	AckPending    int    // delivered and not acknowledged
-	MaxAckPending int    // its bound; -1: none
+	// Figures of the durable consumer, of all its members together. The server gave them at
+	// most some ten seconds ago. Zero outside Run.
+	Pending       uint64 // number of messages that are not delivered yet
+	AckPending    int    // number of messages that are delivered and not acknowledged
+	MaxAckPending int    // limit of AckPending; -1 if there is none
 
-	// Counts, of all Runs of this Consumer.
-	Redelivered     int64 // deliveries of messages that were delivered before
-	StaleDeliveries int64 // deliveries refused, because the server may have given the message to another by then
-	AckFailures     int64 // answers that were not sent, or not confirmed: their messages come again
-	MaxDeliveries   int64 // messages that the server gave up on, to any member
+	// Counts of all Runs of this Consumer.
+	Redelivered     int64 // deliveries of a message that was delivered before
+	StaleDeliveries int64 // deliveries not run because the server may have given the message to another member
+	AckFailures     int64 // answers that were not sent or not confirmed: their messages come again
+	MaxDeliveries   int64 // messages that the server gave up on, whichever member had them
 	Binds           int64 // times that this member was bound: more than one for each Run if the durable consumer was deleted
 }
 
-// Status returns how the Consumer fares now. It does not wait.
+// Status returns the current state. It does not wait.
 func (c *Consumer) Status() Status {
 	st := Status{
 		Stream: c.stream, Consumer: c.durable,

@@ -1,26 +1,26 @@
-// Package kafkametrics shows a Consumer to Prometheus.
+// Package kafkametrics exports figures of a [kafkatransport.Consumer] to Prometheus.
 //
 //	err := registry.Register(kafkametrics.NewCollector(consumer))
 //
-// Every metric has the labels group and client, the Consumer's ClientID: members
-// of one group in one process need different ones. Those of partitions have topic
-// and partition besides, and are there for the partitions that this member holds.
+// Every metric has the labels group and client. client is Config.ClientID: if a process has
+// several members of one group, give each another ClientID. The metrics of partitions also have
+// the labels topic and partition. They exist for the partitions that this member holds.
 //
-//	metric                                      type     what
-//	dedup_kafka_lag                             gauge    offsets that are not settled yet, to the end of the log
-//	dedup_kafka_watermark_offset                gauge    up to it, itself excluded, all is settled
-//	dedup_kafka_committed_offset                gauge    the last one committed; absent if there is none
-//	dedup_kafka_in_flight                       gauge    messages fetched and not settled
-//	dedup_kafka_in_flight_bytes                 gauge    their keys, values and headers
-//	dedup_kafka_oldest_incomplete_age_seconds   gauge    since when the oldest of them is in hand: what grows here holds back
-//	                                                     the committed offset. 0 if there is none
+//	metric                                      type     meaning
+//	dedup_kafka_lag                             gauge    number of offsets between the watermark and the end of the log
+//	dedup_kafka_watermark_offset                gauge    all messages before this offset are settled
+//	dedup_kafka_committed_offset                gauge    last committed offset; absent if there is none
+//	dedup_kafka_in_flight                       gauge    messages that were fetched and are not settled
+//	dedup_kafka_in_flight_bytes                 gauge    bytes of their keys, values and headers
+//	dedup_kafka_oldest_incomplete_age_seconds   gauge    time since the oldest of them was fetched; 0 if there is none. A
+//	                                                     growing value means that one message holds back the commits
 //	dedup_kafka_halted                          gauge    1 if the partition has halted: an operator must look
 //	dedup_kafka_rebalances_total                counter  assignments received, empty ones included
 //	dedup_kafka_drains_total                    counter  assignments given up
-//	dedup_kafka_commits_total                   counter  commits that the group took
-//	dedup_kafka_late_completions_total          counter  messages settled when their partition was given up already: recorded,
-//	                                                     not committed, and answered from the record by the next owner
-//	dedup_kafka_skipped_offsets_total           counter  offsets skipped by Config.OutOfRange
+//	dedup_kafka_commits_total                   counter  commits that the group accepted
+//	dedup_kafka_late_completions_total          counter  messages settled after their partition was given up: they are recorded
+//	                                                     and not committed, and the next owner answers them from the record
+//	dedup_kafka_skipped_offsets_total           counter  offsets skipped because of Config.OutOfRange
 package kafkametrics
 
 import (
@@ -32,7 +32,8 @@ import (
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 )
 
-// NewCollector returns a collector of the Consumer's Stats. It asks no broker.
+// NewCollector returns a collector of the figures that [kafkatransport.Consumer.Stats] returns.
+// A scrape asks no broker.
 func NewCollector(c *kafkatransport.Consumer) prometheus.Collector {
 	s := c.Stats()
 	labels := prometheus.Labels{"group": s.Group, "client": s.ClientID}
@@ -44,7 +45,7 @@ type collector struct {
 	metrics  []metric
 }
 
-// metric is one of the table above: either of the Consumer or of a partition.
+// metric is a metric of the table above. One of its two functions is set.
 type metric struct {
 	desc        *prometheus.Desc
 	ofConsumer  func(kafkatransport.Stats) int64

@@ -6,7 +6,8 @@ import (
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
 )
 
-// New returns a collector for c. A registry takes one for each durable consumer.
+// New returns a collector of the figures that [natstransport.Consumer.Status] returns. A registry
+// takes one collector for each durable consumer.
 func New(c *natstransport.Consumer) prometheus.Collector {
 	st := c.Status()
 	labels := prometheus.Labels{"stream": st.Stream, "consumer": st.Consumer}
@@ -36,7 +37,7 @@ func New(c *natstransport.Consumer) prometheus.Collector {
 type collector struct {
 	consumer *natstransport.Consumer
 	always   []figure
-	bound    []figure // known only of a durable consumer that was found
+	bound    []figure // absent until the durable consumer was found
 }
 
 type figure struct {
@@ -61,7 +62,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	collect(c.always)
-	if st.MaxAckPending != 0 { // a server never has 0
+	if st.MaxAckPending != 0 { // 0 means unknown: a server never has 0
 		collect(c.bound)
 	}
 }
