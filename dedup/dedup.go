@@ -35,17 +35,16 @@ type Deduplicator struct {
 	ids    ids
 	key    KeyFunc
 	o      Options
-	slots  chan struct{} // one for each handler that may run
 	floor  atomic.Uint64 // highest Token seen
 	notes  notes
 	down   atomic.Bool // the store did not answer last time
 	ctx    context.Context
 	cancel context.CancelCauseFunc // at the deadline of Shutdown
 
-	gate     gate
-	combiner combiner
-	renewer  renewer
-	flights  flights
+	admission admission
+	combiner  combiner
+	renewer   renewer
+	flights   flights
 
 	opBuffers sync.Pool // of *[]Op
 	slabs     sync.Pool // of *[]delivery, all zero
@@ -61,16 +60,18 @@ type Deduplicator struct {
 // that do different work for the same message: two consumers that share a
 // store and a scope process each key once between them. It must not be empty.
 func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
-	switch {
-	case store == nil:
-		return nil, errors.New("dedup: New needs a store")
-	case scope == "":
-		return nil, errors.New("dedup: New needs a scope: a name for the work that is done once for each key")
-	case key == nil:
-		return nil, errors.New("dedup: New needs a KeyFunc, such as HeaderKey()")
+	var wrong []error
+	if store == nil {
+		wrong = append(wrong, errors.New("dedup: New needs a store"))
+	}
+	if scope == "" {
+		wrong = append(wrong, errors.New("dedup: New needs a scope: a name for the work that is done once for each key"))
+	}
+	if key == nil {
+		wrong = append(wrong, errors.New("dedup: New needs a KeyFunc, such as HeaderKey()"))
 	}
 	filled, err := o.filled()
-	if err != nil {
+	if err = errors.Join(append(wrong, err)...); err != nil {
 		return nil, err
 	}
 	d := &Deduplicator{
@@ -79,16 +80,15 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 		ids:   newIDs(scope),
 		key:   key,
 		o:     filled,
-		slots: make(chan struct{}, filled.Concurrency),
-		notes: notes{logger: filled.Logger.With("scope", scope)},
+		notes: notes{logger: filled.Logger.With("scope", scope), kinds: make(map[string]*kind)},
 
 		closing: make(chan struct{}),
 		idle:    make(chan struct{}),
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	d.opBuffers.New = func() any { return new([]Op) }
-	d.flights.running = make(map[uint64]*delivery)
-	d.gate.slots = filled.Concurrency
+	d.flights.init()
+	d.admission.slots = filled.Concurrency
 	d.combiner.init(d.ctx, d.apply, store)
 	if r, ok := store.(Recycler); ok {
 		d.combiner.recycle = func(replies []Reply) {
@@ -107,8 +107,17 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 // returns an error that matches ctx's without waiting for them: their claims
 // lapse and come again flagged Ambiguous. It does not close the store. Calling
 // it again waits again.
+//
+// Inside a handler or a dead letter of this Deduplicator, told by ctx, and inside a
+// hook of any, it would wait for itself: it does nothing and returns ErrInHandler.
+// A handler that passes on another context than its own is not recognised.
 func (d *Deduplicator) Shutdown(ctx context.Context) error {
+	r, hook := d.enclosing(ctx), inHook()
 	d.mu.Lock()
+	if hook || r != nil && !r.pass.call.over {
+		d.mu.Unlock()
+		return fmt.Errorf("dedup: Shutdown: %w", ErrInHandler)
+	}
 	if !d.closed {
 		d.closed = true
 		close(d.closing)
@@ -134,7 +143,8 @@ func (d *Deduplicator) Shutdown(ctx context.Context) error {
 }
 
 // enter counts a call in, unless the Deduplicator is shut down.
-func (d *Deduplicator) enter() bool {
+func (d *Deduplicator) enter(ctx context.Context, c *call) bool {
+	c.d, c.received, c.parent = d, time.Now(), d.enclosing(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -144,9 +154,10 @@ func (d *Deduplicator) enter() bool {
 	return true
 }
 
-func (d *Deduplicator) exit() {
+func (d *Deduplicator) exit(c *call) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	c.over = true
 	d.running--
 	if d.closed && d.running == 0 {
 		close(d.idle)
@@ -174,9 +185,9 @@ func (d *Deduplicator) apply(ops []Op) (replies []Reply, own bool) {
 	for i := range replies {
 		r := &replies[i]
 		if r.Err != nil {
-			err = r.Err
+			err = finite(r.Err)
 			refused++
-			r.Err = fmt.Errorf("%w: %w", ErrStore, r.Err)
+			r.Err = fmt.Errorf("%w: %w", ErrStore, err)
 			continue
 		}
 		answered = true
@@ -231,8 +242,7 @@ func (d *Deduplicator) applyOnce(ops []Op) (replies []Reply, err error) {
 }
 
 func (d *Deduplicator) applied(ops int, took time.Duration, err error) {
-	defer d.survive("the hook Applied")
-	d.o.Hooks.Applied(ops, took, err)
+	d.callHook("the hook Applied", func() { d.o.Hooks.Applied(ops, took, err) })
 }
 
 // saw raises the floor of the tokens to come.

@@ -1,7 +1,6 @@
 package dedup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -27,12 +26,15 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 		delivery
 		call   call
 		result Result
-	}{call: call{received: time.Now()}}
-	x := &one.delivery
+		pass   pass
+		xs     [1]*delivery
+		runs   [1]run
+	}{call: call{one: h}}
+	x, p := &one.delivery, &one.pass
 	x.m, x.call, x.res = m, &one.call, &one.result
-	open := d.enter()
+	open := d.enter(ctx, x.call)
 	if open {
-		defer d.exit()
+		defer d.exit(x.call)
 	}
 	d.observe(d.o.Hooks.Started, x)
 	defer d.decided(x)
@@ -47,16 +49,10 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 		}
 		defer d.flights.end(x)
 	}
-	d.process(ctx, []*delivery{x}, single(h), false)
+	one.xs[0] = x
+	p.call, p.ctx, p.xs, p.runs = x.call, ctx, one.xs[:], one.runs[:]
+	d.process(p)
 	return *x.res
-}
-
-// single makes a BatchHandler for one message of h.
-func single(h Handler) BatchHandler {
-	return func(ctx context.Context, ms []*Message) []Answer {
-		result, err := h(ctx, ms[0])
-		return []Answer{{result, err}}
-	}
 }
 
 // DoBatch is Do for several messages at once: one claim of all their keys, one
@@ -71,18 +67,18 @@ func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandle
 	results := make([]Result, len(ms))
 	for at := 0; at < len(ms); at += MaxBatch {
 		end := min(at+MaxBatch, len(ms))
-		d.doBatch(ctx, ms[at:end], results[at:end], h, false)
+		d.doBatch(ctx, ms[at:end], results[at:end], call{many: h})
 	}
 	return results
 }
 
-// doBatch calls h once for all that are to run together, or once for each.
-func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, h BatchHandler, each bool) {
+// doBatch is the call, which has a batch handler, or a handler for each.
+func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, of call) {
 	slab := d.slab(len(ms))
-	this := &call{received: time.Now()}
-	open := d.enter()
+	this := &of
+	open := d.enter(ctx, this)
 	if open {
-		defer d.exit()
+		defer d.exit(this)
 	}
 	for i, m := range ms {
 		x := &slab[i]
@@ -118,9 +114,9 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		d.identify(xs[i])
 	}
 	first, later = d.flights.start(xs)
-	d.fly(ctx, first, h, each)
+	d.fly(ctx, first)
 	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
-		if each && slices.ContainsFunc(results, func(r Result) bool { return r.Halt }) {
+		if of.one != nil && slices.ContainsFunc(results, func(r Result) bool { return r.Halt }) {
 			for _, x := range d.flights.leave(later) {
 				x.giveUp(errNotStarted)
 			}
@@ -128,21 +124,15 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		}
 		var free []*delivery
 		free, later = d.await(ctx, later, deadline)
-		d.fly(ctx, free, h, each)
+		d.fly(ctx, free)
 	}
-	var told *answer
-	var value []byte
 	for i := range slab {
 		x := &slab[i]
 		switch {
 		case x.leader != nil:
 			x.hear(x.leader.say())
 		case x.answer != nil:
-			if x.answer != told { // other callers may have it too
-				told, value = x.answer, bytes.Clone(x.answer.result.Value)
-			}
-			x.hear(*told)
-			x.res.Value = value
+			x.hear(*x.answer)
 		}
 	}
 }
@@ -173,12 +163,12 @@ func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline ti
 }
 
 // fly processes xs and takes them out of flight.
-func (d *Deduplicator) fly(ctx context.Context, xs []*delivery, h BatchHandler, each bool) {
+func (d *Deduplicator) fly(ctx context.Context, xs []*delivery) {
 	if len(xs) == 0 {
 		return
 	}
 	defer d.flights.end(xs...)
-	d.process(ctx, xs, h, each)
+	d.process(&pass{call: xs[0].call, ctx: ctx, xs: xs})
 }
 
 // patience is how long a delivery waits for another of its key in this process.

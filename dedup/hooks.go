@@ -18,6 +18,9 @@ type Hooks struct {
 	// LeaseLost is called for a message whose claim was lost before its handler
 	// returned, once that has.
 	LeaseLost func(Event)
+	// Hung is called with +1 when a handler has outlived HandlerTimeout and a lease
+	// of its messages, which others may process now, and with -1 once it has returned.
+	Hung func(change int)
 }
 
 // Event tells a hook about one delivery. Message, and what it points to, may

@@ -61,11 +61,12 @@ type Options struct {
 	MaxAttempts int
 	// Backoff is how long to wait before delivering a message again after its
 	// attempt-th failed run, counted from 1. Default: exponential from 100ms to
-	// 30s, with full jitter.
+	// 30s, with full jitter. A negative wait counts as none, and Settle and the
+	// consumers of package transport wait some milliseconds at least.
 	Backoff func(attempt int) time.Duration
 	// MaxResult is the length in bytes of the longest result that is recorded. A
 	// longer one is recorded as omitted, which is no error. Default 64 KiB;
-	// negative: no result is kept.
+	// negative: no result is kept. At most 256 MiB.
 	MaxResult int
 	// Fingerprint is what two payloads of one key must share. Default
 	// PayloadFingerprint; NoFingerprint turns the comparison off.
@@ -89,7 +90,8 @@ type Options struct {
 	ClockSkew time.Duration
 	// Concurrency is the number of handlers that run at once. Callers of Do may
 	// be many more: their keys are claimed in common batches, as far ahead of their
-	// handlers as those will start within about 100ms. Default 2 x GOMAXPROCS.
+	// handlers as those will start within about 100ms. A call of Do inside a handler
+	// runs in the slot of that handler. Default 2 x GOMAXPROCS.
 	Concurrency int
 	// Hooks observe. Default none.
 	Hooks Hooks
@@ -105,6 +107,7 @@ const (
 	defaultHandlerTimeout = 10 * time.Minute
 	defaultMaxAttempts    = 10
 	defaultMaxResult      = 64 << 10
+	maxMaxResult          = 256 << 20
 	defaultClockSkew      = 5 * time.Second
 )
 
@@ -115,8 +118,10 @@ func (o *Options) filled() (Options, error) {
 		c = *o
 	}
 	dead := c.DeadLetter != nil
+	var wrong []error
+	refuse := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf("dedup: "+format, args...)) }
 	if c.MaxAttempts > 0 && !dead {
-		return c, errors.New("dedup: MaxAttempts needs a DeadLetter: without one the message would be dropped")
+		refuse("MaxAttempts needs a DeadLetter: without one the message would be dropped")
 	}
 	c.TTL = orDefault(c.TTL, defaultTTL)
 	c.Lease = orDefault(c.Lease, defaultLease)
@@ -137,9 +142,9 @@ func (o *Options) filled() (Options, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	refuse := PolicyHalt
+	unfit := PolicyHalt
 	if dead {
-		refuse = PolicyPark
+		unfit = PolicyPark
 	}
 	for _, p := range []struct {
 		name    string
@@ -148,34 +153,40 @@ func (o *Options) filled() (Options, error) {
 		refused Policy
 		why     string
 	}{
-		{"OnUnkeyed", &c.OnUnkeyed, refuse, PolicySkip, "a message without a key is no duplicate of anything, and would be lost"},
-		{"OnConflict", &c.OnConflict, refuse, PolicyProcess, "its record would replace that of the other message"},
+		{"OnUnkeyed", &c.OnUnkeyed, unfit, PolicySkip, "a message without a key is no duplicate of anything, and would be lost"},
+		{"OnConflict", &c.OnConflict, unfit, PolicyProcess, "its record would replace that of the other message"},
 		{"OnStale", &c.OnStale, PolicyProcess, PolicySkip, "a message that was never processed would be lost"},
 		{"OnAmbiguous", &c.OnAmbiguous, PolicyProcess, PolicySkip, "a message whose effect did not happen would be lost"},
 	} {
 		*p.policy = orDefault(*p.policy, p.preset)
 		switch {
 		case *p.policy > PolicyHalt:
-			return c, fmt.Errorf("dedup: %s: there is no policy %d", p.name, *p.policy)
+			refuse("%s: there is no policy %d", p.name, *p.policy)
 		case *p.policy == p.refused:
-			return c, fmt.Errorf("dedup: %s cannot be %v: %s", p.name, *p.policy, p.why)
+			refuse("%s cannot be %v: %s", p.name, *p.policy, p.why)
 		case *p.policy == PolicyPark && !dead:
-			return c, fmt.Errorf("dedup: %s is park, which needs a DeadLetter: set one, or choose halt", p.name)
+			refuse("%s is park, which needs a DeadLetter: set one, or choose halt", p.name)
 		}
 	}
 	switch {
 	case c.TTL < 0:
-		return c, fmt.Errorf("dedup: TTL %v is negative", c.TTL)
-	case c.Lease < minLease:
-		return c, fmt.Errorf("dedup: Lease %v is shorter than %v, too short to be renewed in time", c.Lease, minLease)
-	case c.TTL < c.Lease:
-		return c, fmt.Errorf("dedup: TTL %v is shorter than Lease %v: a key would be forgotten while it is processed; lengthen TTL or shorten Lease", c.TTL, c.Lease)
-	case c.Concurrency < 0:
-		return c, fmt.Errorf("dedup: Concurrency %d is negative", c.Concurrency)
-	case c.OnStoreError > StoreHalt:
-		return c, fmt.Errorf("dedup: OnStoreError: there is no policy %d", c.OnStoreError)
+		refuse("TTL %v is negative", c.TTL)
+	case c.Lease >= minLease && c.TTL < c.Lease:
+		refuse("TTL %v is shorter than Lease %v: a key would be forgotten while it is processed; lengthen TTL or shorten Lease", c.TTL, c.Lease)
 	}
-	return c, nil
+	if c.Lease < minLease {
+		refuse("Lease %v is shorter than %v, too short to be renewed in time", c.Lease, minLease)
+	}
+	if c.MaxResult > maxMaxResult {
+		refuse("MaxResult %d is more than %d, which not every store can hold; lower it, and record where a larger result is", c.MaxResult, maxMaxResult)
+	}
+	if c.Concurrency < 0 {
+		refuse("Concurrency %d is negative", c.Concurrency)
+	}
+	if c.OnStoreError > StoreHalt {
+		refuse("OnStoreError: there is no policy %d", c.OnStoreError)
+	}
+	return c, errors.Join(wrong...)
 }
 
 func orDefault[T comparable](v, preset T) T {

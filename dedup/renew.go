@@ -26,14 +26,21 @@ type renewer struct {
 	stopped bool
 	asking  bool          // the store is, about leases that can be dropped meanwhile
 	poke    chan struct{} // look now
-	done    chan struct{} // the goroutine has ended
+	reports sync.WaitGroup
+	done    chan struct{} // the goroutine has ended, and the reports
+}
+
+// holder is told at most once that its claim is lost: nobody renews it any more. hung
+// says that its handler outlived its timeout, and the lease. The renewer's mutex is held.
+type holder interface {
+	lost(why error, hung bool)
 }
 
 // lease is one held claim.
 type lease struct {
-	id    ID
-	token Token
-	run   *run // loses it at most once: nobody renews the claim any more
+	id     ID
+	token  Token
+	holder holder
 
 	// Under the renewer's mu.
 	end     time.Time // by the local clock
@@ -157,13 +164,14 @@ func (r *renewer) nudge() {
 // lose tells the holder. The caller holds mu.
 func (l *lease) lose(why error) {
 	l.fate = why
-	l.run.lose(why)
+	l.holder.lost(why, !l.until.IsZero() && !l.until.After(time.Now()))
 }
 
 // run decides when; a second goroutine, at most one at a time, asks the store,
 // so that a store that hangs delays no fence.
 func (r *renewer) run() {
 	defer close(r.done)
+	defer r.reports.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	answers := make(chan []Reply, 1)
