@@ -88,9 +88,9 @@ func (x *delivery) text() string {
 func (n *notes) decided(x *delivery) {
 	r := x.res
 	level, text := slog.LevelWarn, x.text()
-	var panicked *PanicError
+	panicked := panicOf(r.Err)
 	switch {
-	case errors.As(r.Err, &panicked):
+	case panicked != nil:
 		text = "panic"
 		if r.Outcome == Failed {
 			text = "the handler panicked"
@@ -138,6 +138,13 @@ func (n *notes) decided(x *delivery) {
 		attrs = append(attrs, "suppressed", suppressed)
 	}
 	n.logger.Log(context.Background(), level, text, attrs...)
+}
+
+func panicOf(err error) (p *PanicError) {
+	if err != nil {
+		_ = errors.As(err, &p)
+	}
+	return p
 }
 
 // firstOf reports whether p is a panic that was not told yet. The messages of a batch share one.
