@@ -17,9 +17,9 @@ const maxBatchBytes = 1 << 20
 // that is alone waits for nobody, and there is no goroutine of its own.
 type combiner struct {
 	ctx     context.Context
-	apply   func([]Op) (replies []Reply, own bool) // never panics, and answers every op
-	recycle func([]Reply)                          // nil: the store has no use for its own
-	limit   int                                    // Applies under way at once
+	apply   func([]Op, *applied) // never panics, and answers every op
+	recycle func([]Reply)        // nil: the store has no use for its own
+	limit   int                  // Applies under way at once
 
 	mu      sync.Mutex
 	leading int
@@ -70,6 +70,7 @@ type answers struct {
 type applied struct {
 	c       *combiner
 	at      time.Time // when it was called: the replies are no older
+	took    time.Duration
 	replies []Reply
 	readers atomic.Int32
 	own     bool // the replies are the store's
@@ -100,7 +101,7 @@ const (
 	groupAnswered
 )
 
-func (c *combiner) init(ctx context.Context, apply func([]Op) ([]Reply, bool), store Store) {
+func (c *combiner) init(ctx context.Context, apply func([]Op, *applied), store Store) {
 	c.ctx, c.apply, c.limit = ctx, apply, 1
 	c.applied.New = func() any { return &applied{c: c} }
 	c.groups.New = func() any { return &group{wake: make(chan struct{}, 1)} }
@@ -177,13 +178,10 @@ func (c *combiner) lead(g *group) {
 		batch, ops := c.take(g)
 		left := len(c.queue)
 		c.mu.Unlock()
-		start := time.Now()
-		replies, own := c.apply(ops)
-		took := time.Since(start)
-		c.mu.Lock()
-		c.ended(len(batch), left, took)
 		a := c.applied.Get().(*applied)
-		a.at, a.replies, a.own = start, replies, own
+		c.apply(ops, a)
+		c.mu.Lock()
+		c.ended(len(batch), left, a.took)
 		a.readers.Store(int32(len(batch)) + 1)
 		c.answer(batch, a)
 		if len(batch) > 1 {

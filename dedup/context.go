@@ -8,7 +8,7 @@ import (
 
 // run is one call of a handler, and its contexts.
 type run struct {
-	pass    *pass
+	call    *call
 	message *Message    // of a Handler; nil: a batch handler has no one message
 	claims  lazyContext // until all is recorded: ends with the caller's, and when a claim is lost
 	handler lazyContext // the handler's: ends with claims, and at its timeout
@@ -18,7 +18,7 @@ type run struct {
 }
 
 func (r *run) init(p *pass) {
-	r.pass = p
+	r.call = p.call
 	r.claims.parent, r.claims.run, r.handler.parent = p.ctx, r, &r.claims
 }
 
@@ -29,8 +29,8 @@ type runKey struct{}
 // made; nil if there is none.
 func (d *Deduplicator) enclosing(ctx context.Context) *run {
 	r, _ := ctx.Value(runKey{}).(*run)
-	for r != nil && r.pass.call.d != d {
-		r, _ = r.pass.ctx.Value(runKey{}).(*run)
+	for r != nil && r.call.d != d {
+		r, _ = r.claims.parent.Value(runKey{}).(*run)
 	}
 	return r
 }

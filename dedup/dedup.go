@@ -48,6 +48,7 @@ type Deduplicator struct {
 
 	opBuffers sync.Pool // of *[]Op
 	slabs     sync.Pool // of *[]delivery, all zero
+	ones      sync.Pool // of *doing, zero
 
 	closing chan struct{} // closed by Shutdown
 	mu      sync.Mutex
@@ -87,6 +88,7 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	d.opBuffers.New = func() any { return new([]Op) }
+	d.ones.New = func() any { return new(doing) }
 	d.flights.init()
 	d.admission.slots = filled.Concurrency
 	d.combiner.init(d.ctx, d.apply, store)
@@ -96,7 +98,11 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 			r.Recycle(replies)
 		}
 	}
-	d.renewer.init(func(ops []Op) []Reply { replies, _ := d.apply(ops); return replies }, filled.Lease, filled.TTL)
+	d.renewer.init(func(ops []Op) []Reply {
+		var a applied
+		d.apply(ops, &a)
+		return a.replies
+	}, filled.Lease, filled.TTL)
 	return d, nil
 }
 
@@ -114,7 +120,7 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 func (d *Deduplicator) Shutdown(ctx context.Context) error {
 	r, hook := d.enclosing(ctx), inHook()
 	d.mu.Lock()
-	if hook || r != nil && !r.pass.call.over {
+	if hook || r != nil && !r.call.over {
 		d.mu.Unlock()
 		return fmt.Errorf("dedup: Shutdown: %w", ErrInHandler)
 	}
@@ -172,15 +178,16 @@ func (d *Deduplicator) giveBack(buffer *[]Op, ops []Op) {
 	d.opBuffers.Put(buffer)
 }
 
-// apply is the one place where the store is asked. What it returns has a Reply
-// for every op, whatever the store did; own tells whether they are the store's.
-func (d *Deduplicator) apply(ops []Op) (replies []Reply, own bool) {
-	start := time.Now()
+// apply is the one place where the store is asked. a then has a Reply for every op,
+// whatever the store did.
+func (d *Deduplicator) apply(ops []Op, a *applied) {
+	a.at = time.Now()
 	replies, err := d.applyOnce(ops)
-	took := time.Since(start)
-	if own = err == nil; !own {
+	a.took = time.Since(a.at)
+	if a.own = err == nil; !a.own {
 		replies = failed(len(ops), err)
 	}
+	a.replies = replies
 	answered, refused := false, 0
 	for i := range replies {
 		r := &replies[i]
@@ -200,13 +207,12 @@ func (d *Deduplicator) apply(ops []Op) (replies []Reply, own bool) {
 		err = nil
 	}
 	if d.o.Hooks.Applied != nil {
-		d.applied(len(ops), took, err)
+		d.applied(len(ops), a.took, err)
 	}
 	if down := !answered; d.ctx.Err() == nil && d.down.Load() != down && d.notes.storeDue() {
 		d.down.Store(down)
 		d.storeChanged(down, err)
 	}
-	return replies, own
 }
 
 func (d *Deduplicator) storeRefused(ops int, err error) {

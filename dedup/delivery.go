@@ -59,13 +59,14 @@ type call struct {
 	parent   *run // in whose handler it was made; nil: none
 	one      Handler
 	many     BatchHandler
+	ticket   ticket
 	over     bool // under the Deduplicator's mutex
 }
 
 // inside reports whether c was made in a handler of other, or in one further in.
 func (c *call) inside(other *call) bool {
-	for r := c.parent; r != nil; r = r.pass.call.parent {
-		if r.pass.call == other {
+	for r := c.parent; r != nil; r = r.call.parent {
+		if r.call == other {
 			return true
 		}
 	}
@@ -177,20 +178,20 @@ func (d *Deduplicator) decide(x *delivery, p Policy, why error) {
 // claim to the record. The handler is called once for all that are to run, or in a
 // call with a Handler once for each.
 type pass struct {
-	call   *call
-	ctx    context.Context // the caller's
-	xs     []*delivery
-	ticket ticket
-	runs   []run // used up by the first try
+	call *call
+	ctx  context.Context // the caller's
+	xs   []*delivery
+	runs []run // used up by the first try
 }
 
 func (d *Deduplicator) process(p *pass) {
-	p.ticket.claims = 1
+	t := &p.call.ticket
+	t.claims = 1
 	if p.call.one != nil {
-		p.ticket.claims = len(p.xs)
+		t.claims = len(p.xs)
 	}
 	if r := p.call.parent; r != nil {
-		p.ticket.parent = &r.pass.ticket
+		t.parent = &r.call.ticket
 	}
 	for d.try(p) {
 		var xs []*delivery
@@ -214,7 +215,7 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	if !slices.ContainsFunc(p.xs, open) {
 		return false
 	}
-	if err := d.admission.enter(p.ctx, d.closing, &p.ticket); err != nil {
+	if err := d.admission.enter(p.ctx, d.closing, &p.call.ticket); err != nil {
 		for _, x := range p.xs {
 			if open(x) {
 				x.giveUp(err)
@@ -222,27 +223,28 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 		}
 		return false
 	}
-	defer d.admission.leave(&p.ticket)
+	defer d.admission.leave(&p.call.ticket)
 	sent := d.claim(p.ctx, p.xs)
 	if !slices.ContainsFunc(p.xs, func(x *delivery) bool { return x.claimed || x.run || x.park != nil }) {
 		return false
 	}
-	n := p.ticket.claims
+	n := p.call.ticket.claims
 	if p.runs == nil {
 		p.runs = make([]run, n)
 	}
-	for i := range p.runs {
-		p.runs[i].init(p)
+	runs := p.runs
+	for i := range runs {
+		runs[i].init(p)
 	}
 	defer func() {
-		for i := range p.runs {
-			p.runs[i].end()
+		for i := range runs {
+			runs[i].end()
 		}
 	}()
 	held := make([]*lease, 0, len(p.xs))
 	free := false // to run without a claim, the loss of which would end it
 	for i, x := range p.xs {
-		x.of = &p.runs[min(i, n-1)]
+		x.of = &runs[min(i, n-1)]
 		if x.claimed {
 			held = append(held, x.lease)
 		} else if x.run || x.park != nil {
@@ -253,8 +255,8 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	d.renewer.hold(sent, held...)
 	if free {
 		defer context.AfterFunc(d.ctx, func() {
-			for i := range p.runs {
-				p.runs[i].lose(ErrClosed)
+			for i := range runs {
+				runs[i].lose(ErrClosed)
 			}
 		})()
 	}
@@ -263,7 +265,7 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	} else {
 		again = d.handle(p)
 	}
-	d.admission.leave(&p.ticket)
+	d.admission.leave(&p.call.ticket)
 	d.finish(p.xs)
 	return again
 }

@@ -22,37 +22,51 @@ import (
 // A delivery of a key that is being processed in this process waits for that,
 // at most the shorter of Lease and one second, before it is Busy.
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
-	one := &struct {
-		delivery
-		call   call
-		result Result
-		pass   pass
-		xs     [1]*delivery
-		runs   [1]run
+	kept := &struct { // a handler's context may outlive the handler
+		call call
+		runs [1]run
 	}{call: call{one: h}}
-	x, p := &one.delivery, &one.pass
-	x.m, x.call, x.res = m, &one.call, &one.result
+	one := d.ones.Get().(*doing)
+	x := &one.delivery
+	x.m, x.call, x.res, one.xs[0] = m, &kept.call, &one.result, x
 	open := d.enter(ctx, x.call)
-	if open {
-		defer d.exit(x.call)
-	}
 	d.observe(d.o.Hooks.Started, x)
-	defer d.decided(x)
+	defer d.did(one, open)
 	if !open {
 		x.giveUp(ErrClosed)
 		return *x.res
 	}
 	if d.identify(x) {
-		if err := d.flights.startBy(ctx, d.closing, x, time.Now().Add(d.patience())); err != nil {
+		if err := d.flights.startBy(ctx, d.closing, x, x.call.received.Add(d.patience())); err != nil {
 			x.giveUp(err)
 			return *x.res
 		}
-		defer d.flights.end(x)
 	}
-	one.xs[0] = x
-	p.call, p.ctx, p.xs, p.runs = x.call, ctx, one.xs[:], one.runs[:]
-	d.process(p)
+	d.process(&pass{call: x.call, ctx: ctx, xs: one.xs[:], runs: kept.runs[:]})
 	return *x.res
+}
+
+// doing is the memory of one Do, which is used again.
+type doing struct {
+	delivery
+	result Result
+	xs     [1]*delivery
+}
+
+// did ends a Do, also one that a handler ends with its goroutine.
+func (d *Deduplicator) did(one *doing, open bool) {
+	x := &one.delivery
+	if x.id != (ID{}) {
+		d.flights.end(x)
+	}
+	d.decided(x)
+	if open {
+		d.exit(x.call)
+	}
+	if !d.renewer.remembers() { // and nobody else does
+		*one = doing{}
+		d.ones.Put(one)
+	}
 }
 
 // DoBatch is Do for several messages at once: one claim of all their keys, one

@@ -61,22 +61,23 @@ func (d *Deduplicator) handleEach(p *pass) (again bool) {
 			continue
 		}
 		if t.timer == nil {
-			switch err := d.admission.start(&r.claims, d.closing, &p.ticket); {
+			switch err := d.admission.start(&r.claims, d.closing, &p.call.ticket); {
 			case errors.Is(err, errTurnedBack):
 				return true
 			case err != nil:
 				x.giveUp(err)
 				continue
 			}
-			defer d.admission.leave(&p.ticket) // before t.end, which may wait
+			defer d.admission.leave(&p.call.ticket) // before t.end, which may wait
 			t.timer = time.AfterFunc(eachLimit, t.split)
 		}
-		if err := d.ready(&r.claims, running); err != nil {
+		now := time.Now()
+		if err := d.ready(&r.claims, now, running); err != nil {
 			x.giveUp(err)
 			continue
 		}
 		t.calling = true
-		d.run(r, p.xs[i:i+1], ms, running)
+		d.run(r, now, p.xs[i:i+1], ms, running)
 		t.calling = false
 	}
 	return false

@@ -15,18 +15,19 @@ func (d *Deduplicator) handle(p *pass) (again bool) {
 	if len(ms) == 0 {
 		return false
 	}
-	err := d.admission.start(&r.claims, d.closing, &p.ticket)
+	err := d.admission.start(&r.claims, d.closing, &p.call.ticket)
 	if errors.Is(err, errTurnedBack) {
 		return true
 	}
+	now := time.Now()
 	if err == nil {
-		err = d.ready(&r.claims, running)
+		err = d.ready(&r.claims, now, running)
 	}
 	if err != nil {
 		giveUp(p.xs, err)
 		return false
 	}
-	d.run(r, p.xs, ms, running)
+	d.run(r, now, p.xs, ms, running)
 	return false
 }
 
@@ -47,7 +48,7 @@ func (r *run) running(xs []*delivery) (ms []*Message, leases []*lease) {
 			leases = append(leases, x.lease)
 		}
 	}
-	if r.pass.call.one != nil && len(ms) > 0 {
+	if r.call.one != nil && len(ms) > 0 {
 		r.message = ms[0]
 	}
 	return ms, leases
@@ -62,9 +63,9 @@ func giveUp(xs []*delivery, err error) {
 	}
 }
 
-// run calls the handler for those of xs that are to run: ms, under their leases.
-func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lease) {
-	start := time.Now()
+// run calls the handler, at the time start, for those of xs that are to run: ms,
+// under their leases.
+func (d *Deduplicator) run(r *run, start time.Time, xs []*delivery, ms []*Message, running []*lease) {
 	if d.o.HandlerTimeout > 0 {
 		until := start.Add(d.o.HandlerTimeout)
 		r.handler.expire(until)
@@ -75,7 +76,7 @@ func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lea
 	cause := r.handler.cause(now)
 	r.handler.end(nil)
 	took := max(now.Sub(start), 1)
-	r.pass.ticket.ran(took)
+	r.call.ticket.ran(took)
 	if d.o.HandlerTimeout > 0 {
 		d.renewer.limit(time.Time{}, running...)
 	}
@@ -85,18 +86,18 @@ func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lea
 	for _, x := range xs {
 		if x.run {
 			x.took = took
-			d.conclude(x, answers[0], r.pass.ctx, cause)
+			d.conclude(x, answers[0], r.claims.parent, cause)
 			answers = answers[1:]
 		}
 	}
 }
 
 // ready says whether a handler may start now, under claims that still stand.
-func (d *Deduplicator) ready(ctx *lazyContext, claims []*lease) error {
+func (d *Deduplicator) ready(ctx *lazyContext, now time.Time, claims []*lease) error {
 	switch {
 	case isClosed(d.closing):
 		return ErrClosed
-	case !d.renewer.alive(claims...):
+	case !d.renewer.alive(now, claims...):
 		return ErrLeaseLost
 	}
 	return ctx.cause(time.Time{})
@@ -120,11 +121,11 @@ func (r *run) handle(ms []*Message) (answers []Answer) {
 			answers = all(panicError(e))
 		}
 	}()
-	if one := r.pass.call.one; one != nil {
+	if one := r.call.one; one != nil {
 		r.answer[0].Result, r.answer[0].Err = one(&r.handler, ms[0])
 		return r.answer[:]
 	}
-	answers = r.pass.call.many(&r.handler, ms)
+	answers = r.call.many(&r.handler, ms)
 	if len(answers) != n {
 		answers = all(fmt.Errorf("the batch handler gave %d answers to %d messages: it owes one for each, in order", len(answers), n))
 	}

@@ -116,11 +116,10 @@ func (r *renewer) drop(ls ...*lease) {
 	}
 }
 
-// alive reports whether all the claims are ours for sure.
-func (r *renewer) alive(ls ...*lease) bool {
+// alive reports whether all the claims are ours for sure, now.
+func (r *renewer) alive(now time.Time, ls ...*lease) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
 	for _, l := range ls {
 		if !l.held || !l.end.After(now) {
 			return false
