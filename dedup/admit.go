@@ -181,6 +181,9 @@ func (t *ticket) ran(took time.Duration) {
 
 // leave gives back what t has.
 func (a *admission) leave(t *ticket) {
+	if t.state == outside { // only a call that waits has its state changed by others
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.release(t)

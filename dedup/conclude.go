@@ -91,7 +91,7 @@ func (d *Deduplicator) deadLetter(ctx context.Context, x *delivery) (why []byte,
 	const most = 1024
 	s := x.park.Error()
 	why = []byte(s[:min(len(s), most)])
-	if x.claimed && !d.renewer.alive(time.Now(), x.lease) {
+	if x.claimed && !d.renewer.begin(time.Now(), time.Time{}, x.lease) {
 		return nil, ErrLeaseLost
 	}
 	return why, finite(d.o.DeadLetter(ctx, x.m, x.park))

@@ -285,7 +285,9 @@ func (x *delivery) lost(why error, hung bool) {
 
 // drop lets the claims of xs lapse that are held still, and reports the lost.
 func (d *Deduplicator) drop(xs []*delivery, held []*lease) {
-	d.renewer.drop(held...)
+	if slices.ContainsFunc(xs, func(x *delivery) bool { return x.claimed && !x.over }) {
+		d.renewer.drop(held...)
+	} // else it was done when they were recorded
 	for _, x := range xs {
 		if x.claimed && errors.Is(x.lease.fate, ErrLeaseLost) {
 			d.observe(d.o.Hooks.LeaseLost, x)

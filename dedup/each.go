@@ -71,14 +71,12 @@ func (d *Deduplicator) handleEach(p *pass) (again bool) {
 			defer d.admission.leave(&p.call.ticket) // before t.end, which may wait
 			t.timer = time.AfterFunc(eachLimit, t.split)
 		}
-		now := time.Now()
-		if err := d.ready(&r.claims, now, running); err != nil {
-			x.giveUp(err)
-			continue
-		}
 		t.calling = true
-		d.run(r, now, p.xs[i:i+1], ms, running)
+		err := d.run(r, p.xs[i:i+1], ms, running)
 		t.calling = false
+		if err != nil {
+			x.giveUp(err)
+		}
 	}
 	return false
 }

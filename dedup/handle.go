@@ -19,15 +19,12 @@ func (d *Deduplicator) handle(p *pass) (again bool) {
 	if errors.Is(err, errTurnedBack) {
 		return true
 	}
-	now := time.Now()
 	if err == nil {
-		err = d.ready(&r.claims, now, running)
+		err = d.run(r, p.xs, ms, running)
 	}
 	if err != nil {
 		giveUp(p.xs, err)
-		return false
 	}
-	d.run(r, now, p.xs, ms, running)
 	return false
 }
 
@@ -63,14 +60,23 @@ func giveUp(xs []*delivery, err error) {
 	}
 }
 
-// run calls the handler, at the time start, for those of xs that are to run: ms,
-// under their leases.
-func (d *Deduplicator) run(r *run, start time.Time, xs []*delivery, ms []*Message, running []*lease) {
+// run calls the handler for those of xs that are to run: ms, under their leases. It
+// returns why it does not.
+func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lease) error {
+	start := time.Now()
+	var until time.Time
 	if d.o.HandlerTimeout > 0 {
-		until := start.Add(d.o.HandlerTimeout)
-		r.handler.expire(until)
-		d.renewer.limit(until, running...)
+		until = start.Add(d.o.HandlerTimeout)
 	}
+	switch why := r.claims.cause(time.Time{}); {
+	case isClosed(d.closing):
+		return ErrClosed
+	case !d.renewer.begin(start, until, running...):
+		return ErrLeaseLost
+	case why != nil:
+		return why
+	}
+	r.handler.expire(until)
 	answers := r.handle(ms)
 	now := time.Now()
 	cause := r.handler.cause(now)
@@ -78,7 +84,7 @@ func (d *Deduplicator) run(r *run, start time.Time, xs []*delivery, ms []*Messag
 	took := max(now.Sub(start), 1)
 	r.call.ticket.ran(took)
 	if d.o.HandlerTimeout > 0 {
-		d.renewer.limit(time.Time{}, running...)
+		d.renewer.lift(running...)
 	}
 	if r.hung {
 		d.hung(-1)
@@ -90,17 +96,7 @@ func (d *Deduplicator) run(r *run, start time.Time, xs []*delivery, ms []*Messag
 			answers = answers[1:]
 		}
 	}
-}
-
-// ready says whether a handler may start now, under claims that still stand.
-func (d *Deduplicator) ready(ctx *lazyContext, now time.Time, claims []*lease) error {
-	switch {
-	case isClosed(d.closing):
-		return ErrClosed
-	case !d.renewer.alive(now, claims...):
-		return ErrLeaseLost
-	}
-	return ctx.cause(time.Time{})
+	return nil
 }
 
 // handle calls the handler for ms. A panic becomes an error of every message. The

@@ -64,6 +64,7 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	if len(ls) == 0 {
 		return
 	}
+	now := time.Now()
 	end, due := sent.Add(r.lease), sent.Add(r.lease/3)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,7 +72,7 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	switch {
 	case r.stopped:
 		why = ErrClosed
-	case !end.After(time.Now()):
+	case !end.After(now):
 		why = ErrLeaseLost // the answer came too late
 	case !r.started:
 		r.started = true
@@ -94,13 +95,13 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	}
 }
 
-// limit has ls lapse if they are still held at the time; the zero time lifts that.
-func (r *renewer) limit(until time.Time, ls ...*lease) {
+// lift undoes the until of begin.
+func (r *renewer) lift(ls ...*lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range ls {
-		l.until = until
-		if until.IsZero() && l.lapsing {
+		l.until = time.Time{}
+		if l.lapsing {
 			l.lapsing = false
 			r.nudge()
 		}
@@ -116,14 +117,18 @@ func (r *renewer) drop(ls ...*lease) {
 	}
 }
 
-// alive reports whether all the claims are ours for sure, now.
-func (r *renewer) alive(now time.Time, ls ...*lease) bool {
+// begin reports whether all the claims are ours for sure, now. If so they lapse if
+// they are still held at until, unless that is zero.
+func (r *renewer) begin(now, until time.Time, ls ...*lease) (alive bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range ls {
 		if !l.held || !l.end.After(now) {
 			return false
 		}
+	}
+	for _, l := range ls {
+		l.until = until
 	}
 	return true
 }
