@@ -139,6 +139,7 @@ func (d *Deduplicator) identify(x *delivery) bool {
 		x.m.Claim = Claim{ID: x.id, Key: key}
 		return true
 	}
+	err = finite(err)
 	x.end(Unkeyed, err)
 	d.decide(x, d.o.OnUnkeyed, err)
 	return false

@@ -119,12 +119,19 @@ func (s *steer) walk(err error, seen *int) bool {
 }
 
 // finite returns err, whose tree others walk, or only its text if the tree never ends.
-func finite(err error) error {
-	var s steer
-	if err == nil || s.walk(err, new(int)) {
+func finite(err error) (finite error) {
+	if err == nil {
+		return nil
+	}
+	defer func() {
+		if r := recover(); r != nil || finite == nil {
+			finite = fmt.Errorf("%v (an error of type %T, which cannot be unwrapped to its end)", err, err)
+		}
+	}()
+	if s := (steer{}); s.walk(err, new(int)) {
 		return err
 	}
-	return fmt.Errorf("%v (an error of type %T, which unwraps without end)", err, err)
+	return nil
 }
 
 func (s *steer) merge(inner steer) {
@@ -137,6 +144,9 @@ func (s *steer) merge(inner steer) {
 }
 
 func panicError(r any) error {
+	if err, ok := r.(error); ok {
+		r = finite(err)
+	}
 	return &PanicError{Value: r, Stack: debug.Stack()}
 }
 

@@ -21,10 +21,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/hangtest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(hangtest.M(m)) }
 
 // bench is a Deduplicator over a store in memory, with its metrics.
 type bench struct {
@@ -36,6 +37,7 @@ type bench struct {
 
 func newBench(t *testing.T, reg *prometheus.Registry, scope string, store dedup.Store, next dedup.Hooks) *bench {
 	t.Helper()
+	hangtest.Watch(t)
 	m, err := New(reg, scope, &Options{TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
