@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,103 @@ func TestSlowHandlersDoNotLetClaimsPileUp(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+}
+
+// Claims that were taken at the pace of fast handlers are given back when handlers turn
+// slow, and count for nothing.
+func TestClaimsAreGivenBackWhenHandlersTurnSlow(t *testing.T) {
+	for _, each := range []bool{false, true} {
+		t.Run(fmt.Sprint("DoEach ", each), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const slots, callers = 4, 3000
+				s := newStore()
+				d := newDedup(t, s, &dedup.Options{Concurrency: slots})
+				var slow atomic.Bool
+				h := &handler{script: func(_ int, _ context.Context, m *dedup.Message) ([]byte, error) {
+					if m.Claim.Attempt != 1 || m.Claim.Ambiguous {
+						t.Errorf("got claim %+v, want a first attempt", m.Claim)
+					}
+					if slow.Load() {
+						time.Sleep(4 * time.Second)
+					} else {
+						time.Sleep(20 * time.Microsecond)
+					}
+					return nil, nil
+				}}
+				for i := range 200 { // the pace becomes known
+					d.Do(t.Context(), message(fmt.Sprint("before", i), "v"), h.handle)
+				}
+				slow.Store(true)
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				for i := range callers {
+					wg.Go(func() {
+						m := []*dedup.Message{message(fmt.Sprint(i), "v")}
+						if each {
+							m = append(m, message(fmt.Sprint("next", i), "v"))
+						}
+						for len(m) > 0 && ctx.Err() == nil {
+							m = m[len(d.DoEach(ctx, m, h.handle)):]
+						}
+					})
+				}
+				most := 0
+				for at := range 10 {
+					time.Sleep(50 * time.Millisecond)
+					n := s.claimed(t)
+					most = max(most, n)
+					if at >= 4 && n > 3*slots+2*callersOfDoEach {
+						t.Errorf("after %v: got %d claims held, want those of %d handlers and %d about to start", time.Duration(at+1)*50*time.Millisecond, n, slots, 2*slots)
+					}
+				}
+				if most < 1000 || most > 2048+slots+callersOfDoEach {
+					t.Errorf("got at most %d claims held, want many at the old pace, but bounded", most)
+				}
+				cancel()
+				wg.Wait()
+			})
+		})
+	}
+}
+
+const callersOfDoEach = 8 // messages of one call
+
+// All that is turned back is processed in the end, once.
+func TestCallsThatAreTurnedBackGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{Concurrency: 4})
+		var runs atomic.Int32
+		h := func(_ context.Context, m *dedup.Message) ([]byte, error) {
+			if m.Claim.Attempt != 1 || m.Claim.Ambiguous || m.Claim.Token == 0 || m.Claim.Key == "" {
+				t.Errorf("got claim %+v, want a first attempt", m.Claim)
+			}
+			if n := runs.Add(1); n > 200 && n < 240 {
+				time.Sleep(time.Second)
+			} else {
+				time.Sleep(20 * time.Microsecond)
+			}
+			return []byte(m.Claim.Key), nil
+		}
+		var wg sync.WaitGroup
+		for i := range 3000 {
+			wg.Go(func() {
+				key := fmt.Sprint(i)
+				r := d.Do(t.Context(), message(key, "v"), h)
+				if r.Outcome != dedup.Processed || string(r.Value) != key {
+					t.Errorf("got %v, %v, value %q, want %q", r.Outcome, r.Err, r.Value, key)
+				}
+			})
+			if i < 200 {
+				synctest.Wait()
+				time.Sleep(20 * time.Microsecond)
+			}
+		}
+		wg.Wait()
+		if runs.Load() != 3000 || s.sent(dedup.OpRelease) == 0 {
+			t.Errorf("got %d runs of 3000 messages, %d releases; want some", runs.Load(), s.sent(dedup.OpRelease))
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -122,6 +123,7 @@ func (r *run) handle(ms []*Message) (answers []Answer) {
 		return r.answer[:]
 	}
 	answers = r.call.many(&r.handler, ms)
+	runtime.KeepAlive(r) // so that the line shows it until then
 	if len(answers) != n {
 		answers = all(fmt.Errorf("the batch handler gave %d answers to %d messages: it owes one for each, in order", len(answers), n))
 	}
