@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // NewConsumer copies it and never writes to it.
 type Config struct {
 	// Workers is the number of messages that Run has in Deduplicator.Do at once.
-	// Default 256. It does not bound handlers: dedup.Options.Concurrency does.
+	// Default 256; at most 65536. It does not bound handlers: dedup.Options.Concurrency does.
 	Workers int
 	// BatchSize is the largest number of messages in one call of DoBatch, for
 	// RunBatch. Default 256; at most 1024.
@@ -24,7 +25,7 @@ type Config struct {
 	// server's default for that, 1000, is little for a store that waits for its disk.
 	// Default: about what is settled in a second, so that messages do not wait here
 	// while other members are idle: from Workers, or four times BatchSize for RunBatch,
-	// up to 16 times that.
+	// up to 16 times that. At most 1048576.
 	Prefetch int
 	// PrefetchBytes bounds the same in bytes, subjects and headers included. One
 	// message may always be in hand, however large. Default 64 MiB.
@@ -80,6 +81,8 @@ type Config struct {
 const (
 	defaultWorkers = 256
 	maxBatchSize   = 1024
+	maxWorkers     = 1 << 16 // each is a goroutine
+	maxPrefetch    = 1 << 20 // there is room for them
 )
 
 // filled returns a copy of o with the defaults in place, or what is wrong.
@@ -88,22 +91,17 @@ func (o *Config) filled() (Config, error) {
 	if o != nil {
 		c = *o
 	}
-	for _, n := range []struct {
-		name  string
-		value int64
-	}{
-		{"Workers", int64(c.Workers)}, {"BatchSize", int64(c.BatchSize)},
-		{"Prefetch", int64(c.Prefetch)}, {"PrefetchBytes", int64(c.PrefetchBytes)}, {"DrainTimeout", int64(c.DrainTimeout)},
-	} {
-		if n.value < 0 {
-			return c, fmt.Errorf("natstransport: %s is negative; leave it zero for the default", n.name)
-		}
+	if err := errors.Join(
+		within("Workers", c.Workers, maxWorkers),
+		within("BatchSize", c.BatchSize, maxBatchSize),
+		within("Prefetch", c.Prefetch, maxPrefetch),
+		within("PrefetchBytes", c.PrefetchBytes, math.MaxInt),
+		within("DrainTimeout", c.DrainTimeout, math.MaxInt64),
+	); err != nil {
+		return c, err
 	}
 	c.Workers = orDefault(c.Workers, defaultWorkers)
 	c.BatchSize = orDefault(c.BatchSize, 256)
-	if c.BatchSize > maxBatchSize {
-		return c, fmt.Errorf("natstransport: BatchSize %d is more than %d", c.BatchSize, maxBatchSize)
-	}
 	c.PrefetchBytes = orDefault(c.PrefetchBytes, 64<<20)
 	c.DrainTimeout = orDefault(c.DrainTimeout, 20*time.Second)
 	c.heartbeat = orDefault(c.heartbeat, 5*time.Second)
@@ -118,6 +116,17 @@ func (o *Config) filled() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
+}
+
+// within refuses a number that is negative or more than most.
+func within[N int | time.Duration](name string, n, most N) error {
+	switch {
+	case n < 0:
+		return fmt.Errorf("natstransport: %s %v is negative; leave it zero for the default", name, n)
+	case n > most:
+		return fmt.Errorf("natstransport: %s %v is more than %v; lower it", name, n, most)
+	}
+	return nil
 }
 
 func orDefault[T comparable](v, preset T) T {
