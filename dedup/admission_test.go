@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/oncequeue/oncequeue/internal/hangtest"
 )
 
 // A caller that gives up at the moment at which it is let in passes its turn on, and
@@ -31,6 +33,7 @@ func TestTurnOfACallerThatGivesUpIsPassedOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				hangtest.Watch(t)
 				a := &admission{slots: 1}
 				never := make(chan struct{})
 				first := make([]*ticket, c.first)

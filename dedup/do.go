@@ -20,7 +20,13 @@ import (
 // that outlasts a deadline of ctx does.
 //
 // A delivery of a key that is being processed in this process waits for that,
-// at most the shorter of Lease and one second, before it is Busy.
+// at most the shorter of Lease and one second, before it is Busy. With another
+// payload it is a Conflict at once.
+//
+// Inside a handler, Do with the handler's context runs in the slot of that handler,
+// and with the handler's own key it returns ErrOwnKey at once, as Busy. A handler that
+// passes on another context is not recognised: it waits for a slot, and for itself.
+// Two handlers that call Do for the key of each other are Busy in turn.
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 	kept := &struct { // a handler's context may outlive the handler
 		call call

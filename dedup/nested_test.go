@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,7 +171,21 @@ func TestOwnKeyIsRefusedAtOnce(t *testing.T) {
 			return nil, nil
 		}), dedup.Processed, true)
 		want(t, d.Do(kept, message("k", "v"), ok), dedup.Duplicate, true)
-		want(t, d.Do(kept, message("another", "v"), ok), dedup.Processed, true)
+		var wg sync.WaitGroup
+		var running atomic.Int32
+		for i := range 3 { // each needs a slot of its own
+			wg.Go(func() {
+				want(t, d.Do(kept, message(fmt.Sprint("another", i), "v"), func(context.Context, *dedup.Message) ([]byte, error) {
+					if n := running.Add(1); n > 1 {
+						t.Errorf("%d handlers run in one slot", n)
+					}
+					time.Sleep(5 * time.Millisecond)
+					running.Add(-1)
+					return nil, nil
+				}), dedup.Processed, true)
+			})
+		}
+		wg.Wait()
 	})
 }
 

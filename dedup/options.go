@@ -51,7 +51,9 @@ type Options struct {
 	// while the handler runs. Default 30s; at least 100ms; at most TTL.
 	Lease time.Duration
 	// HandlerTimeout is how long a handler may run; then its context is
-	// cancelled with ErrTimeout and its lease no longer renewed. It covers one
+	// cancelled with ErrTimeout and its lease no longer renewed. Once that has ended,
+	// another run may take over, here too, flagged Ambiguous; a handler that has not
+	// returned by then is logged with its stack, and keeps its slot. It covers one
 	// handler call: of a batch handler, the whole batch. Default 10m; negative: none.
 	HandlerTimeout time.Duration
 	// MaxAttempts is the number of runs that may fail or die before the message

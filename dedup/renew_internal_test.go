@@ -3,6 +3,8 @@ package dedup
 import (
 	"testing"
 	"time"
+
+	"github.com/oncequeue/oncequeue/internal/hangtest"
 )
 
 type forgetful struct{}
@@ -12,6 +14,7 @@ func (forgetful) lost(error, bool) {}
 // A process that was stopped goes on past the end of its leases before its fence has
 // run: the end counts, not whether somebody has looked.
 func TestLeaseEndsWithoutTheFence(t *testing.T) {
+	hangtest.Watch(t)
 	var r renewer
 	r.init(func(ops []Op) []Reply { return failed(len(ops), ErrStore) }, time.Hour, time.Hour)
 	defer r.stop(t.Context())
