@@ -147,6 +147,49 @@ func TestCallsThatAreTurnedBackGoOn(t *testing.T) {
 	})
 }
 
+// Another may process what was given back: then no claim is left on the message.
+func TestCallsThatAreTurnedBackMayFindADuplicate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d, elsewhere := newDedup(t, s, &dedup.Options{Concurrency: 2}), newDedup(t, s, nil)
+		var slow atomic.Bool
+		h := func(context.Context, *dedup.Message) ([]byte, error) {
+			if slow.Load() {
+				time.Sleep(time.Second)
+			} else {
+				time.Sleep(20 * time.Microsecond)
+			}
+			return nil, nil
+		}
+		for i := range 200 {
+			d.Do(t.Context(), message(fmt.Sprint("before", i), "v"), h)
+		}
+		slow.Store(true)
+		var wg sync.WaitGroup
+		var duplicates atomic.Int32
+		var others []*dedup.Message
+		for i := range 300 {
+			key := fmt.Sprint(i)
+			others = append(others, message(key, "v"))
+			wg.Go(func() {
+				m := message(key, "v")
+				if r := d.Do(t.Context(), m, h); r.Outcome == dedup.Duplicate {
+					duplicates.Add(1)
+					if want := (dedup.Claim{ID: r.ID, Key: dedup.Key(key)}); m.Claim != want {
+						t.Errorf("a duplicate has claim %+v, want %+v", m.Claim, want)
+					}
+				}
+			})
+		}
+		time.Sleep(500 * time.Millisecond) // they were turned back
+		elsewhere.DoBatch(t.Context(), others, okAll)
+		wg.Wait()
+		if n := duplicates.Load(); n < 200 {
+			t.Errorf("got %d duplicates, want most of 300", n)
+		}
+	})
+}
+
 // Duplicates pass beside slow handlers.
 func TestDuplicatesDoNotWaitForSlowHandlers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -109,7 +110,7 @@ func TestDuplicatesHaveADebugLine(t *testing.T) {
 // All that is wrong is told at once.
 func TestNewNamesAllThatIsWrong(t *testing.T) {
 	_, err := dedup.New(nil, "", nil, &dedup.Options{
-		TTL: -1, Lease: time.Millisecond, MaxAttempts: 1, Concurrency: -1, MaxResult: 1 << 40,
+		TTL: -1, Lease: time.Millisecond, MaxAttempts: 1, Concurrency: -1, MaxResult: math.MaxInt,
 		OnUnkeyed: dedup.PolicySkip, OnConflict: dedup.PolicyProcess, OnStale: dedup.PolicyPark, OnAmbiguous: 77, OnStoreError: 9,
 	})
 	if err == nil {
