@@ -15,8 +15,8 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 	ops := (*buffer)[:0]
 	sent = time.Now()
 	for _, x := range xs {
-		if !x.flying {
-			continue // without a key
+		if x.res.Outcome != 0 {
+			continue // decided without a claim
 		}
 		ops = append(ops, Op{
 			Kind: OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.floor.Load()),
@@ -29,7 +29,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 	asked, err := d.ask(ctx, ops)
 	if err != nil {
 		for _, x := range xs {
-			if x.flying {
+			if x.res.Outcome == 0 {
 				x.giveUp(err)
 			}
 		}
@@ -49,7 +49,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 		}
 	}
 	for _, x := range xs {
-		if !x.flying {
+		if x.res.Outcome != 0 {
 			continue
 		}
 		reply := &replies[0]
@@ -71,6 +71,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 			x.m.Claim.Stale = true // nobody knows what is forgotten
 		}
 	}
+	d.flights.granted(xs)
 	return sent
 }
 
@@ -121,7 +122,10 @@ func (d *Deduplicator) admit(x *delivery, reply *Reply, since time.Time) {
 	switch reply.Status {
 	case StatusGranted:
 		x.claimed = true
-		x.lease.id, x.lease.token = x.id, rec.Token
+		if x.lease == nil {
+			x.lease = &x.own
+		}
+		x.lease.id, x.lease.token, x.lease.holder = x.id, rec.Token, x
 		x.ending = ending{kind: OpRelease, uncounted: true}
 		c := &x.m.Claim
 		c.Token, c.Attempt, c.Ambiguous = rec.Token, rec.Attempt+1, rec.Ambiguous
@@ -154,8 +158,7 @@ func (d *Deduplicator) admit(x *delivery, reply *Reply, since time.Time) {
 			x.res.RetryAfter = d.busyWait()
 			return
 		}
-		x.end(Conflict, fmt.Errorf("%w, at %v", ErrConflict, rec.First))
-		d.decide(x, d.o.OnConflict, x.res.Err)
+		d.conflict(x, rec.First)
 	default:
 		d.unavailable(x, fmt.Errorf("%w: it answered a claim with %v", ErrStore, reply.Status))
 	}
@@ -189,5 +192,14 @@ func (d *Deduplicator) stale(m *Message, firstSeen, since time.Time) bool {
 		return false
 	}
 	by := m.Published.Add(-d.o.ClockSkew)
-	return by.Before(firstSeen.Add(-d.o.TTL)) || by.Before(since) || by.Before(m.Since)
+	if by.Before(since) {
+		d.freshStore(since)
+		return true
+	}
+	return by.Before(firstSeen.Add(-d.o.TTL)) || by.Before(m.Since)
+}
+
+func (d *Deduplicator) freshStore(since time.Time) {
+	defer d.survive("the logger")
+	d.notes.fresh(since, since.Add(d.o.ClockSkew))
 }

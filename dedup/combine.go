@@ -17,9 +17,9 @@ const maxBatchBytes = 1 << 20
 // that is alone waits for nobody, and there is no goroutine of its own.
 type combiner struct {
 	ctx     context.Context
-	apply   func([]Op) (replies []Reply, own bool) // never panics, and answers every op
-	recycle func([]Reply)                          // nil: the store has no use for its own
-	limit   int                                    // Applies under way at once
+	apply   func([]Op, *applied) // never panics, and answers every op
+	recycle func([]Reply)        // nil: the store has no use for its own
+	limit   int                  // Applies under way at once
 
 	mu      sync.Mutex
 	leading int
@@ -27,7 +27,8 @@ type combiner struct {
 	spare   [][]Op // buffers of finished batches
 	round   round
 
-	groups sync.Pool // of *group that nobody refers to
+	groups  sync.Pool // of *group that nobody refers to
+	applied sync.Pool // of *applied that nobody refers to
 }
 
 // round is what the combiner knows of the last Apply, to judge whether it is worth
@@ -53,6 +54,7 @@ type group struct {
 	bytes   int
 	answers answers
 	state   groupState
+	batch   []*group      // room for the batch that its caller leads
 	waits   bool          // its caller does, for one wake: to lead, or that it is answered
 	wake    chan struct{} // with room for one; nil: there is no caller
 }
@@ -66,19 +68,26 @@ type answers struct {
 
 // applied is what an Apply returned, and how many have not read it yet.
 type applied struct {
+	c       *combiner
 	at      time.Time // when it was called: the replies are no older
+	took    time.Duration
 	replies []Reply
 	readers atomic.Int32
-	recycle func([]Reply) // nil: nobody has any use for them
+	own     bool // the replies are the store's
 }
 
 // done says that the answers are of no more use.
 func (a answers) done() { a.of.done() }
 
 func (a *applied) done() {
-	if a.readers.Add(-1) == 0 && a.recycle != nil {
-		a.recycle(a.replies)
+	if a.readers.Add(-1) != 0 {
+		return
 	}
+	if a.own && a.c.recycle != nil {
+		a.c.recycle(a.replies)
+	}
+	a.replies = nil
+	a.c.applied.Put(a)
 }
 
 type groupState uint8
@@ -92,8 +101,9 @@ const (
 	groupAnswered
 )
 
-func (c *combiner) init(ctx context.Context, apply func([]Op) ([]Reply, bool), store Store) {
+func (c *combiner) init(ctx context.Context, apply func([]Op, *applied), store Store) {
 	c.ctx, c.apply, c.limit = ctx, apply, 1
+	c.applied.New = func() any { return &applied{c: c} }
 	c.groups.New = func() any { return &group{wake: make(chan struct{}, 1)} }
 	if p, ok := store.(Pipelined); ok {
 		c.limit = max(p.Applies(), 1)
@@ -154,7 +164,7 @@ func (c *combiner) leave(g *group) bool {
 // result returns the answers to g, and gives g back.
 func (c *combiner) result(g *group) answers {
 	a := g.answers
-	*g = group{wake: g.wake}
+	*g = group{wake: g.wake, batch: g.batch}
 	c.groups.Put(g)
 	return a
 }
@@ -168,15 +178,10 @@ func (c *combiner) lead(g *group) {
 		batch, ops := c.take(g)
 		left := len(c.queue)
 		c.mu.Unlock()
-		start := time.Now()
-		replies, own := c.apply(ops)
-		took := time.Since(start)
+		a := c.applied.Get().(*applied)
+		c.apply(ops, a)
 		c.mu.Lock()
-		c.ended(len(batch), left, took)
-		a := &applied{at: start, replies: replies}
-		if own {
-			a.recycle = c.recycle
-		}
+		c.ended(len(batch), left, a.took)
 		a.readers.Store(int32(len(batch)) + 1)
 		c.answer(batch, a)
 		if len(batch) > 1 {
@@ -199,6 +204,8 @@ func (c *combiner) lead(g *group) {
 			}
 		}
 		a.done() // without the lock, too
+		clear(batch)
+		g.batch = batch[:0]
 		if next == nil {
 			return
 		}
@@ -280,7 +287,7 @@ func (c *combiner) next() *group {
 // the queue's front as fit beside it.
 func (c *combiner) take(g *group) ([]*group, []Op) {
 	g.state = groupSent
-	batch, count, bytes := []*group{g}, len(g.ops), g.bytes
+	batch, count, bytes := append(g.batch, g), len(g.ops), g.bytes
 	for len(c.queue) > 0 {
 		q := c.queue[0]
 		if q.state == groupQueued {

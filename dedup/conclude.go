@@ -57,7 +57,7 @@ func (d *Deduplicator) buryAll(dead []*delivery) {
 
 func (d *Deduplicator) buryOne(x *delivery) {
 	x.over = !x.claimed // else it is when that is recorded
-	why, err := d.deadLetter(&x.lease.run.claims, x)
+	why, err := d.deadLetter(&x.of.claims, x)
 	if err != nil {
 		err = fmt.Errorf("dead letter: %w", err)
 		x.res.Halt = IsPermanent(err) // nothing that waits mends it
@@ -91,10 +91,10 @@ func (d *Deduplicator) deadLetter(ctx context.Context, x *delivery) (why []byte,
 	const most = 1024
 	s := x.park.Error()
 	why = []byte(s[:min(len(s), most)])
-	if x.claimed && !d.renewer.alive(&x.lease) {
+	if x.claimed && !d.renewer.begin(time.Now(), time.Time{}, x.lease) {
 		return nil, ErrLeaseLost
 	}
-	return why, d.o.DeadLetter(ctx, x.m, x.park)
+	return why, finite(d.o.DeadLetter(ctx, x.m, x.park))
 }
 
 // record ends those claims of xs in the store that stand and which selects, again and again
@@ -121,7 +121,7 @@ func (d *Deduplicator) record(xs []*delivery, which func(*delivery) bool) {
 				if reply.Err != nil && d.ctx.Err() == nil && !IsPermanent(reply.Err) {
 					unknown = append(unknown, at)
 				} else {
-					judged = append(judged, &x.lease)
+					judged = append(judged, x.lease)
 					x.over, x.known = true, sent.of.at
 					x.recorded(reply)
 				}

@@ -6,20 +6,43 @@ import (
 	"time"
 )
 
-// run is the contexts of one call of a handler.
+// run is one call of a handler, and its contexts.
 type run struct {
+	call    *call
+	message *Message    // of a Handler; nil: a batch handler has no one message
 	claims  lazyContext // until all is recorded: ends with the caller's, and when a claim is lost
 	handler lazyContext // the handler's: ends with claims, and at its timeout
+	hung    bool        // under the renewer's mutex: it outlived its timeout and a lease
+	few     [1]*Message // room for the messages
+	answer  [1]Answer   // of a Handler
 }
 
-// newRuns returns n of them.
-func newRuns(caller context.Context, n int) []run {
-	runs := make([]run, n)
-	for i := range runs {
-		r := &runs[i]
-		r.claims.parent, r.handler.parent = caller, &r.claims
+func (r *run) init(p *pass) {
+	r.call = p.call
+	r.claims.parent, r.claims.run, r.handler.parent = p.ctx, r, &r.claims
+}
+
+// runKey finds the run that a context belongs to.
+type runKey struct{}
+
+// enclosing returns the innermost run of d in whose handler, or dead letter, ctx was
+// made; nil if there is none.
+func (d *Deduplicator) enclosing(ctx context.Context) *run {
+	r, _ := ctx.Value(runKey{}).(*run)
+	for r != nil && r.call.d != d {
+		r, _ = r.claims.parent.Value(runKey{}).(*run)
 	}
-	return runs
+	return r
+}
+
+// ClaimFrom returns the claim under which the handler runs whose context ctx is, or
+// was derived from. A batch handler has a claim for each of its messages instead:
+// see Message.Claim.
+func ClaimFrom(ctx context.Context) (Claim, bool) {
+	if r, _ := ctx.Value(runKey{}).(*run); r != nil && r.message != nil {
+		return r.message.Claim, true
+	}
+	return Claim{}, false
 }
 
 // lose ends the run, because a claim was lost.
@@ -42,6 +65,7 @@ func (r *run) end() {
 // both its deadline and its parent's end have passed, it takes the parent's word.
 type lazyContext struct {
 	parent context.Context
+	run    *run // that it finds; nil: that of its parent
 
 	mu       sync.Mutex
 	deadline time.Time // with ErrTimeout; zero: none but the parent's
@@ -125,6 +149,9 @@ func (c *lazyContext) Deadline() (time.Time, bool) {
 
 // Value finds the context that was made, which is how package context knows it.
 func (c *lazyContext) Value(key any) any {
+	if key == (runKey{}) && c.run != nil {
+		return c.run
+	}
 	c.mu.Lock()
 	real := c.real
 	c.mu.Unlock()

@@ -42,20 +42,20 @@ type Deduplicator struct {
 	ids    ids
 	key    KeyFunc
 	o      Options
-	slots  chan struct{} // one for each handler that may run
 	floor  atomic.Uint64 // highest Token seen
 	notes  notes
 	down   atomic.Bool // the store did not answer last time
 	ctx    context.Context
 	cancel context.CancelCauseFunc // at the deadline of Shutdown
 
-	gate     gate
-	combiner combiner
-	renewer  renewer
-	flights  flights
+	admission admission
+	combiner  combiner
+	renewer   renewer
+	flights   flights
 
 	opBuffers sync.Pool // of *[]Op
 	slabs     sync.Pool // of *[]delivery, all zero
+	ones      sync.Pool // of *doing, zero
 
 	closing chan struct{} // closed by Shutdown
 	mu      sync.Mutex
@@ -73,16 +73,18 @@ type Deduplicator struct {
 // o may be nil: every option then has its default. New returns an error if an argument
 // is missing or an option makes no sense. It does not ask the store anything.
 func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
-	switch {
-	case store == nil:
-		return nil, errors.New("dedup: New needs a store")
-	case scope == "":
-		return nil, errors.New("dedup: New needs a scope: a name for the work that is done once for each key")
-	case key == nil:
-		return nil, errors.New("dedup: New needs a KeyFunc, such as HeaderKey()")
+	var wrong []error
+	if store == nil {
+		wrong = append(wrong, errors.New("dedup: New needs a store"))
+	}
+	if scope == "" {
+		wrong = append(wrong, errors.New("dedup: New needs a scope: a name for the work that is done once for each key"))
+	}
+	if key == nil {
+		wrong = append(wrong, errors.New("dedup: New needs a KeyFunc, such as HeaderKey()"))
 	}
 	filled, err := o.filled()
-	if err != nil {
+	if err = errors.Join(append(wrong, err)...); err != nil {
 		return nil, err
 	}
 	d := &Deduplicator{
@@ -91,16 +93,16 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 		ids:   newIDs(scope),
 		key:   key,
 		o:     filled,
-		slots: make(chan struct{}, filled.Concurrency),
-		notes: notes{logger: filled.Logger.With("scope", scope)},
+		notes: notes{logger: filled.Logger.With("scope", scope), kinds: make(map[string]*kind)},
 
 		closing: make(chan struct{}),
 		idle:    make(chan struct{}),
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	d.opBuffers.New = func() any { return new([]Op) }
-	d.flights.running = make(map[uint64]*delivery)
-	d.gate.slots = filled.Concurrency
+	d.ones.New = func() any { return new(doing) }
+	d.flights.init()
+	d.admission.slots = filled.Concurrency
 	d.combiner.init(d.ctx, d.apply, store)
 	if r, ok := store.(Recycler); ok {
 		d.combiner.recycle = func(replies []Reply) {
@@ -108,7 +110,11 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 			r.Recycle(replies)
 		}
 	}
-	d.renewer.init(func(ops []Op) []Reply { replies, _ := d.apply(ops); return replies }, filled.Lease, filled.TTL)
+	d.renewer.init(func(ops []Op) []Reply {
+		var a applied
+		d.apply(ops, &a)
+		return a.replies
+	}, filled.Lease, filled.TTL)
 	return d, nil
 }
 
@@ -123,8 +129,18 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 // both lapse, and their messages come again flagged Ambiguous.
 //
 // Shutdown does not close the store. It may be called again, and then waits again.
+//
+// Inside a handler or a DeadLetter function of this Deduplicator, which Shutdown knows by
+// ctx, and inside a hook of any Deduplicator, it would wait for itself. There it does
+// nothing and returns [ErrInHandler]. A handler that passes on another context than its own
+// is not recognised.
 func (d *Deduplicator) Shutdown(ctx context.Context) error {
+	r, hook := d.enclosing(ctx), inHook()
 	d.mu.Lock()
+	if hook || r != nil && !r.call.over {
+		d.mu.Unlock()
+		return fmt.Errorf("dedup: Shutdown: %w", ErrInHandler)
+	}
 	if !d.closed {
 		d.closed = true
 		close(d.closing)
@@ -150,7 +166,8 @@ func (d *Deduplicator) Shutdown(ctx context.Context) error {
 }
 
 // enter counts a call in, unless the Deduplicator is shut down.
-func (d *Deduplicator) enter() bool {
+func (d *Deduplicator) enter(ctx context.Context, c *call) bool {
+	c.d, c.received, c.parent = d, time.Now(), d.enclosing(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -160,9 +177,10 @@ func (d *Deduplicator) enter() bool {
 	return true
 }
 
-func (d *Deduplicator) exit() {
+func (d *Deduplicator) exit(c *call) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	c.over = true
 	d.running--
 	if d.closed && d.running == 0 {
 		close(d.idle)
@@ -177,22 +195,23 @@ func (d *Deduplicator) giveBack(buffer *[]Op, ops []Op) {
 	d.opBuffers.Put(buffer)
 }
 
-// apply is the one place where the store is asked. What it returns has a Reply
-// for every op, whatever the store did; own tells whether they are the store's.
-func (d *Deduplicator) apply(ops []Op) (replies []Reply, own bool) {
-	start := time.Now()
+// apply is the one place where the store is asked. a then has a Reply for every op,
+// whatever the store did.
+func (d *Deduplicator) apply(ops []Op, a *applied) {
+	a.at = time.Now()
 	replies, err := d.applyOnce(ops)
-	took := time.Since(start)
-	if own = err == nil; !own {
+	a.took = time.Since(a.at)
+	if a.own = err == nil; !a.own {
 		replies = failed(len(ops), err)
 	}
+	a.replies = replies
 	answered, refused := false, 0
 	for i := range replies {
 		r := &replies[i]
 		if r.Err != nil {
-			err = r.Err
+			err = finite(r.Err)
 			refused++
-			r.Err = fmt.Errorf("%w: %w", ErrStore, r.Err)
+			r.Err = fmt.Errorf("%w: %w", ErrStore, err)
 			continue
 		}
 		answered = true
@@ -205,13 +224,12 @@ func (d *Deduplicator) apply(ops []Op) (replies []Reply, own bool) {
 		err = nil
 	}
 	if d.o.Hooks.Applied != nil {
-		d.applied(len(ops), took, err)
+		d.applied(len(ops), a.took, err)
 	}
 	if down := !answered; d.ctx.Err() == nil && d.down.Load() != down && d.notes.storeDue() {
 		d.down.Store(down)
 		d.storeChanged(down, err)
 	}
-	return replies, own
 }
 
 func (d *Deduplicator) storeRefused(ops int, err error) {
@@ -247,8 +265,7 @@ func (d *Deduplicator) applyOnce(ops []Op) (replies []Reply, err error) {
 }
 
 func (d *Deduplicator) applied(ops int, took time.Duration, err error) {
-	defer d.survive("the hook Applied")
-	d.o.Hooks.Applied(ops, took, err)
+	d.callHook("the hook Applied", func() { d.o.Hooks.Applied(ops, took, err) })
 }
 
 // saw raises the floor of the tokens to come.

@@ -1,7 +1,6 @@
 package dedup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -23,41 +22,58 @@ import (
 // outlasts a deadline of ctx counts.
 //
 // If the same key is being processed in this process, Do waits for that run: at most
-// one second, or Options.Lease if that is shorter. After that the Outcome is [Busy].
+// one second, or Options.Lease if that is shorter. After that the Outcome is [Busy]. With
+// another payload it is [Conflict] at once.
+//
+// Inside a handler, Do with the handler's context runs in the slot of that handler. With
+// the handler's own key it returns at once, as Busy with [ErrOwnKey]. A handler that passes
+// on another context is not recognised: the call waits for a slot, and for itself. If two
+// handlers call Do for the key of each other, one of them is Busy.
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
-	one := &struct {
-		delivery
-		call   call
-		result Result
-	}{call: call{received: time.Now()}}
+	kept := &struct { // a handler's context may outlive the handler
+		call call
+		runs [1]run
+	}{call: call{one: h}}
+	one := d.ones.Get().(*doing)
 	x := &one.delivery
-	x.m, x.call, x.res = m, &one.call, &one.result
-	open := d.enter()
-	if open {
-		defer d.exit()
-	}
+	x.m, x.call, x.res, one.xs[0] = m, &kept.call, &one.result, x
+	open := d.enter(ctx, x.call)
 	d.observe(d.o.Hooks.Started, x)
-	defer d.decided(x)
+	defer d.did(one, open)
 	if !open {
 		x.giveUp(ErrClosed)
 		return *x.res
 	}
 	if d.identify(x) {
-		if err := d.flights.startBy(ctx, d.closing, x, time.Now().Add(d.patience())); err != nil {
+		if err := d.flights.startBy(ctx, d.closing, x, x.call.received.Add(d.patience())); err != nil {
 			x.giveUp(err)
 			return *x.res
 		}
-		defer d.flights.end(x)
 	}
-	d.process(ctx, []*delivery{x}, single(h), false)
+	d.process(&pass{call: x.call, ctx: ctx, xs: one.xs[:], runs: kept.runs[:]})
 	return *x.res
 }
 
-// single makes a BatchHandler for one message of h.
-func single(h Handler) BatchHandler {
-	return func(ctx context.Context, ms []*Message) []Answer {
-		result, err := h(ctx, ms[0])
-		return []Answer{{result, err}}
+// doing is the memory of one Do, which is used again.
+type doing struct {
+	delivery
+	result Result
+	xs     [1]*delivery
+}
+
+// did ends a Do, also one that a handler ends with its goroutine.
+func (d *Deduplicator) did(one *doing, open bool) {
+	x := &one.delivery
+	if x.id != (ID{}) {
+		d.flights.end(x)
+	}
+	d.decided(x)
+	if open {
+		d.exit(x.call)
+	}
+	if !d.renewer.remembers() { // and nobody else does
+		*one = doing{}
+		d.ones.Put(one)
 	}
 }
 
@@ -74,18 +90,18 @@ func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandle
 	results := make([]Result, len(ms))
 	for at := 0; at < len(ms); at += MaxBatch {
 		end := min(at+MaxBatch, len(ms))
-		d.doBatch(ctx, ms[at:end], results[at:end], h, false)
+		d.doBatch(ctx, ms[at:end], results[at:end], call{many: h})
 	}
 	return results
 }
 
-// doBatch calls h once for all that are to run together, or once for each.
-func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, h BatchHandler, each bool) {
+// doBatch is the call, which has a batch handler, or a handler for each.
+func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, of call) {
 	slab := d.slab(len(ms))
-	this := &call{received: time.Now()}
-	open := d.enter()
+	this := &of
+	open := d.enter(ctx, this)
 	if open {
-		defer d.exit()
+		defer d.exit(this)
 	}
 	for i, m := range ms {
 		x := &slab[i]
@@ -121,9 +137,9 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		d.identify(xs[i])
 	}
 	first, later = d.flights.start(xs)
-	d.fly(ctx, first, h, each)
+	d.fly(ctx, first)
 	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
-		if each && slices.ContainsFunc(results, func(r Result) bool { return r.Halt }) {
+		if of.one != nil && slices.ContainsFunc(results, func(r Result) bool { return r.Halt }) {
 			for _, x := range d.flights.leave(later) {
 				x.giveUp(errNotStarted)
 			}
@@ -131,21 +147,15 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		}
 		var free []*delivery
 		free, later = d.await(ctx, later, deadline)
-		d.fly(ctx, free, h, each)
+		d.fly(ctx, free)
 	}
-	var told *answer
-	var value []byte
 	for i := range slab {
 		x := &slab[i]
 		switch {
 		case x.leader != nil:
 			x.hear(x.leader.say())
 		case x.answer != nil:
-			if x.answer != told { // other callers may have it too
-				told, value = x.answer, bytes.Clone(x.answer.result.Value)
-			}
-			x.hear(*told)
-			x.res.Value = value
+			x.hear(*x.answer)
 		}
 	}
 }
@@ -176,12 +186,12 @@ func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline ti
 }
 
 // fly processes xs and takes them out of flight.
-func (d *Deduplicator) fly(ctx context.Context, xs []*delivery, h BatchHandler, each bool) {
+func (d *Deduplicator) fly(ctx context.Context, xs []*delivery) {
 	if len(xs) == 0 {
 		return
 	}
 	defer d.flights.end(xs...)
-	d.process(ctx, xs, h, each)
+	d.process(&pass{call: xs[0].call, ctx: ctx, xs: xs})
 }
 
 // patience is how long a delivery waits for another of its key in this process.

@@ -40,7 +40,7 @@ const (
 // message, the next one runs all the same: do not put messages in one call if a later one
 // must not overtake an earlier one.
 func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
-	n := min(len(ms), max(1, min(eachMost, d.gate.within(eachTurn))))
+	n := min(len(ms), max(1, min(eachMost, d.admission.within(eachTurn))))
 	switch n {
 	case 0:
 		return nil
@@ -48,40 +48,43 @@ func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []R
 		return []Result{d.Do(ctx, ms[0], h)}
 	}
 	results := make([]Result, n)
-	d.doBatch(ctx, ms[:n], results, single(h), true)
+	d.doBatch(ctx, ms[:n], results, call{one: h})
 	return results
 }
 
-// handleEach is handle with a call of h for each, one after the other, in one slot.
-func (d *Deduplicator) handleEach(caller context.Context, leave func(), xs []*delivery, h BatchHandler) {
-	t := turn{d: d, xs: xs}
+// handleEach is handle with a call of the handler for each, one after the other, in
+// one slot.
+func (d *Deduplicator) handleEach(p *pass) (again bool) {
+	t := turn{d: d, xs: p.xs}
 	defer t.end()
-	for i, x := range xs {
+	for i, x := range p.xs {
 		if !t.next(i) {
-			return
+			return false
 		}
-		ms, running := running(xs[i : i+1])
+		r := &p.runs[i]
+		ms, running := r.running(p.xs[i : i+1])
 		if len(ms) == 0 {
 			continue
 		}
-		claims := &x.lease.run.claims
 		if t.timer == nil {
-			if err := d.slot(claims); err != nil {
+			switch err := d.admission.start(&r.claims, d.closing, &p.call.ticket); {
+			case errors.Is(err, errTurnedBack):
+				return true
+			case err != nil:
 				x.giveUp(err)
 				continue
 			}
-			defer func() { <-d.slots }()
+			defer d.admission.leave(&p.call.ticket) // before t.end, which may wait
 			t.timer = time.AfterFunc(eachLimit, t.split)
 		}
-		if err := d.ready(claims, running); err != nil {
-			x.giveUp(err)
-			continue
-		}
-		leave()
 		t.calling = true
-		d.run(caller, xs[i:i+1], ms, running, h)
+		err := d.run(r, p.xs[i:i+1], ms, running)
 		t.calling = false
+		if err != nil {
+			x.giveUp(err)
+		}
 	}
+	return false
 }
 
 // turn is the deliveries of one handleEach. When it takes long, the claims of all but

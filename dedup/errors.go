@@ -39,6 +39,11 @@ var (
 	ErrHalted = errors.New("halted")
 	// ErrClosed means that the Deduplicator is shut down.
 	ErrClosed = errors.New("the deduplicator is shut down")
+	// ErrOwnKey: a handler called Do, DoBatch, DoEach or Settle for the key of its own
+	// message, or for one that its batch holds. It matches ErrBusy too.
+	ErrOwnKey = fmt.Errorf("%w: that of the handler which makes this call", ErrBusy)
+	// ErrInHandler: Shutdown was called inside a handler or hook, and would wait for itself.
+	ErrInHandler = errors.New("inside a handler or hook it would wait for itself: call it in a goroutine of its own, or after the handler has returned")
 )
 
 // steer carries what a handler says beyond "it failed".
@@ -97,18 +102,49 @@ func steered(err error, s steer) error {
 // steering merges what all the marks in err's tree say, so that marks nest:
 // RetryAfter(Transient(err), time.Minute). Of two delays the outer one counts.
 func steering(err error) (s steer) {
+	s.walk(err, new(int))
+	return s
+}
+
+// maxTree is how many errors a tree may have. One with more never ends: some error
+// in it unwraps to itself.
+const maxTree = 10_000
+
+// walk merges the marks in err's tree. It reports whether the tree ends.
+func (s *steer) walk(err error, seen *int) bool {
+	if *seen++; *seen > maxTree {
+		return false
+	}
 	if x, ok := err.(*steer); ok { //nolint:errorlint // this is the walk of the tree
-		s = *x
+		s.merge(*x)
 	}
 	switch x := err.(type) { //nolint:errorlint // likewise
 	case interface{ Unwrap() error }:
-		s.merge(steering(x.Unwrap()))
+		return s.walk(x.Unwrap(), seen)
 	case interface{ Unwrap() []error }:
 		for _, e := range x.Unwrap() {
-			s.merge(steering(e))
+			if !s.walk(e, seen) {
+				return false
+			}
 		}
 	}
-	return s
+	return true
+}
+
+// finite returns err, whose tree others walk, or only its text if the tree never ends.
+func finite(err error) (finite error) {
+	if err == nil {
+		return nil
+	}
+	defer func() {
+		if r := recover(); r != nil || finite == nil {
+			finite = fmt.Errorf("%v (an error of type %T, which cannot be unwrapped to its end)", err, err)
+		}
+	}()
+	if s := (steer{}); s.walk(err, new(int)) {
+		return err
+	}
+	return nil
 }
 
 func (s *steer) merge(inner steer) {
@@ -121,6 +157,9 @@ func (s *steer) merge(inner steer) {
 }
 
 func panicError(r any) error {
+	if err, ok := r.(error); ok {
+		r = finite(err)
+	}
 	return &PanicError{Value: r, Stack: debug.Stack()}
 }
 

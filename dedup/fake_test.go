@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/hangtest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(hangtest.M(m)) }
 
 // faulty is a store that does to chosen calls of Apply what a network does.
 type faulty struct {
@@ -96,6 +97,7 @@ func newStore() *faulty {
 
 func newDedup(t *testing.T, s dedup.Store, o *dedup.Options) *dedup.Deduplicator {
 	t.Helper()
+	hangtest.Watch(t)
 	d, err := dedup.New(s, "orders", dedup.HeaderKey(), o)
 	if err != nil {
 		t.Fatal(err)

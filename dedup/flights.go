@@ -15,28 +15,94 @@ type flights struct {
 	// By half of the ID: a map of integers costs half of what one of IDs does. Keys
 	// that share a half would wait for each other, and that is all.
 	running map[uint64]*delivery
+	half    func(ID) uint64
+}
+
+func (f *flights) init() {
+	f.running = make(map[uint64]*delivery)
+	f.half = func(id ID) uint64 { return binary.LittleEndian.Uint64(id[:]) }
+}
+
+// take puts x in flight if its key is free. Else it returns the delivery that x has
+// to wait for, unless it decided x. The caller holds mu.
+func (f *flights) take(x *delivery) (other *delivery) {
+	half := f.half(x.id)
+	other = f.running[half]
+	switch {
+	case other == x: // since startBy
+	case other == nil:
+		f.running[half], x.flying = x, true
+	case x.call.inside(other.call):
+		x.unlink()
+		x.giveUp(ErrOwnKey)
+	case x.conflicts(other):
+		x.unlink()
+		x.firstSeen = other.firstSeen
+		x.call.d.conflict(x, other.res.First)
+	default:
+		other.watched.Store(true)
+		if !x.conflicts(other) { // it may have been granted just now
+			return other
+		}
+		return f.take(x)
+	}
+	return nil
+}
+
+// conflicts reports whether other holds the key of x in the store, with another
+// payload. Those of one call wait, and then ask the store; so do all where a conflict
+// is skipped, as that is known only when other is settled.
+func (x *delivery) conflicts(other *delivery) bool {
+	return other.id == x.id && other.call != x.call && other.granted.Load() && x.call.d.o.OnConflict != PolicySkip &&
+		x.fingerprint != other.fingerprint && x.fingerprint != (Fingerprint{}) && other.fingerprint != (Fingerprint{})
+}
+
+// granted notes which of xs have the claim of their key, and has those look again who
+// wait for it.
+func (f *flights) granted(xs []*delivery) {
+	for _, x := range xs {
+		if !x.claimed {
+			continue
+		}
+		if x.granted.Store(true); x.watched.Load() {
+			f.mu.Lock()
+			x.wake()
+			f.mu.Unlock()
+		}
+	}
+}
+
+// wake has those look again who wait for x. The caller holds the mutex of flights.
+func (x *delivery) wake() {
+	if x.ended != nil {
+		close(x.ended)
+		x.ended = nil
+	}
 }
 
 // start puts those of xs in flight whose keys are free, and returns them, in the
-// memory of xs, and those that have to wait. What is in neither has been answered by
-// whom it awaited, or has found a leader: a delivery of its own call, whose fate it
-// shares. One without a key is free. Whoever does not wait any longer calls leave.
+// memory of xs, and those that have to wait. A delivery in neither list needs no more:
+// it is decided, or was answered by the delivery that it awaited, or has found a
+// leader: a delivery of its own call, whose fate it shares. A delivery without a key
+// is free, and so is one that conflicts and is to be parked. Whoever does not wait any
+// longer calls leave.
 func (f *flights) start(xs []*delivery) (free, wait []*delivery) {
 	free = xs[:0]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, x := range xs {
+		if x.answer != nil {
+			continue
+		}
 		if x.id == (ID{}) {
 			free = append(free, x)
 			continue
 		}
-		switch other := f.running[x.id.half()]; {
-		case x.answer != nil:
+		switch other := f.take(x); {
 		case other == nil:
-			f.running[x.id.half()], x.flying = x, true
-			free = append(free, x)
-		case other == x: // since startBy
-			free = append(free, x)
+			if x.flying || x.park != nil {
+				free = append(free, x)
+			}
 		case other.id == x.id && other.call == x.call && other.fingerprint == x.fingerprint:
 			x.leader = other
 		default:
@@ -58,27 +124,31 @@ func (f *flights) leave(xs []*delivery) (unanswered []*delivery) {
 			continue
 		}
 		unanswered = append(unanswered, x)
-		if other := x.awaits; other != nil {
-			last := len(other.awaited) - 1
-			moved := other.awaited[last]
-			other.awaited[x.place], moved.place = moved, x.place
-			other.awaited, x.awaits = other.awaited[:last], nil
-		}
+		x.unlink()
 	}
 	return unanswered
 }
 
-// startOne puts x in flight, unless it was answered, or returns a channel that closes
-// when the delivery of its key that is has ended.
-func (f *flights) startOne(x *delivery) (ended <-chan struct{}) {
+// unlink ends the wait of x. The caller holds the mutex of flights.
+func (x *delivery) unlink() {
+	if other := x.awaits; other != nil {
+		last := len(other.awaited) - 1
+		moved := other.awaited[last]
+		other.awaited[x.place], moved.place = moved, x.place
+		other.awaited, x.awaits = other.awaited[:last], nil
+	}
+}
+
+// startOne puts x in flight, unless it was answered or decided, or returns a channel
+// that closes when x shall look again.
+func (f *flights) startOne(x *delivery) (again <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if x.answer != nil {
 		return nil
 	}
-	other := f.running[x.id.half()]
+	other := f.take(x)
 	if other == nil {
-		f.running[x.id.half()], x.flying = x, true
 		return nil
 	}
 	if other.ended == nil {
@@ -87,22 +157,35 @@ func (f *flights) startOne(x *delivery) (ended <-chan struct{}) {
 	return other.ended
 }
 
-// end takes xs out of flight, all at one time: who waits for one of a batch finds
-// the others free too.
+// end takes xs out of flight, all at one time: a call that waits for one of a batch
+// finds the others free too.
 func (f *flights) end(xs ...*delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, x := range xs {
-		if !x.flying {
-			continue
-		}
-		x.flying = false
-		delete(f.running, x.id.half())
-		x.tell()
-		if x.ended != nil {
-			close(x.ended)
+		if x.flying {
+			x.tell()
+			f.land(x)
 		}
 	}
+}
+
+// abandon takes x out of flight, which is not decided: its claim is lost.
+func (f *flights) abandon(x *delivery) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if x.flying {
+		for _, w := range x.awaited {
+			w.awaits = nil
+		}
+		f.land(x)
+	}
+}
+
+func (f *flights) land(x *delivery) {
+	x.flying, x.awaited = false, nil
+	delete(f.running, f.half(x.id))
+	x.wake()
 }
 
 // tell answers those who await x and would hear the same from the store. What it said
@@ -124,14 +207,14 @@ func (x *delivery) tell() {
 	}
 }
 
-// startBy puts x in flight, unless it was answered. It waits for its turn until the
-// deadline: it returns ErrBusy then, ErrClosed once closing is closed, or the cause of
-// ctx's end.
+// startBy puts x in flight, unless it was answered or decided. It waits for its turn
+// until the deadline: it returns ErrBusy then, ErrClosed once closing is closed, or the
+// cause of ctx's end.
 func (f *flights) startBy(ctx context.Context, closing <-chan struct{}, x *delivery, deadline time.Time) error {
 	var timeout <-chan time.Time
 	for {
-		ended := f.startOne(x)
-		if ended == nil {
+		again := f.startOne(x)
+		if again == nil {
 			return nil
 		}
 		if timeout == nil {
@@ -140,7 +223,7 @@ func (f *flights) startBy(ctx context.Context, closing <-chan struct{}, x *deliv
 			timeout = timer.C
 		}
 		select {
-		case <-ended:
+		case <-again:
 		case <-timeout:
 			return ErrBusy
 		case <-closing:
@@ -150,5 +233,3 @@ func (f *flights) startBy(ctx context.Context, closing <-chan struct{}, x *deliv
 		}
 	}
 }
-
-func (id ID) half() uint64 { return binary.LittleEndian.Uint64(id[:]) }

@@ -4,41 +4,50 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 )
 
-// handle runs the handler for those of xs that are to run, which share a run, and
-// decides how their claims end. caller is the context of Do.
-func (d *Deduplicator) handle(caller context.Context, leave func(), xs []*delivery, h BatchHandler) {
-	ms, running := running(xs)
+// handle runs the handler for those of p that are to run, which share a run, and
+// decides how their claims end. It reports whether they were turned back.
+func (d *Deduplicator) handle(p *pass) (again bool) {
+	r := &p.runs[0]
+	ms, running := r.running(p.xs)
 	if len(ms) == 0 {
-		return
+		return false
 	}
-	claims := &xs[0].lease.run.claims
-	if err := d.slot(claims); err != nil {
-		giveUp(xs, err)
-		return
+	err := d.admission.start(&r.claims, d.closing, &p.call.ticket)
+	if errors.Is(err, errTurnedBack) {
+		return true
 	}
-	defer func() { <-d.slots }()
-	if err := d.ready(claims, running); err != nil {
-		giveUp(xs, err)
-		return
+	if err == nil {
+		err = d.run(r, p.xs, ms, running)
 	}
-	leave()
-	d.run(caller, xs, ms, running, h)
+	if err != nil {
+		giveUp(p.xs, err)
+	}
+	return false
 }
 
 // running returns those of xs that are to run, and their leases.
-func running(xs []*delivery) (ms []*Message, leases []*lease) {
-	ms, leases = make([]*Message, 0, len(xs)), make([]*lease, 0, len(xs))
+func (r *run) running(xs []*delivery) (ms []*Message, leases []*lease) {
+	if len(xs) == 1 {
+		ms = r.few[:0]
+	} else {
+		ms = make([]*Message, 0, len(xs))
+	}
+	leases = make([]*lease, 0, len(xs))
 	for _, x := range xs {
 		if !x.run {
 			continue
 		}
 		ms = append(ms, x.m)
 		if x.claimed {
-			leases = append(leases, &x.lease)
+			leases = append(leases, x.lease)
 		}
+	}
+	if r.call.one != nil && len(ms) > 0 {
+		r.message = ms[0]
 	}
 	return ms, leases
 }
@@ -52,65 +61,50 @@ func giveUp(xs []*delivery, err error) {
 	}
 }
 
-// run calls h for those of xs that are to run: ms, under their leases.
-func (d *Deduplicator) run(caller context.Context, xs []*delivery, ms []*Message, running []*lease, h BatchHandler) {
-	r := xs[0].lease.run
+// run calls the handler for those of xs that are to run: ms, under their leases. It
+// returns why it does not.
+func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lease) error {
 	start := time.Now()
+	var until time.Time
 	if d.o.HandlerTimeout > 0 {
-		until := start.Add(d.o.HandlerTimeout)
-		r.handler.expire(until)
-		d.renewer.limit(until, running...)
+		until = start.Add(d.o.HandlerTimeout)
 	}
-	answers := d.call(&r.handler, h, ms)
+	switch why := r.claims.cause(time.Time{}); {
+	case isClosed(d.closing):
+		return ErrClosed
+	case !d.renewer.begin(start, until, running...):
+		return ErrLeaseLost
+	case why != nil:
+		return why
+	}
+	r.handler.expire(until)
+	answers := r.handle(ms)
 	now := time.Now()
 	cause := r.handler.cause(now)
 	r.handler.end(nil)
 	took := max(now.Sub(start), 1)
-	d.gate.ran(took)
+	r.call.ticket.ran(took)
 	if d.o.HandlerTimeout > 0 {
-		d.renewer.limit(time.Time{}, running...)
+		d.renewer.lift(running...)
+	}
+	if r.hung {
+		d.hung(-1)
 	}
 	for _, x := range xs {
 		if x.run {
 			x.took = took
-			d.conclude(x, answers[0], caller, cause)
+			d.conclude(x, answers[0], r.claims.parent, cause)
 			answers = answers[1:]
-		}
-	}
-}
-
-// slot waits for the right to run handlers, one at a time, which is to be given back.
-func (d *Deduplicator) slot(ctx *lazyContext) error {
-	if why := ctx.cause(time.Time{}); why != nil {
-		return why
-	}
-	select {
-	case d.slots <- struct{}{}:
-	default: // all are taken
-		select {
-		case d.slots <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-d.closing:
-			return ErrClosed
 		}
 	}
 	return nil
 }
 
-// ready says whether a handler may start now, under claims that still stand.
-func (d *Deduplicator) ready(ctx *lazyContext, claims []*lease) error {
-	switch {
-	case isClosed(d.closing):
-		return ErrClosed
-	case !d.renewer.alive(claims...):
-		return ErrLeaseLost
-	}
-	return ctx.cause(time.Time{})
-}
-
-// call runs h. A panic becomes an error of every message.
-func (d *Deduplicator) call(ctx context.Context, h BatchHandler, ms []*Message) (answers []Answer) {
+// handle calls the handler for ms. A panic becomes an error of every message. The
+// stack of a handler that hangs is found by r, in the line of this function.
+//
+//go:noinline
+func (r *run) handle(ms []*Message) (answers []Answer) {
 	n := len(ms)
 	all := func(err error) []Answer {
 		out := make([]Answer, n)
@@ -120,11 +114,16 @@ func (d *Deduplicator) call(ctx context.Context, h BatchHandler, ms []*Message) 
 		return out
 	}
 	defer func() {
-		if r := recover(); r != nil {
-			answers = all(panicError(r))
+		if e := recover(); e != nil {
+			answers = all(panicError(e))
 		}
 	}()
-	answers = h(ctx, ms)
+	if one := r.call.one; one != nil {
+		r.answer[0].Result, r.answer[0].Err = one(&r.handler, ms[0])
+		return r.answer[:]
+	}
+	answers = r.call.many(&r.handler, ms)
+	runtime.KeepAlive(r) // so that the line shows it until then
 	if len(answers) != n {
 		answers = all(fmt.Errorf("the batch handler gave %d answers to %d messages: it owes one for each, in order", len(answers), n))
 	}
@@ -154,8 +153,7 @@ func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, c
 		}
 		return
 	}
-	s := steering(a.Err)
-	err := a.Err
+	s, err := steering(a.Err), finite(a.Err)
 	if cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
@@ -163,7 +161,7 @@ func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, c
 	attempt := max(x.m.Claim.Attempt, 1)
 	x.res.RetryAfter = s.after
 	if !s.hasAfter {
-		x.res.RetryAfter = d.o.Backoff(attempt)
+		x.res.RetryAfter = max(d.o.Backoff(attempt), 0)
 	}
 	x.ending.ambiguous = s.maybeDone || cause != nil
 	x.ending.uncounted = s.transient || d.cutShort(caller) && !errors.Is(err, ErrPanic)

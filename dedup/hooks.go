@@ -20,6 +20,9 @@ type Hooks struct {
 	// LeaseLost is called for a message whose lease was lost before its result was
 	// recorded. If its handler ran, it has returned by then.
 	LeaseLost func(Event)
+	// Hung is called with +1 when a handler has outlived HandlerTimeout and a lease
+	// of its messages, which others may process now, and with -1 once it has returned.
+	Hung func(change int)
 }
 
 // Event tells a hook about one delivery. A hook must not keep Message, or anything that

@@ -8,21 +8,41 @@ import (
 	"time"
 )
 
-// notes writes what an operator should know, at most one line a second for
-// each outcome: a backlog of ten thousand conflicts is one fact, not ten
-// thousand lines.
+// notes writes what an operator should know, at most one line a second of each kind:
+// a backlog of ten thousand conflicts is one fact, not ten thousand lines.
 type notes struct {
 	logger *slog.Logger
 
-	mu    sync.Mutex
-	store time.Time // when a change of the store was last told
-	// Operations that a store which answers others refused, since that was last told.
-	refused     int
-	refusedTold time.Time
-	kinds       [len(outcomeNames)]struct {
-		last       time.Time
-		suppressed int
+	mu       sync.Mutex
+	kinds    map[string]*kind // by the text of the line
+	panicked *PanicError      // the last one told
+	since    time.Time        // of the last line of fresh
+}
+
+// kind is one kind of line.
+type kind struct {
+	told    time.Time
+	pending int // not told since
+}
+
+// due adds n to what there is to tell of a kind. It returns all of that, or 0 if the
+// last line is less than a second old.
+func (n *notes) due(text string, count int) (all int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	k := n.kinds[text]
+	if k == nil {
+		k = new(kind)
+		n.kinds[text] = k
 	}
+	k.pending += count
+	now := time.Now()
+	if !k.told.IsZero() && now.Sub(k.told) < time.Second {
+		return 0
+	}
+	all = k.pending
+	k.told, k.pending = now, 0
+	return all
 }
 
 // text says what an outcome means; "" if nobody need know.
@@ -62,41 +82,46 @@ func (x *delivery) text() string {
 		if r.Halt {
 			return "the store does not answer"
 		}
-	case Duplicate, Busy:
+	case Duplicate:
+		return "duplicate"
+	case Busy:
 	}
 	return ""
 }
 
 func (n *notes) decided(x *delivery) {
 	r := x.res
-	if x.park != nil && !r.settled && !r.Halt && r.Outcome != Uncertain {
-		return // the dead letter is not confirmed: who sends it tells
-	}
 	level, text := slog.LevelWarn, x.text()
-	if text == "" {
-		return
+	panicked := panicOf(r.Err)
+	switch {
+	case panicked != nil:
+		text = "panic"
+		if r.Outcome == Failed {
+			text = "the handler panicked"
+		}
+	case x.park != nil && !r.settled && !r.Halt && r.Outcome != Uncertain:
+		return // the dead letter is not confirmed: its sender tells
+	case r.Outcome == Duplicate:
+		level = slog.LevelDebug
 	}
 	if r.Halt {
 		level, text = slog.LevelError, text+"; it halts: mend the cause, then start again"
 	}
-	if !n.logger.Enabled(context.Background(), level) {
+	if text == "" || !n.logger.Enabled(context.Background(), level) {
 		return
 	}
-	n.mu.Lock()
-	k := &n.kinds[r.Outcome]
-	now := time.Now()
-	if !r.Halt && !k.last.IsZero() && now.Sub(k.last) < time.Second {
-		k.suppressed++
-		n.mu.Unlock()
-		return
+	suppressed := 0
+	if !r.Halt && level != slog.LevelDebug && !n.firstOf(panicked) {
+		if suppressed = n.due(text, 1) - 1; suppressed < 0 {
+			return
+		}
 	}
-	suppressed := k.suppressed
-	k.last, k.suppressed = now, 0
-	n.mu.Unlock()
-
 	attrs := []any{"outcome", r.Outcome.String(), "position", x.m.Position.String(), "settled", r.settled}
 	if r.ID != (ID{}) {
 		attrs = append(attrs, "id", r.ID.String())
+	}
+	if r.Outcome == Duplicate {
+		attrs = append(attrs, "first", r.First.String(), "cause", duplicateCause(x.m.Position, r.First))
 	}
 	if x.claimed {
 		attrs = append(attrs, "attempt", x.m.Claim.Attempt)
@@ -110,8 +135,7 @@ func (n *notes) decided(x *delivery) {
 	if r.Err != nil {
 		attrs = append(attrs, "err", r.Err)
 	}
-	var panicked *PanicError
-	if errors.As(r.Err, &panicked) {
+	if panicked != nil {
 		attrs = append(attrs, "stack", string(panicked.Stack))
 	}
 	if suppressed > 0 {
@@ -120,40 +144,70 @@ func (n *notes) decided(x *delivery) {
 	n.logger.Log(context.Background(), level, text, attrs...)
 }
 
-// storeDue reports whether a change of the store may be told: of one that answers
-// some operations and refuses others, once a second is enough.
-func (n *notes) storeDue() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return due(&n.store)
+func panicOf(err error) (p *PanicError) {
+	if err != nil {
+		_ = errors.As(err, &p)
+	}
+	return p
 }
 
-// due reports whether a second has passed since told, and sets it to now if so.
-func due(told *time.Time) bool {
-	now := time.Now()
-	if !told.IsZero() && now.Sub(*told) < time.Second {
+// firstOf reports whether p is a panic that was not told yet. The messages of a batch share one.
+func (n *notes) firstOf(p *PanicError) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p == nil || p == n.panicked {
 		return false
 	}
-	*told = now
+	n.panicked = p
 	return true
 }
 
-// storeRefused tells, once a second, that the store answers some operations and not
-// others.
-func (n *notes) storeRefused(ops int, err error) {
+// duplicateCause says where a duplicate comes from, as dedup_duplicates_total does.
+func duplicateCause(at, first Position) string {
+	switch {
+	case at == first:
+		return "redelivery"
+	case at.Source == first.Source:
+		return "republish"
+	}
+	return "other_source"
+}
+
+// fresh tells, once for each since, that messages published before until are flagged
+// Stale. While since moves, because the TTL was lengthened, it tells once a minute.
+func (n *notes) fresh(since, until time.Time) {
+	const text = "messages published before this time are flagged Stale: the store knows nothing from before its memory began; " +
+		"if nothing else has processed them, create the store with an earlier VouchFrom"
 	n.mu.Lock()
-	n.refused += ops
-	ops = n.refused
-	tell := due(&n.refusedTold)
-	if tell {
-		n.refused = 0
+	told := !n.since.IsZero() && since.Sub(n.since) < time.Minute
+	if !told {
+		n.since = since
 	}
 	n.mu.Unlock()
-	if !tell {
-		return
+	if !told {
+		n.logger.Warn(text, "until", until, "since", since)
 	}
-	n.logger.Warn("the store answers only some operations; what it refuses waits", "refused", ops, "err", err)
 }
+
+func (n *notes) hung(id ID, at Position, stack func() string) {
+	const text = "the handler has outlived HandlerTimeout and its lease: others may process its message now, flagged Ambiguous; " +
+		"it keeps its slot until it returns"
+	if all := n.due(text, 1); all > 0 {
+		n.logger.Error(text, "position", at.String(), "id", id.String(), "suppressed", all-1, "stack", stack())
+	}
+}
+
+// storeRefused tells that the store answers some operations and not others.
+func (n *notes) storeRefused(ops int, err error) {
+	const text = "the store answers only some operations; what it refuses waits"
+	if all := n.due(text, ops); all > 0 {
+		n.logger.Warn(text, "refused", all, "err", err)
+	}
+}
+
+// storeDue reports whether a change of the store may be told: of one that answers
+// some operations and refuses others, once a second is enough.
+func (n *notes) storeDue() bool { return n.due("the store", 1) > 0 }
 
 func (n *notes) storeChanged(down bool, err error) {
 	if down {

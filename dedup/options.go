@@ -61,7 +61,10 @@ type Options struct {
 	Lease time.Duration
 	// HandlerTimeout is how long one call of the handler may take; of a batch handler, the
 	// call for the whole batch. After that, the context of the call ends with the cause
-	// ErrTimeout, and the lease is not renewed any more. Default 10m; negative: no limit.
+	// ErrTimeout, and the lease is not renewed any more. When the lease has ended, another
+	// run may take over, in this process too, flagged Ambiguous. A handler that has not
+	// returned by then is logged with its stack, and keeps its slot. Default 10m; negative:
+	// no limit.
 	HandlerTimeout time.Duration
 	// MaxAttempts is the number of runs that may fail or die before the message is parked.
 	// A process that dies costs an attempt of every message that it has claimed: all of a
@@ -69,12 +72,13 @@ type Options struct {
 	// DeadLetter. Default 10 with a DeadLetter, without one no limit; negative: no limit.
 	MaxAttempts int
 	// Backoff returns how long to wait before a message is delivered again after its
-	// failed run number attempt, counted from 1. Many goroutines call it at once. Default
-	// Backoff(100*time.Millisecond, 30*time.Second).
+	// failed run number attempt, counted from 1. A negative wait counts as none; Settle and
+	// the transports wait some milliseconds at least. Many goroutines call Backoff at once.
+	// Default Backoff(100*time.Millisecond, 30*time.Second).
 	Backoff func(attempt int) time.Duration
 	// MaxResult is the length in bytes of the longest result that is kept. If a result is
 	// longer, the key is completed without it, and duplicates get Result.Omitted. Default
-	// 64 KiB; negative: no result is kept.
+	// 64 KiB; at most 256 MiB; negative: no result is kept.
 	MaxResult int
 	// Fingerprint returns a hash of what two messages with one key must have in common; if
 	// they have not, the later one is a conflict. Many goroutines call it at once. A
@@ -121,8 +125,8 @@ type Options struct {
 	ClockSkew time.Duration
 	// Concurrency is the number of handlers that run at once. There may be many more
 	// callers of Do. Their keys are claimed together, ahead of their handlers: as many as
-	// should start within about 100ms, judged by how long handlers have taken so far.
-	// Default 2 x GOMAXPROCS.
+	// should start within about 100ms, judged by how long handlers have taken so far. A call
+	// of Do inside a handler runs in the slot of that handler. Default 2 x GOMAXPROCS.
 	Concurrency int
 	// Hooks are called as messages are processed. Default none.
 	Hooks Hooks
@@ -141,6 +145,7 @@ const (
 	defaultHandlerTimeout = 10 * time.Minute
 	defaultMaxAttempts    = 10
 	defaultMaxResult      = 64 << 10
+	maxMaxResult          = 256 << 20
 	defaultClockSkew      = 5 * time.Second
 )
 
@@ -151,8 +156,10 @@ func (o *Options) filled() (Options, error) {
 		c = *o
 	}
 	dead := c.DeadLetter != nil
+	var wrong []error
+	refuse := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf("dedup: "+format, args...)) }
 	if c.MaxAttempts > 0 && !dead {
-		return c, errors.New("dedup: MaxAttempts needs a DeadLetter: without one the message would be dropped")
+		refuse("MaxAttempts needs a DeadLetter: without one the message would be dropped")
 	}
 	c.TTL = orDefault(c.TTL, defaultTTL)
 	c.Lease = orDefault(c.Lease, defaultLease)
@@ -174,9 +181,9 @@ func (o *Options) filled() (Options, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	refuse := PolicyHalt
+	unfit := PolicyHalt
 	if dead {
-		refuse = PolicyPark
+		unfit = PolicyPark
 	}
 	for _, p := range []struct {
 		name    string
@@ -185,34 +192,40 @@ func (o *Options) filled() (Options, error) {
 		refused Policy
 		why     string
 	}{
-		{"OnUnkeyed", &c.OnUnkeyed, refuse, PolicySkip, "a message without a key is no duplicate of anything, and would be lost"},
-		{"OnConflict", &c.OnConflict, refuse, PolicyProcess, "its record would replace that of the other message"},
+		{"OnUnkeyed", &c.OnUnkeyed, unfit, PolicySkip, "a message without a key is no duplicate of anything, and would be lost"},
+		{"OnConflict", &c.OnConflict, unfit, PolicyProcess, "its record would replace that of the other message"},
 		{"OnStale", &c.OnStale, PolicyProcess, PolicySkip, "a message that was never processed would be lost"},
 		{"OnAmbiguous", &c.OnAmbiguous, PolicyProcess, PolicySkip, "a message whose effect did not happen would be lost"},
 	} {
 		*p.policy = orDefault(*p.policy, p.preset)
 		switch {
 		case *p.policy > PolicyHalt:
-			return c, fmt.Errorf("dedup: %s: there is no policy %d", p.name, *p.policy)
+			refuse("%s: there is no policy %d", p.name, *p.policy)
 		case *p.policy == p.refused:
-			return c, fmt.Errorf("dedup: %s cannot be %v: %s", p.name, *p.policy, p.why)
+			refuse("%s cannot be %v: %s", p.name, *p.policy, p.why)
 		case *p.policy == PolicyPark && !dead:
-			return c, fmt.Errorf("dedup: %s is park, which needs a DeadLetter: set one, or choose halt", p.name)
+			refuse("%s is park, which needs a DeadLetter: set one, or choose halt", p.name)
 		}
 	}
 	switch {
 	case c.TTL < 0:
-		return c, fmt.Errorf("dedup: TTL %v is negative", c.TTL)
-	case c.Lease < minLease:
-		return c, fmt.Errorf("dedup: Lease %v is shorter than %v, too short to be renewed in time", c.Lease, minLease)
-	case c.TTL < c.Lease:
-		return c, fmt.Errorf("dedup: TTL %v is shorter than Lease %v: a key would be forgotten while it is processed; lengthen TTL or shorten Lease", c.TTL, c.Lease)
-	case c.Concurrency < 0:
-		return c, fmt.Errorf("dedup: Concurrency %d is negative", c.Concurrency)
-	case c.OnStoreError > StoreHalt:
-		return c, fmt.Errorf("dedup: OnStoreError: there is no policy %d", c.OnStoreError)
+		refuse("TTL %v is negative", c.TTL)
+	case c.Lease >= minLease && c.TTL < c.Lease:
+		refuse("TTL %v is shorter than Lease %v: a key would be forgotten while it is processed; lengthen TTL or shorten Lease", c.TTL, c.Lease)
 	}
-	return c, nil
+	if c.Lease < minLease {
+		refuse("Lease %v is shorter than %v, too short to be renewed in time", c.Lease, minLease)
+	}
+	if c.MaxResult > maxMaxResult {
+		refuse("MaxResult %d is more than %d, which not every store can hold; lower it, and record where a larger result is", c.MaxResult, maxMaxResult)
+	}
+	if c.Concurrency < 0 {
+		refuse("Concurrency %d is negative", c.Concurrency)
+	}
+	if c.OnStoreError > StoreHalt {
+		refuse("OnStoreError: there is no policy %d", c.OnStoreError)
+	}
+	return c, errors.Join(wrong...)
 }
 
 func orDefault[T comparable](v, preset T) T {

@@ -21,10 +21,11 @@ import (
 // first that it cannot. After an error that matches ErrStore nobody knows which
 // keys are released, and Release can be called again.
 func (d *Deduplicator) Release(ctx context.Context, keys ...Key) error {
-	if !d.enter() {
+	var this call
+	if !d.enter(ctx, &this) {
 		return ErrClosed
 	}
-	defer d.exit()
+	defer d.exit(&this)
 	var first error
 	failed := 0
 	for at := 0; at < len(keys); at += MaxBatch {

@@ -26,14 +26,21 @@ type renewer struct {
 	stopped bool
 	asking  bool          // the store is, about leases that can be dropped meanwhile
 	poke    chan struct{} // look now
-	done    chan struct{} // the goroutine has ended
+	reports sync.WaitGroup
+	done    chan struct{} // the goroutine has ended, and the reports
+}
+
+// holder is told at most once that its claim is lost: nobody renews it any more. hung
+// says that its handler outlived its timeout, and the lease. The renewer's mutex is held.
+type holder interface {
+	lost(why error, hung bool)
 }
 
 // lease is one held claim.
 type lease struct {
-	id    ID
-	token Token
-	run   *run // loses it at most once: nobody renews the claim any more
+	id     ID
+	token  Token
+	holder holder
 
 	// Under the renewer's mu.
 	end     time.Time // by the local clock
@@ -57,6 +64,7 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	if len(ls) == 0 {
 		return
 	}
+	now := time.Now()
 	end, due := sent.Add(r.lease), sent.Add(r.lease/3)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,7 +72,7 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	switch {
 	case r.stopped:
 		why = ErrClosed
-	case !end.After(time.Now()):
+	case !end.After(now):
 		why = ErrLeaseLost // the answer came too late
 	case !r.started:
 		r.started = true
@@ -87,13 +95,13 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	}
 }
 
-// limit has ls lapse if they are still held at the time; the zero time lifts that.
-func (r *renewer) limit(until time.Time, ls ...*lease) {
+// lift undoes the until of begin.
+func (r *renewer) lift(ls ...*lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range ls {
-		l.until = until
-		if until.IsZero() && l.lapsing {
+		l.until = time.Time{}
+		if l.lapsing {
 			l.lapsing = false
 			r.nudge()
 		}
@@ -109,15 +117,18 @@ func (r *renewer) drop(ls ...*lease) {
 	}
 }
 
-// alive reports whether all the claims are ours for sure.
-func (r *renewer) alive(ls ...*lease) bool {
+// begin reports whether all the claims are ours for sure, now. If so they lapse if
+// they are still held at until, unless that is zero.
+func (r *renewer) begin(now, until time.Time, ls ...*lease) (alive bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
 	for _, l := range ls {
 		if !l.held || !l.end.After(now) {
 			return false
 		}
+	}
+	for _, l := range ls {
+		l.until = until
 	}
 	return true
 }
@@ -157,13 +168,14 @@ func (r *renewer) nudge() {
 // lose tells the holder. The caller holds mu.
 func (l *lease) lose(why error) {
 	l.fate = why
-	l.run.lose(why)
+	l.holder.lost(why, !l.until.IsZero() && !l.until.After(time.Now()))
 }
 
 // run decides when; a second goroutine, at most one at a time, asks the store,
 // so that a store that hangs delays no fence.
 func (r *renewer) run() {
 	defer close(r.done)
+	defer r.reports.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	answers := make(chan []Reply, 1)

@@ -23,6 +23,8 @@
 //	                                              effect: a plain effect may have happened twice
 //	dedup_stale_total                  counter    messages settled, or halted at, that are older than the store's memory
 //	dedup_lease_lost_total             counter    handlers that lost their claim while they ran
+//	dedup_handlers_hung                gauge      handlers that have outlived HandlerTimeout and their lease, and have not
+//	                                              returned. Each keeps its slot of Options.Concurrency
 //	dedup_handler_seconds              histogram  run time of the handler; of a batch handler, the time of the whole
 //	                                              batch, once for each message
 //	dedup_in_flight                    gauge      deliveries inside Do, DoBatch or Settle

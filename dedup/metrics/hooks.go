@@ -17,6 +17,7 @@ type scope struct {
 	outcomes                               map[dedup.Outcome]prometheus.Counter
 	redelivery, republish, elsewhere       prometheus.Counter
 	ambiguous, stale, leaseLost, storeErrs prometheus.Counter
+	hung                                   prometheus.Gauge
 	handler, store, batch, age             prometheus.Observer
 	unfinished                             unfinished
 }
@@ -51,6 +52,12 @@ func (m *Metrics) Hooks(next dedup.Hooks) dedup.Hooks {
 			m.leaseLost.Inc()
 			if next.LeaseLost != nil {
 				next.LeaseLost(e)
+			}
+		},
+		Hung: func(change int) {
+			m.hung.Add(float64(change))
+			if next.Hung != nil {
+				next.Hung(change)
 			}
 		},
 	}

@@ -76,6 +76,7 @@ const labelScope = "scope"
 type families struct {
 	messages, duplicates                   *prometheus.CounterVec
 	ambiguous, stale, leaseLost, storeErrs *prometheus.CounterVec
+	hung                                   *prometheus.GaugeVec
 	handler, store, batch, age             *prometheus.HistogramVec
 	inFlight, headroom                     *prometheus.Desc
 
@@ -101,7 +102,10 @@ func newFamilies() *families {
 		ambiguous:  counter("dedup_ambiguous_total", "Messages settled, or halted at, whose earlier run may have had its effect."),
 		stale:      counter("dedup_stale_total", "Messages settled, or halted at, that are older than the memory of the store."),
 		leaseLost:  counter("dedup_lease_lost_total", "Handlers that lost their claim while they ran."),
-		storeErrs:  counter("dedup_store_errors_total", "Calls of the store that answered no operation."),
+		hung: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "dedup_handlers_hung", Help: "Handlers that have outlived HandlerTimeout and their lease, and have not returned.",
+		}, []string{labelScope}),
+		storeErrs: counter("dedup_store_errors_total", "Calls of the store that answered no operation."),
 		handler: histogram("dedup_handler_seconds", "How long the handler ran.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, minute, 5 * minute, 10 * minute}),
 		store: histogram("dedup_store_seconds", "How long each call of the store took.",
@@ -116,7 +120,7 @@ func newFamilies() *families {
 }
 
 func (f *families) vectors() []prometheus.Collector {
-	return []prometheus.Collector{f.messages, f.duplicates, f.ambiguous, f.stale, f.leaseLost, f.storeErrs, f.handler, f.store, f.batch, f.age}
+	return []prometheus.Collector{f.messages, f.duplicates, f.ambiguous, f.stale, f.leaseLost, f.hung, f.storeErrs, f.handler, f.store, f.batch, f.age}
 }
 
 // Describe implements prometheus.Collector.
@@ -170,6 +174,7 @@ func (f *families) scope(name string, ttl time.Duration) (*scope, error) {
 		ambiguous:  f.ambiguous.WithLabelValues(name),
 		stale:      f.stale.WithLabelValues(name),
 		leaseLost:  f.leaseLost.WithLabelValues(name),
+		hung:       f.hung.WithLabelValues(name),
 		storeErrs:  f.storeErrs.WithLabelValues(name),
 		handler:    f.handler.WithLabelValues(name),
 		store:      f.store.WithLabelValues(name),

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,10 +22,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/internal/hangtest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(hangtest.M(m)) }
 
 // bench is a Deduplicator over a store in memory, with its metrics.
 type bench struct {
@@ -36,6 +38,7 @@ type bench struct {
 
 func newBench(t *testing.T, reg *prometheus.Registry, scope string, store dedup.Store, next dedup.Hooks) *bench {
 	t.Helper()
+	hangtest.Watch(t)
 	m, err := New(reg, scope, &Options{TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
@@ -312,6 +315,45 @@ func TestStore(t *testing.T) {
 	if n, err := testutil.GatherAndCount(reg, "dedup_store_limit_bytes"); n != 1 || err != nil {
 		t.Errorf("got %d limits of stores, %v; want one, of the store that has one", n, err)
 	}
+}
+
+// A handler that hangs is counted until it returns.
+func TestHungHandlers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		m, err := New(reg, "orders", &Options{TTL: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var hooked atomic.Int64
+		d, err := dedup.New(newStore(), "orders", dedup.HeaderKey(), &dedup.Options{
+			TTL: time.Hour, Lease: time.Second, HandlerTimeout: time.Second, Hooks: m.Hooks(dedup.Hooks{Hung: func(change int) { hooked.Add(int64(change)) }}),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &bench{d, t, reg, "orders"}
+		ended := make(chan dedup.Result)
+		go func() {
+			ended <- b.do("k", "orders", 1, func(context.Context, *dedup.Message) ([]byte, error) {
+				time.Sleep(time.Minute)
+				return nil, nil
+			})
+		}()
+		for after, hung := range []float64{0, 1, 0} {
+			b.want(hung, "dedup_handlers_hung")
+			if hooked.Load() != int64(hung) {
+				t.Errorf("step %d: the next hook got %d in all, want %v", after, hooked.Load(), hung)
+			}
+			time.Sleep([]time.Duration{10 * time.Second, time.Minute, 0}[after])
+			if after == 1 {
+				<-ended
+			}
+		}
+		if err := d.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestHooksAreComposed(t *testing.T) {

@@ -77,7 +77,7 @@ func (u *unfinished) wait(m *dedup.Message, after time.Duration) {
 	defer u.mu.Unlock()
 	since := u.land(m)
 	if _, known := u.waiting[m.Position]; known || len(u.waiting) < maxWaiting {
-		u.waiting[m.Position] = waiter{since: since, until: time.Now().Add(after + linger)}
+		u.waiting[m.Position] = waiter{since: since, until: time.Now().Add(after).Add(linger)}
 	}
 }
 

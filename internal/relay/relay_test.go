@@ -267,16 +267,23 @@ func (s *fakeSink) Publish(_ context.Context, ms []*dedup.Message) []error {
 // and lose nothing; what it refuses for good is parked once.
 func TestTargetThatFails(t *testing.T) {
 	down := errors.New("connection refused")
+	refusesOne := func(_ time.Duration, m *dedup.Message) error {
+		if string(m.Value) == "7" {
+			return dedup.Permanent(errors.New("message too large"))
+		}
+		return nil
+	}
 	for name, c := range map[string]struct {
 		publish func(since time.Duration, m *dedup.Message) error
 		parked  int64
+		letters func(since time.Duration) error // nil: they are taken
 	}{
 		"down for a minute": {func(since time.Duration, _ *dedup.Message) error {
 			if since < time.Minute {
 				return dedup.Transient(down)
 			}
 			return nil
-		}, 0},
+		}, 0, nil},
 		"unknown outcome for a minute": {func(since time.Duration, m *dedup.Message) error {
 			if since < time.Minute {
 				return dedup.MaybeDone(down)
@@ -285,19 +292,25 @@ func TestTargetThatFails(t *testing.T) {
 				t.Error("published again without the flag")
 			}
 			return nil
-		}, 0},
-		"refuses one": {func(_ time.Duration, m *dedup.Message) error {
-			if string(m.Value) == "7" {
-				return dedup.Permanent(errors.New("message too large"))
+		}, 0, nil},
+		"refuses one": {refusesOne, 1, nil},
+		"refuses one while the dead letters are refused": {refusesOne, 1, func(since time.Duration) error {
+			if since < time.Minute {
+				return down
 			}
 			return nil
-		}, 1},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begin := time.Now()
 				target := &fakeSink{taken: map[string]int{}, publish: func(m *dedup.Message) error { return c.publish(time.Since(begin), m) }}
-				letters := &fakeSink{taken: map[string]int{}, publish: func(*dedup.Message) error { return nil }}
+				letters := &fakeSink{taken: map[string]int{}, publish: func(*dedup.Message) error {
+					if c.letters == nil {
+						return nil
+					}
+					return c.letters(time.Since(begin))
+				}}
 				var p pump
 				for i := range 100 {
 					m := &dedup.Message{Topic: "orders", Value: fmt.Append(nil, i), Position: dedup.Position{Source: "orders", Offset: int64(i)}, Published: begin}
@@ -386,6 +399,32 @@ func TestReplayOfAParkedMessage(t *testing.T) {
 	}
 	if got := again(); got != dedup.Processed || target.taken["v"] != 1 || letters.taken["v"] != 1 {
 		t.Errorf("after the release: got %v, published %d times, %d dead letters, want processed, 1 and 1", got, target.taken["v"], letters.taken["v"])
+	}
+}
+
+// A new store knows nothing of what is older than it: the target is told so, of that
+// and of nothing else.
+func TestMessagesOlderThanTheStoreAreMarked(t *testing.T) {
+	k := brokertest.NewKafka(t, topics, nil)
+	stop := start(t, k, k, func(c *Config) { c.VouchFrom = time.Time{} })
+	for value, published := range map[string]time.Time{"old": time.Now().Add(-time.Hour), "new": time.Now().Add(time.Minute)} {
+		if err := k.Produce(t.Context(), false, &kgo.Record{
+			Topic: "orders", Value: []byte(value), Timestamp: published, Headers: []kgo.RecordHeader{{Key: "Idempotency-Key", Value: []byte(value)}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all to be committed", func() bool { return k.AllCommitted("g", "orders") })
+	if got := stop(); got.Relayed != 2 || got.Stale != 1 {
+		t.Errorf("got %v, want 2 relayed, 1 stale", got)
+	}
+	for _, r := range read(t, k, "orders.once") {
+		if got, want := header(r, HeaderStale), map[string]string{"old": "true"}[string(r.Value)]; got != want {
+			t.Errorf("%s: got %s %q, want %q", r.Value, HeaderStale, got, want)
+		}
+		if got := header(r, HeaderAmbiguous); got != "" {
+			t.Errorf("%s: got %s %q, want none", r.Value, HeaderAmbiguous, got)
+		}
 	}
 }
 

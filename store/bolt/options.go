@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -45,6 +46,8 @@ const (
 	defaultRollAge   = time.Hour
 	minMaxBytes      = 64 << 20
 	minRollBytes     = 32 << 10 // bbolt's own smallest mapping
+	maxRollBytes     = 1 << 30  // mapped at once, by each file that is open
+	minRollAge       = time.Millisecond
 )
 
 // filled returns a copy of o with the defaults in place, or what is wrong.
@@ -53,8 +56,10 @@ func (o *Options) filled() (Options, error) {
 	if o != nil {
 		c = *o
 	}
+	var wrong []error
+	refuse := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf("boltstore: "+format, args...)) }
 	if c.MaxBytes != 0 && c.MaxBytes < minMaxBytes {
-		return c, fmt.Errorf("boltstore: MaxBytes %d is less than %d: raise it", c.MaxBytes, minMaxBytes)
+		refuse("MaxBytes %d is less than %d: raise it", c.MaxBytes, minMaxBytes)
 	}
 	switch {
 	case c.RollBytes == 0:
@@ -63,15 +68,19 @@ func (o *Options) filled() (Options, error) {
 			c.RollBytes = min(c.RollBytes, c.MaxBytes/8)
 		}
 	case c.RollBytes < minRollBytes:
-		return c, fmt.Errorf("boltstore: RollBytes %d is less than %d, the size of an empty file: raise it", c.RollBytes, minRollBytes)
+		refuse("RollBytes %d is less than %d, the size of an empty file: raise it", c.RollBytes, minRollBytes)
+	case c.RollBytes > maxRollBytes:
+		refuse("RollBytes %d is more than %d, which is mapped into memory at once: lower it", c.RollBytes, int64(maxRollBytes))
 	case c.MaxBytes > 0 && c.RollBytes > c.MaxBytes/4:
-		return c, fmt.Errorf("boltstore: RollBytes %d is more than a quarter of MaxBytes %d, so too little could be dropped at once: lower it, or raise MaxBytes", c.RollBytes, c.MaxBytes)
+		refuse("RollBytes %d is more than a quarter of MaxBytes %d, so too little could be dropped at once: lower it, or raise MaxBytes", c.RollBytes, c.MaxBytes)
 	}
 	switch {
 	case c.RollAge == 0:
 		c.RollAge = defaultRollAge
 	case c.RollAge < 0:
-		return c, fmt.Errorf("boltstore: RollAge %v is negative", c.RollAge)
+		refuse("RollAge %v is negative", c.RollAge)
+	case c.RollAge < minRollAge:
+		refuse("RollAge %v is less than %v, and each file costs memory: raise it", c.RollAge, minRollAge)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -83,7 +92,7 @@ func (o *Options) filled() (Options, error) {
 		c.uptime = func() uptime { return uptime{} }
 	}
 	if now := c.Now(); c.VouchFrom.After(now) {
-		return c, fmt.Errorf("boltstore: VouchFrom %v is in the future: give a time up to now", c.VouchFrom)
+		refuse("VouchFrom %v is in the future: give a time up to now", c.VouchFrom)
 	}
-	return c, nil
+	return c, errors.Join(wrong...)
 }

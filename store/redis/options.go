@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -43,6 +44,7 @@ func (o *Options) filled() (Options, error) {
 	if o != nil {
 		c = *o
 	}
+	var wrong []error
 	if c.Prefix == "" {
 		c.Prefix = defaultPrefix
 	}
@@ -51,25 +53,25 @@ func (o *Options) filled() (Options, error) {
 	if i := strings.IndexFunc(c.Prefix, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(":_-.", r)
 	}); i >= 0 {
-		return c, fmt.Errorf(`redisstore: Prefix %q has a character that is none of letters, digits and ":_-.": choose another`, c.Prefix)
+		wrong = append(wrong, fmt.Errorf(`redisstore: Prefix %q has a character that is none of letters, digits and ":_-.": choose another`, c.Prefix))
 	}
 	switch {
 	case c.Timeout == 0:
 		c.Timeout = defaultTimeout
 	case c.Timeout < minTimeout:
-		return c, fmt.Errorf("redisstore: Timeout %v is less than %v: no server answers in that", c.Timeout, minTimeout)
+		wrong = append(wrong, fmt.Errorf("redisstore: Timeout %v is less than %v: no server answers in that", c.Timeout, minTimeout))
 	}
 	switch {
 	case c.Applies == 0:
 		c.Applies = defaultApplies
 	case c.Applies < 0:
-		return c, fmt.Errorf("redisstore: Applies %d is negative", c.Applies)
+		wrong = append(wrong, fmt.Errorf("redisstore: Applies %d is negative", c.Applies))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.VouchFrom.After(time.Now()) {
-		return c, fmt.Errorf("redisstore: VouchFrom %v is in the future: give a time up to now", c.VouchFrom)
+		wrong = append(wrong, fmt.Errorf("redisstore: VouchFrom %v is in the future: give a time up to now", c.VouchFrom))
 	}
-	return c, nil
+	return c, errors.Join(wrong...)
 }

@@ -1,12 +1,15 @@
 package redisstore_test
 
 import (
+	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/redistest"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
@@ -58,5 +61,41 @@ func TestDefaults(t *testing.T) {
 	}
 	if !vouch(t, open(t, server, nil)).Shared {
 		t.Errorf("Vouch: got not shared, want shared")
+	}
+}
+
+// Every number is refused with a line that names it, or a store works with it.
+func TestExtremeOptions(t *testing.T) {
+	server := redistest.Run(t)
+	for _, n := range []int64{math.MinInt64, math.MinInt64 + 1, -1, 0, 1, int64(10 * time.Millisecond), math.MaxInt64 - 1, math.MaxInt64} {
+		for name, o := range map[string]*redisstore.Options{"Timeout": {Timeout: time.Duration(n)}, "Applies": {Applies: int(n)}} {
+			client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+			t.Cleanup(func() { _ = client.Close() })
+			s, err := redisstore.New(client, o)
+			if err != nil {
+				if !strings.HasPrefix(err.Error(), "redisstore: "+name) {
+					t.Errorf("%s=%d: got error %v, which does not name it", name, n, err)
+				}
+				continue
+			}
+			if s.Applies() < 1 {
+				t.Errorf("%s=%d: got %d batches at once", name, n, s.Applies())
+			}
+			if name == "Timeout" && n == int64(10*time.Millisecond) {
+				continue // a busy machine answers later
+			}
+			granted(t, s, claim(dedup.Key(fmt.Sprint(name, n)), 1))
+		}
+	}
+}
+
+func TestAllWrongOptionsAreNamedAtOnce(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	t.Cleanup(func() { _ = client.Close() })
+	_, err := redisstore.New(client, &redisstore.Options{Prefix: "*", Timeout: -1, Applies: -1, VouchFrom: time.Now().Add(time.Hour)})
+	for _, name := range []string{"Prefix", "Timeout", "Applies", "VouchFrom"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got error %v, want it to name %s", err, name)
+		}
 	}
 }

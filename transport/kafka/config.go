@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 // Config configures a [Consumer]. A nil *Config, and each zero field, means the default.
-// NewConsumer copies it and never changes it.
+// NewConsumer copies it and never changes it. It refuses times shorter than 1ms.
 type Config struct {
 	// ClientID names this client in the brokers' logs and quotas. Default "oncequeue".
 	ClientID string
@@ -50,14 +51,15 @@ type Config struct {
 	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at once.
 	// Messages with the same Message.Key are in the same lane, and other keys share it: a
 	// handler that does not return holds up its whole lane. Lanes does not limit how many
-	// handlers run at once: dedup.Options.Concurrency does. Default 256.
+	// handlers run at once: dedup.Options.Concurrency does. Default 256; at most 65536.
 	Lanes int
-	// BatchSize is the largest number of messages in one batch of RunBatch. Default 256; at
-	// most 1024.
+	// BatchSize is the largest number of messages in one batch of RunBatch. Default 256, or
+	// MaxInFlight if that is less; at most 1024.
 	BatchSize int
 	// MaxInFlight is how many messages of one partition may be in flight: all that were
 	// fetched, counted from the oldest that is not settled. At that number the partition is
-	// not fetched until the oldest is settled. Default 4096; at least BatchSize.
+	// not fetched until the oldest is settled. Default 4096; at least BatchSize; at most
+	// 1048576.
 	MaxInFlight int
 	// MaxInFlightBytes is the same limit in bytes of keys, values and headers. A single
 	// message may be larger. Default 16 MiB.
@@ -71,7 +73,7 @@ type Config struct {
 	// rest of at most one fetch. Default 256 MiB, or MaxInFlightBytes if that is more.
 	TotalInFlightBytes int
 	// FetchMaxBytes is how many bytes one fetch of one partition asks for. A single message
-	// may be larger. Default 1 MiB.
+	// may be larger. Default 1 MiB; at most 1 GiB.
 	FetchMaxBytes int
 	// MaxWait is how long a broker may delay its answer to a fetch if there are no messages.
 	// Default 500ms; at most 500ms.
@@ -105,7 +107,13 @@ const (
 const (
 	defaultClientID = "oncequeue"
 	maxBatchSize    = 1024
-	maxMaxWait      = 500 * time.Millisecond
+	maxMaxWait      = 500 * time.Millisecond // a shutdown waits for it
+	maxLanes        = 1 << 16                // each has a goroutine
+	maxMaxInFlight  = 1 << 20                // each partition has room for them
+	maxBytesOfOne   = 1 << 30                // of a request or an answer, whose length has 32 bits
+
+	// maxOnTheWire is the longest time of Kafka's protocol, which counts milliseconds in 32 bits.
+	maxOnTheWire = math.MaxInt32 * time.Millisecond
 )
 
 // filled returns a copy of o with the defaults in place, or what is wrong.
@@ -114,20 +122,42 @@ func (o *Config) filled() (Config, error) {
 	if o != nil {
 		c = *o
 	}
-	for _, n := range []struct {
-		name  string
-		value int64
+	var wrong []error
+	refuse := func(format string, args ...any) {
+		wrong = append(wrong, fmt.Errorf("kafkatransport: "+format, args...))
+	}
+	for _, d := range []struct {
+		name        string
+		value, most time.Duration
 	}{
-		{"SessionTimeout", int64(c.SessionTimeout)}, {"HeartbeatInterval", int64(c.HeartbeatInterval)},
-		{"RebalanceTimeout", int64(c.RebalanceTimeout)}, {"DrainTimeout", int64(c.DrainTimeout)},
-		{"CommitInterval", int64(c.CommitInterval)}, {"MaxWait", int64(c.MaxWait)},
-		{"Lanes", int64(c.Lanes)}, {"BatchSize", int64(c.BatchSize)}, {"MaxInFlight", int64(c.MaxInFlight)},
-		{"MaxInFlightBytes", int64(c.MaxInFlightBytes)}, {"TotalInFlight", int64(c.TotalInFlight)},
-		{"TotalInFlightBytes", int64(c.TotalInFlightBytes)}, {"FetchMaxBytes", int64(c.FetchMaxBytes)},
+		{"SessionTimeout", c.SessionTimeout, maxOnTheWire}, {"HeartbeatInterval", c.HeartbeatInterval, maxOnTheWire},
+		{"RebalanceTimeout", c.RebalanceTimeout, maxOnTheWire}, {"DrainTimeout", c.DrainTimeout, math.MaxInt64},
+		{"CommitInterval", c.CommitInterval, math.MaxInt64}, {"MaxWait", c.MaxWait, maxMaxWait},
 	} {
-		if n.value < 0 {
-			return c, fmt.Errorf("kafkatransport: %s is negative; leave it zero for the default", n.name)
+		if err := within(d.name, d.value, time.Millisecond, d.most); err != nil {
+			wrong = append(wrong, err)
 		}
+	}
+	for _, n := range []struct {
+		name        string
+		value, most int
+	}{
+		{"Lanes", c.Lanes, maxLanes}, {"BatchSize", c.BatchSize, maxBatchSize}, {"MaxInFlight", c.MaxInFlight, maxMaxInFlight},
+		{"MaxInFlightBytes", c.MaxInFlightBytes, math.MaxInt}, {"TotalInFlight", c.TotalInFlight, math.MaxInt},
+		{"TotalInFlightBytes", c.TotalInFlightBytes, math.MaxInt}, {"FetchMaxBytes", c.FetchMaxBytes, maxBytesOfOne},
+	} {
+		if err := within(n.name, n.value, 1, n.most); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	if c.StartOffset != 0 && c.StartOffset != kafka.FirstOffset && c.StartOffset != kafka.LastOffset {
+		refuse("StartOffset %d is neither kafka.FirstOffset nor kafka.LastOffset", c.StartOffset)
+	}
+	if c.OutOfRange > Latest {
+		refuse("OutOfRange: there is no policy %d; choose Fail, Earliest or Latest", c.OutOfRange)
+	}
+	if len(wrong) > 0 { // what follows compares numbers with each other
+		return c, errors.Join(wrong...)
 	}
 	c.ClientID = orDefault(c.ClientID, defaultClientID)
 	c.SessionTimeout = orDefault(c.SessionTimeout, 30*time.Second)
@@ -137,8 +167,8 @@ func (o *Config) filled() (Config, error) {
 	c.CommitInterval = orDefault(c.CommitInterval, time.Second)
 	c.StartOffset = orDefault(c.StartOffset, kafka.FirstOffset)
 	c.Lanes = orDefault(c.Lanes, 256)
-	c.BatchSize = orDefault(c.BatchSize, 256)
 	c.MaxInFlight = orDefault(c.MaxInFlight, 4096)
+	c.BatchSize = orDefault(c.BatchSize, min(256, c.MaxInFlight))
 	c.MaxInFlightBytes = orDefault(c.MaxInFlightBytes, 16<<20)
 	c.TotalInFlight = orDefault(c.TotalInFlight, max(65536, c.MaxInFlight))
 	c.TotalInFlightBytes = orDefault(c.TotalInFlightBytes, max(256<<20, c.MaxInFlightBytes))
@@ -154,24 +184,30 @@ func (o *Config) filled() (Config, error) {
 	}
 	switch {
 	case c.HeartbeatInterval > c.SessionTimeout/3:
-		return c, fmt.Errorf("kafkatransport: HeartbeatInterval %v is more than a third of SessionTimeout %v: one late heartbeat would cost the partitions; shorten it", c.HeartbeatInterval, c.SessionTimeout)
+		refuse("HeartbeatInterval %v is more than a third of SessionTimeout %v: one late heartbeat would cost the partitions; shorten it", c.HeartbeatInterval, c.SessionTimeout)
 	case budget <= 0:
-		return c, fmt.Errorf("kafkatransport: RebalanceTimeout %v leaves no time to drain: it must be more than two heartbeats of %v", c.RebalanceTimeout, c.HeartbeatInterval)
+		refuse("RebalanceTimeout %v leaves no time to drain: it must be more than two heartbeats of %v", c.RebalanceTimeout, c.HeartbeatInterval)
 	case c.DrainTimeout > budget:
-		return c, fmt.Errorf("kafkatransport: DrainTimeout %v is more than %v = min(RebalanceTimeout %v, SessionTimeout %v) - 2 x HeartbeatInterval %v: the group would give the partitions away during the drain; shorten it or lengthen SessionTimeout", c.DrainTimeout, budget, c.RebalanceTimeout, c.SessionTimeout, c.HeartbeatInterval)
-	case c.StartOffset != kafka.FirstOffset && c.StartOffset != kafka.LastOffset:
-		return c, fmt.Errorf("kafkatransport: StartOffset %d is neither kafka.FirstOffset nor kafka.LastOffset", c.StartOffset)
-	case c.OutOfRange > Latest:
-		return c, fmt.Errorf("kafkatransport: OutOfRange: there is no policy %d; choose Fail, Earliest or Latest", c.OutOfRange)
-	case c.BatchSize > maxBatchSize:
-		return c, fmt.Errorf("kafkatransport: BatchSize %d is more than %d", c.BatchSize, maxBatchSize)
-	case c.MaxInFlight < c.BatchSize:
-		return c, fmt.Errorf("kafkatransport: MaxInFlight %d is less than BatchSize %d: no batch could fill", c.MaxInFlight, c.BatchSize)
-	case c.MaxWait > maxMaxWait:
-		return c, fmt.Errorf("kafkatransport: MaxWait %v is more than %v: a shutdown would wait for it", c.MaxWait, maxMaxWait)
+		refuse("DrainTimeout %v is more than %v = min(RebalanceTimeout %v, SessionTimeout %v) - 2 x HeartbeatInterval %v: the group would give the partitions away during the drain; shorten it or lengthen SessionTimeout", c.DrainTimeout, budget, c.RebalanceTimeout, c.SessionTimeout, c.HeartbeatInterval)
+	}
+	if c.MaxInFlight < c.BatchSize {
+		refuse("MaxInFlight %d is less than BatchSize %d: no batch could fill", c.MaxInFlight, c.BatchSize)
 	}
 	c.DrainTimeout = orDefault(c.DrainTimeout, min(20*time.Second, budget))
-	return c, nil
+	return c, errors.Join(wrong...)
+}
+
+// within refuses a number that is set and less than least or more than most.
+func within[N int | time.Duration](name string, n, least, most N) error {
+	switch {
+	case n < 0:
+		return fmt.Errorf("kafkatransport: %s %v is negative; leave it zero for the default", name, n)
+	case n > 0 && n < least:
+		return fmt.Errorf("kafkatransport: %s %v is less than %v; raise it, or leave it zero for the default", name, n, least)
+	case n > most:
+		return fmt.Errorf("kafkatransport: %s %v is more than %v; lower it", name, n, most)
+	}
+	return nil
 }
 
 func orDefault[T comparable](v, preset T) T {

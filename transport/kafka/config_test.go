@@ -79,7 +79,7 @@ func TestConfigRefused(t *testing.T) {
 		{Config{SessionTimeout: -1}, []string{"SessionTimeout"}},
 		{Config{Lanes: -1}, []string{"Lanes"}},
 		{Config{BatchSize: 1025}, []string{"1025", "1024"}},
-		{Config{MaxInFlight: 100}, []string{"100", "256"}},
+		{Config{MaxInFlight: 100, BatchSize: 256}, []string{"100", "256"}},
 		{Config{MaxWait: time.Second}, []string{"1s", "500ms"}},
 		{Config{StartOffset: 7}, []string{"7", "kafka.FirstOffset"}},
 	} {

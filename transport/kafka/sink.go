@@ -69,13 +69,15 @@ func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
 	s.config.ClientID = orDefault(s.config.ClientID, defaultClientID)
 	s.config.Timeout = orDefault(s.config.Timeout, requestTimeout)
 	s.config.BatchBytes = orDefault(s.config.BatchBytes, 900_000)
-	switch {
-	case s.config.Timeout < 0:
-		return nil, fmt.Errorf("kafkatransport: Timeout %v is negative; leave it zero for the default", s.config.Timeout)
-	case s.config.BatchBytes < 0:
-		return nil, fmt.Errorf("kafkatransport: BatchBytes %d is negative; leave it zero for the default", s.config.BatchBytes)
-	case s.config.Compression != 0 && s.config.Compression.Codec() == nil:
-		return nil, fmt.Errorf("kafkatransport: there is no compression %d", s.config.Compression)
+	wrong := []error{
+		within("Timeout", s.config.Timeout, time.Millisecond, maxOnTheWire),
+		within("BatchBytes", s.config.BatchBytes, 1, maxBytesOfOne),
+	}
+	if s.config.Compression != 0 && s.config.Compression.Codec() == nil {
+		wrong = append(wrong, fmt.Errorf("kafkatransport: there is no compression %d", s.config.Compression))
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, err
 	}
 	s.link = newLink(slices.Clone(brokers), s.config.ClientID, s.config.Security, topics, defaultMetadataTTL)
 	return s, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 // NewConsumer copies it and never changes it.
 type Config struct {
 	// Workers is the number of messages that Run has in Deduplicator.Do at once. It does not
-	// limit how many handlers run at once: dedup.Options.Concurrency does. Default 256.
+	// limit how many handlers run at once: dedup.Options.Concurrency does. Default 256; at
+	// most 65536.
 	Workers int
 	// BatchSize is the largest number of messages in one batch of RunBatch. Default 256; at
 	// most 1024.
@@ -22,7 +24,7 @@ type Config struct {
 	// Prefetch is how many messages may be in hand: delivered to this member and not yet
 	// answered. Default: as many as are settled in about a second, so that no message waits
 	// here while other members are idle; at least Workers, or 4*BatchSize for RunBatch, and
-	// at most 16 times that.
+	// at most 16 times that. At most 1048576.
 	//
 	// The durable consumer's MaxAckPending limits all members together. The server's default
 	// for it is 1000, which is low if the store waits for a disk.
@@ -84,6 +86,8 @@ type Config struct {
 const (
 	defaultWorkers = 256
 	maxBatchSize   = 1024
+	maxWorkers     = 1 << 16 // each is a goroutine
+	maxPrefetch    = 1 << 20 // there is room for them
 )
 
 // filled returns a copy of o with the defaults in place, or what is wrong.
@@ -92,22 +96,17 @@ func (o *Config) filled() (Config, error) {
 	if o != nil {
 		c = *o
 	}
-	for _, n := range []struct {
-		name  string
-		value int64
-	}{
-		{"Workers", int64(c.Workers)}, {"BatchSize", int64(c.BatchSize)},
-		{"Prefetch", int64(c.Prefetch)}, {"PrefetchBytes", int64(c.PrefetchBytes)}, {"DrainTimeout", int64(c.DrainTimeout)},
-	} {
-		if n.value < 0 {
-			return c, fmt.Errorf("natstransport: %s is negative; leave it zero for the default", n.name)
-		}
+	if err := errors.Join(
+		within("Workers", c.Workers, maxWorkers),
+		within("BatchSize", c.BatchSize, maxBatchSize),
+		within("Prefetch", c.Prefetch, maxPrefetch),
+		within("PrefetchBytes", c.PrefetchBytes, math.MaxInt),
+		within("DrainTimeout", c.DrainTimeout, math.MaxInt64),
+	); err != nil {
+		return c, err
 	}
 	c.Workers = orDefault(c.Workers, defaultWorkers)
 	c.BatchSize = orDefault(c.BatchSize, 256)
-	if c.BatchSize > maxBatchSize {
-		return c, fmt.Errorf("natstransport: BatchSize %d is more than %d", c.BatchSize, maxBatchSize)
-	}
 	c.PrefetchBytes = orDefault(c.PrefetchBytes, 64<<20)
 	c.DrainTimeout = orDefault(c.DrainTimeout, 20*time.Second)
 	c.heartbeat = orDefault(c.heartbeat, 5*time.Second)
@@ -122,6 +121,17 @@ func (o *Config) filled() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
+}
+
+// within refuses a number that is negative or more than most.
+func within[N int | time.Duration](name string, n, most N) error {
+	switch {
+	case n < 0:
+		return fmt.Errorf("natstransport: %s %v is negative; leave it zero for the default", name, n)
+	case n > most:
+		return fmt.Errorf("natstransport: %s %v is more than %v; lower it", name, n, most)
+	}
+	return nil
 }
 
 func orDefault[T comparable](v, preset T) T {

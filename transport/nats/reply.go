@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,11 +49,12 @@ func (o *ReplyConfig) filled() (ReplyConfig, error) {
 	if o != nil {
 		c = *o
 	}
-	switch {
-	case c.Patience != 0 && c.Patience < minPatience, c.Patience > maxPatience:
-		return c, fmt.Errorf("natstransport: Patience %v is not between %v and %v", c.Patience, minPatience, maxPatience)
-	case c.Pending < 0:
-		return c, fmt.Errorf("natstransport: Pending %d is negative; leave it zero for the default", c.Pending)
+	wrong := within("Pending", c.Pending, math.MaxInt)
+	if c.Patience != 0 && c.Patience < minPatience || c.Patience > maxPatience {
+		wrong = errors.Join(wrong, fmt.Errorf("natstransport: Patience %v is not between %v and %v", c.Patience, minPatience, maxPatience))
+	}
+	if wrong != nil {
+		return c, wrong
 	}
 	c.Patience = orDefault(c.Patience, 2*time.Second)
 	c.Pending = orDefault(c.Pending, 1024)

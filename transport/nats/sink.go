@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,9 @@ type SinkConfig struct {
 	// Logger receives the warnings of Check, each once. Default: no logging.
 	Logger *slog.Logger
 }
+
+// maxRedelivery can be multiplied by three.
+const maxRedelivery = math.MaxInt64 / 3
 
 // Sink writes messages to JetStream and waits for the confirmation of each. [NewSink] makes
 // one. Its methods may be called by several goroutines at once.
@@ -97,13 +101,12 @@ func NewSink(js jetstream.JetStream, subject string, c *SinkConfig) (*Sink, erro
 			return nil, err
 		}
 	}
-	switch {
-	case s.config.Window < 0:
-		return nil, fmt.Errorf("natstransport: Window %d is negative; leave it zero for the default", s.config.Window)
-	case s.config.Timeout < 0:
-		return nil, fmt.Errorf("natstransport: Timeout %v is negative; leave it zero for the default", s.config.Timeout)
-	case s.config.Redelivery < 0:
-		return nil, fmt.Errorf("natstransport: Redelivery %v is negative; leave it zero for the default", s.config.Redelivery)
+	if err := errors.Join(
+		within("Window", s.config.Window, math.MaxInt),
+		within("Timeout", s.config.Timeout, math.MaxInt64),
+		within("Redelivery", s.config.Redelivery, maxRedelivery),
+	); err != nil {
+		return nil, err
 	}
 	s.config.Route = orDefault(s.config.Route, subject)
 	if subject != "" {

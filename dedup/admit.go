@@ -1,0 +1,292 @@
+package dedup
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// admission lets a call claim its keys, and later run its handler.
+//
+// A crash flags every held claim Ambiguous and costs it an attempt, although its
+// handler may not have begun. So a call may claim when its handler will probably
+// begin within about 100 ms. Fast handlers let many calls in, and their claims fill
+// the store's batches. Slow handlers make calls wait here without a claim.
+//
+// The pace of the handlers is known from the time that they took. When they turn
+// slow, claims are held that were taken at the old pace. So while calls wait for
+// their handlers, sweep looks every 100 ms how many handlers began since. It turns
+// back the claims beyond two such intervals: their calls give them back and enter
+// again.
+//
+// A call made inside a handler runs in the slot of that handler, and waits for
+// nobody: the slots may all belong to handlers that make such calls.
+type admission struct {
+	slots int // handlers at once
+
+	mu       sync.Mutex
+	ahead    int           // claims of the calls that are in and whose handler has not begun
+	running  int           // handlers
+	began    int           // claims whose handler has begun since the last sweep
+	took     time.Duration // moving average of a handler call; 0: not known yet
+	entering queue
+	starting queue
+	sweeping bool // sweep is to be called
+}
+
+// ticket is one call's place in an admission.
+type ticket struct {
+	parent *ticket // of the handler that makes the call; nil: there is none
+	claims int     // those for one call of a batch handler count as one
+	state  ticketState
+	took   time.Duration // of the handlers so far
+	calls  int           // of handlers so far
+	wake   chan struct{} // with room for one; nil: it never waited
+}
+
+type ticketState uint8
+
+const (
+	outside  ticketState = iota
+	entering             // waits to be let in
+	ahead                // may claim, or has claimed
+	starting             // has claimed, and waits for a slot
+	running              // has a slot
+	nested               // runs in the slot of another
+)
+
+// queue is the tickets that wait in a state.
+type queue []*ticket
+
+// drop takes t out of the queue.
+func (q *queue) drop(t *ticket) {
+	if i := slices.Index(*q, t); i > 0 {
+		*q = slices.Delete(*q, i, i+1)
+	} else { // mostly
+		(*q)[0] = nil
+		*q = (*q)[1:]
+	}
+}
+
+const (
+	// soon is how far ahead of its handler a claim may be taken.
+	soon = 100 * time.Millisecond
+	// maxAhead bounds the claims ahead of their handlers: 256 lanes of eachMost messages.
+	maxAhead = 2048
+)
+
+// errTurnedBack: the handlers have turned slow. The call gives its claims back and
+// enters again.
+var errTurnedBack = errors.New("turned back: the handlers have turned slow")
+
+// times multiplies, up to maxAhead.
+func times(n, m int) int {
+	if m > 0 && n > maxAhead/m {
+		return maxAhead
+	}
+	return n * m
+}
+
+// limit returns how many claims may be ahead. The caller holds mu.
+func (a *admission) limit() int {
+	least := times(a.slots, 2)
+	if a.took == 0 {
+		return least
+	}
+	return max(least, times(a.slots, int(soon/a.took)))
+}
+
+// enter waits until t may claim, unless ctx has ended or closing is closed. It is
+// followed by leave.
+func (a *admission) enter(ctx context.Context, closing <-chan struct{}, t *ticket) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if isClosed(closing) {
+		return ErrClosed
+	}
+	a.mu.Lock()
+	switch {
+	case t.parent != nil && t.parent.state >= running:
+		t.state = nested
+	case a.ahead < a.limit():
+		a.letIn(t)
+	default:
+		t.state = entering
+		a.entering = append(a.entering, t)
+		return a.wait(ctx, closing, t)
+	}
+	a.mu.Unlock()
+	return nil
+}
+
+// start waits for a slot, under the same conditions, or until t is turned back.
+func (a *admission) start(ctx context.Context, closing <-chan struct{}, t *ticket) error {
+	a.mu.Lock()
+	switch {
+	case t.state == nested:
+	case a.running < a.slots:
+		a.begin(t)
+		a.admit()
+	default:
+		t.state = starting
+		a.starting = append(a.starting, t)
+		a.sweepLater()
+		return a.wait(ctx, closing, t)
+	}
+	a.mu.Unlock()
+	return nil
+}
+
+// wait waits for the turn of t. The caller holds mu, which is released.
+func (a *admission) wait(ctx context.Context, closing <-chan struct{}, t *ticket) (err error) {
+	if t.wake == nil {
+		t.wake = make(chan struct{}, 1)
+	}
+	a.mu.Unlock()
+	select {
+	case <-t.wake:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-closing:
+		err = ErrClosed
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case t.state == outside:
+		return errTurnedBack
+	case err == nil:
+	case t.state == starting:
+		t.state = ahead
+		a.starting.drop(t)
+	case t.state == running: // the turn came meanwhile: it is passed on
+		t.state = ahead
+		a.running--
+		a.ahead += t.claims
+		a.admit()
+	default: // likewise
+		a.release(t)
+	}
+	return err
+}
+
+// ran notes how long a handler of t took.
+func (t *ticket) ran(took time.Duration) {
+	t.took += took
+	t.calls++
+}
+
+// leave gives back what t has.
+func (a *admission) leave(t *ticket) {
+	if t.state == outside { // only a call that waits has its state changed by others
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.release(t)
+}
+
+// within returns how many handler calls are done in d, by the time that they have
+// taken: 0 if that is not known yet.
+func (a *admission) within(d time.Duration) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.took == 0 {
+		return 0
+	}
+	return int(d / a.took)
+}
+
+// The callers of what follows hold mu.
+
+func (a *admission) letIn(t *ticket) {
+	t.state = ahead
+	a.ahead += t.claims
+}
+
+func (a *admission) begin(t *ticket) {
+	t.state = running
+	a.ahead -= t.claims
+	a.began += t.claims
+	a.running++
+}
+
+func (a *admission) release(t *ticket) {
+	switch t.state {
+	case entering:
+		a.entering.drop(t)
+	case starting:
+		a.starting.drop(t)
+		a.ahead -= t.claims
+	case ahead:
+		a.ahead -= t.claims
+	case running:
+		a.running--
+	case outside, nested:
+	}
+	t.state = outside
+	for ; t.calls > 0; t.calls-- {
+		took := t.took / time.Duration(t.calls)
+		t.took -= took
+		if a.took == 0 {
+			a.took = took
+		}
+		a.took = max((7*a.took+took)/8, 1)
+	}
+	a.admit()
+}
+
+// admit gives the calls that wait what is free.
+func (a *admission) admit() {
+	for len(a.starting) > 0 && a.running < a.slots {
+		t := a.starting[0]
+		a.starting.drop(t)
+		a.begin(t)
+		t.wake <- struct{}{}
+	}
+	for len(a.entering) > 0 && a.ahead < a.limit() {
+		t := a.entering[0]
+		a.entering.drop(t)
+		a.letIn(t)
+		t.wake <- struct{}{}
+	}
+}
+
+func (a *admission) sweepLater() {
+	if !a.sweeping {
+		a.sweeping, a.began = true, 0
+		time.AfterFunc(soon, a.sweep)
+	}
+}
+
+// sweep turns calls back when handlers begin too slowly for the claims ahead.
+func (a *admission) sweep() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sweeping = false
+	if len(a.starting) == 0 {
+		return
+	}
+	a.took = max(a.took, soon/time.Duration(max(a.began, 1))*time.Duration(a.slots))
+	keep := max(times(a.slots, 2), times(a.began, 2))
+	for len(a.starting) > 0 && a.ahead > keep {
+		t := a.starting[len(a.starting)-1]
+		a.starting.drop(t)
+		t.state = outside
+		a.ahead -= t.claims
+		t.wake <- struct{}{}
+	}
+	a.sweepLater()
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,32 @@
+package dedup
+
+import (
+	"testing"
+	"time"
+
+	"github.com/oncequeue/oncequeue/internal/hangtest"
+)
+
+type forgetful struct{}
+
+func (forgetful) lost(error, bool) {}
+
+// A process that was stopped goes on past the end of its leases before its fence has
+// run: the end counts, not whether somebody has looked.
+func TestLeaseEndsWithoutTheFence(t *testing.T) {
+	hangtest.Watch(t)
+	var r renewer
+	r.init(func(ops []Op) []Reply { return failed(len(ops), ErrStore) }, time.Hour, time.Hour)
+	defer r.stop(t.Context())
+	now := time.Now()
+	l := &lease{holder: forgetful{}}
+	r.hold(now, l)
+	for after, want := range map[time.Duration]bool{0: true, time.Hour - 1: true, time.Hour: false, 2 * time.Hour: false} {
+		if got := r.begin(now.Add(after), time.Time{}, l); got != want {
+			t.Errorf("%v after the claim: got alive %v, want %v", after, got, want)
+		}
+	}
+	if r.drop(l); r.begin(now, time.Time{}, l) {
+		t.Error("a lease that was dropped is alive")
+	}
+}
