@@ -106,8 +106,7 @@ func load(s *Store, clock *testClock, run int, tell func(fact) error) error {
 	return context.Cause(ctx)
 }
 
-// work is one worker. It forgets a group two groups later, by force since a kill leaves
-// claims, and leaves every eighth.
+// work is one worker. It forgets a group two groups later, and leaves every eighth.
 func work(ctx context.Context, s *Store, g group, tell func(fact) error) error {
 	for ; ; g.n++ {
 		tokens, err := claimGroup(ctx, s, g)
@@ -124,7 +123,7 @@ func work(ctx context.Context, s *Store, g group, tell func(fact) error) error {
 			old.n -= 2
 			err = tell(fact{old, forgetting, nil})
 			if err == nil {
-				err = s.ForceForget(ctx, old.ids())
+				err = s.Forget(ctx, old.ids())
 			}
 			if err == nil {
 				err = tell(fact{old, forgotten, nil})
