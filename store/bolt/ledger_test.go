@@ -232,7 +232,7 @@ func (l *ledger) forget(t *testing.T, s *Store, run int, ids []dedup.ID) {
 			ids = append(ids, id)
 		}
 	}
-	if err := s.Forget(t.Context(), ids); err != nil {
+	if err := s.ForceForget(t.Context(), ids); err != nil {
 		t.Fatalf("run %d: %v", run, err)
 	}
 	for _, id := range ids {
