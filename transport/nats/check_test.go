@@ -139,11 +139,11 @@ func TestConfigRefused(t *testing.T) {
 		{js, "S", "", nil, "consumer has no name"},
 		{js, "S.x", "c", nil, `"S.x" is no name of a stream`},
 		{js, "S", "c d", nil, `"c d" is no name of a consumer`},
-		{js, "S", "c", &Config{Workers: -1}, "Workers is negative"},
+		{js, "S", "c", &Config{Workers: -1}, "Workers -1 is negative"},
 		{js, "S", "c", &Config{BatchSize: 1025}, "BatchSize 1025 is more than 1024"},
-		{js, "S", "c", &Config{Prefetch: -1}, "Prefetch is negative"},
-		{js, "S", "c", &Config{PrefetchBytes: -1}, "PrefetchBytes is negative"},
-		{js, "S", "c", &Config{DrainTimeout: -1}, "DrainTimeout is negative"},
+		{js, "S", "c", &Config{Prefetch: -1}, "Prefetch -1 is negative"},
+		{js, "S", "c", &Config{PrefetchBytes: -1}, "PrefetchBytes -1 is negative"},
+		{js, "S", "c", &Config{DrainTimeout: -1}, "DrainTimeout -1ns is negative"},
 	} {
 		_, err := NewConsumer(test.js, test.stream, test.durable, test.config)
 		want(t, err, test.want)
