@@ -343,7 +343,8 @@ func callKey(fn KeyFunc, m *Message) (key Key, err error) {
 			key, err = "", fmt.Errorf("the key function: %w", panicError(r))
 		}
 	}()
-	return fn(m)
+	key, err = fn(m)
+	return key, finite(err)
 }
 
 // Fingerprint is a short hash of a payload, kept in the record of a key. A message with the

@@ -159,11 +159,14 @@ func TestCircularErrors(t *testing.T) {
 		s.before = func([]dedup.Op) error { return circular }
 		is(d.Do(t.Context(), message("e", "v"), ok).Err)
 		s.before = nil
-		keyed, err := dedup.New(s, "orders", func(*dedup.Message) (dedup.Key, error) { return "", circular }, &dedup.Options{})
-		if err != nil {
-			t.Fatal(err)
+		noKey := func(*dedup.Message) (dedup.Key, error) { return "", circular }
+		for _, fn := range []dedup.KeyFunc{noKey, dedup.FirstOf(noKey, dedup.HeaderKey()), dedup.AllOf(noKey, dedup.HeaderKey())} {
+			keyed, err := dedup.New(s, "orders", fn, &dedup.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			is(keyed.Do(t.Context(), message("f", "v"), ok).Err)
 		}
-		is(keyed.Do(t.Context(), message("f", "v"), ok).Err)
 		if dedup.IsPermanent(circular) {
 			t.Errorf("%s: IsPermanent", name)
 		}
