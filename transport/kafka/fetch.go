@@ -16,6 +16,7 @@ import (
 	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/msg"
 )
 
 // readCommitted makes brokers hold back the records of open transactions and
@@ -204,7 +205,7 @@ func (d *decoder) add(r *protocol.Record) error {
 		Value:     value,
 		Headers:   headers,
 		Position:  dedup.Position{Source: d.source.topic, Partition: d.source.partition, Offset: r.Offset},
-		Published: published(r.Time),
+		Published: msg.Published(r.Time),
 		Since:     d.source.since,
 	})
 	return nil

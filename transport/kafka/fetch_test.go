@@ -108,22 +108,6 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// A message keeps its key by position in every delivery, also when its
-// producer's clock is ahead.
-func TestPublishedIsTheBrokersTimestamp(t *testing.T) {
-	ahead := time.Now().Add(time.Hour).Truncate(time.Millisecond)
-	for _, x := range []struct{ given, want time.Time }{
-		{ahead, ahead},
-		{time.UnixMilli(1_700_000_000_000), time.UnixMilli(1_700_000_000_000)},
-		{time.UnixMilli(-1), time.Time{}}, // Kafka's "no timestamp"
-		{time.Time{}, time.Time{}},
-	} {
-		if got := published(x.given); !got.Equal(x.want) {
-			t.Errorf("timestamp %v: got %v, want %v", x.given, got, x.want)
-		}
-	}
-}
-
 func TestMessageOfOwnLoop(t *testing.T) {
 	stamp := time.Now().Add(-time.Minute)
 	m := &kafka.Message{

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/msg"
 )
 
 // tracker knows which messages of one partition are in flight: fetched and not
@@ -52,7 +53,7 @@ func (t *tracker) dispatch(ms []dedup.Message) (n int, first uint64, starved boo
 	defer t.mu.Unlock()
 	first = t.tail
 	for !t.closed && n < len(ms) && t.tail-t.head < uint64(len(t.ring)) {
-		size := sizeOf(&ms[n])
+		size := msg.Size(&ms[n])
 		if t.bytes > 0 && t.bytes+size > t.maxBytes {
 			break
 		}
@@ -169,14 +170,6 @@ func (t *tracker) load() (messages, bytes int, oldest time.Time) {
 		oldest = t.at(t.head).dispatched
 	}
 	return t.inFlight, t.bytes, oldest
-}
-
-func sizeOf(m *dedup.Message) int {
-	n := 1 + len(m.Key) + len(m.Value)
-	for i := range m.Headers {
-		n += len(m.Headers[i].Key) + len(m.Headers[i].Value)
-	}
-	return n
 }
 
 // notify puts an element into c, unless it has one.

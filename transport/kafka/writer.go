@@ -13,6 +13,7 @@ import (
 	produceapi "github.com/segmentio/kafka-go/protocol/produce"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/msg"
 )
 
 const (
@@ -86,7 +87,7 @@ func (w *writer) requests(ctx context.Context, shares []*share, leaders map[stri
 	for _, s := range shares {
 		size := 0
 		for s.batch = 0; s.batch < min(len(s.indices), s.limit); s.batch++ {
-			n := sizeOf(w.messages[s.indices[s.batch]])
+			n := msg.Size(w.messages[s.indices[s.batch]])
 			if s.batch > 0 && size+n > w.sink.config.BatchBytes {
 				break
 			}
