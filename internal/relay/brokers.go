@@ -50,8 +50,12 @@ type kafkaSource struct {
 	session time.Duration
 }
 
-func (s kafkaSource) Status() sourceStatus { return sourceStatus(s.Consumer.Status()) }
-func (kafkaSource) Close() error           { return nil }
+func (s kafkaSource) Status() sourceStatus {
+	st := s.Consumer.Status()
+	return sourceStatus{Assigned: st.Assigned, Halted: st.Halted, Failing: st.Failing, Since: st.Since, Progress: st.Progress}
+}
+
+func (kafkaSource) Close() error { return nil }
 
 func (s kafkaSource) redelivery() time.Duration { return s.session }
 

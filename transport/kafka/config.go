@@ -39,24 +39,31 @@ type Config struct {
 	// settled since comes again, as duplicates. Default 1s.
 	CommitInterval time.Duration
 
-	// StartOffset is where a partition without a committed offset begins:
-	// kafka.FirstOffset (the default) or kafka.LastOffset.
+	// StartOffset is where a topic begins that is new to the group:
+	// kafka.FirstOffset (the default) or kafka.LastOffset. A partition that was added
+	// later begins at its first offset, and so does a topic that was created anew while
+	// this Consumer ran.
 	StartOffset int64
 	// OutOfRange says what to do when a partition no longer has the offset to go
 	// on at: its messages were deleted unread, or its log was cut. Default Fail.
 	OutOfRange OffsetPolicy
 
 	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at
-	// once. Messages with equal keys share a lane. Default 256. It does not bound
+	// once. A handler that does not return occupies one. Default 256. It does not bound
 	// handlers: dedup.Options.Concurrency does.
 	Lanes int
 	// BatchSize is the largest number of messages in one call of DoBatch, for
-	// RunBatch. Default 256; at most 1024.
+	// RunBatch. Default 256, or MaxInFlight if that is less; at most 1024.
 	BatchSize int
 	// MaxInFlight is how many messages of one partition may be fetched and not
-	// yet settled, counted from the oldest unsettled one; then the partition is
-	// no longer fetched. Default 4096; at least BatchSize.
+	// yet settled; then the partition is no longer fetched. Default 4096; at least
+	// BatchSize.
 	MaxInFlight int
+	// MaxAhead is how many offsets of one partition may be fetched from its oldest
+	// unsettled message on, settled or not; then the partition is no longer fetched,
+	// and Status.Waiting names the message. After a crash those that were settled come
+	// again, as duplicates. Default 1,000,000.
+	MaxAhead int64
 	// MaxInFlightBytes is the same in bytes of keys, values and headers. A single
 	// larger message passes. Default 16 MiB.
 	MaxInFlightBytes int
@@ -119,7 +126,7 @@ func (o *Config) filled() (Config, error) {
 		{"SessionTimeout", int64(c.SessionTimeout)}, {"HeartbeatInterval", int64(c.HeartbeatInterval)},
 		{"RebalanceTimeout", int64(c.RebalanceTimeout)}, {"DrainTimeout", int64(c.DrainTimeout)},
 		{"CommitInterval", int64(c.CommitInterval)}, {"MaxWait", int64(c.MaxWait)},
-		{"Lanes", int64(c.Lanes)}, {"BatchSize", int64(c.BatchSize)}, {"MaxInFlight", int64(c.MaxInFlight)},
+		{"Lanes", int64(c.Lanes)}, {"BatchSize", int64(c.BatchSize)}, {"MaxInFlight", int64(c.MaxInFlight)}, {"MaxAhead", c.MaxAhead},
 		{"MaxInFlightBytes", int64(c.MaxInFlightBytes)}, {"TotalInFlight", int64(c.TotalInFlight)},
 		{"TotalInFlightBytes", int64(c.TotalInFlightBytes)}, {"FetchMaxBytes", int64(c.FetchMaxBytes)},
 	} {
@@ -135,8 +142,9 @@ func (o *Config) filled() (Config, error) {
 	c.CommitInterval = orDefault(c.CommitInterval, time.Second)
 	c.StartOffset = orDefault(c.StartOffset, kafka.FirstOffset)
 	c.Lanes = orDefault(c.Lanes, 256)
-	c.BatchSize = orDefault(c.BatchSize, 256)
 	c.MaxInFlight = orDefault(c.MaxInFlight, 4096)
+	c.BatchSize = orDefault(c.BatchSize, min(256, c.MaxInFlight))
+	c.MaxAhead = orDefault(c.MaxAhead, 1_000_000)
 	c.MaxInFlightBytes = orDefault(c.MaxInFlightBytes, 16<<20)
 	c.TotalInFlight = orDefault(c.TotalInFlight, max(65536, c.MaxInFlight))
 	c.TotalInFlightBytes = orDefault(c.TotalInFlightBytes, max(256<<20, c.MaxInFlightBytes))

@@ -3,6 +3,7 @@ package kafkatransport
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 // TestFailedHeadHoldsBackOnlyItsKey: the first message of a partition fails for a
 // long time. The messages of its key wait; all others are processed, up to the
-// span that MaxInFlight allows, and then the partition is no longer fetched.
+// span that MaxAhead allows, and then the partition is no longer fetched.
 func TestFailedHeadHoldsBackOnlyItsKey(t *testing.T) {
 	modes(t, func(t *testing.T, begin func(*Consumer, *dedup.Deduplicator, dedup.Handler) *run) {
 		const n, keys, span = 1000, 100, 400
@@ -28,7 +29,7 @@ func TestFailedHeadHoldsBackOnlyItsKey(t *testing.T) {
 			return j.handle(ctx, m)
 		}
 		config := quick(t)
-		config.MaxInFlight, config.Lanes = span, 3 // keys share lanes
+		config.MaxAhead, config.Lanes = span, 3 // keys share lanes
 		c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, &dedup.Options{
 			Backoff: func(int) time.Duration { return 5 * time.Millisecond },
 		})
@@ -59,6 +60,42 @@ func TestFailedHeadHoldsBackOnlyItsKey(t *testing.T) {
 		}
 		j.check(t, n)
 	})
+}
+
+// TestHungHandlerHoldsUpItsKeyOnly: the handler of one key does not return, with many
+// more messages behind it than may be in flight. All other keys, of its partition and of
+// the others, are processed.
+func TestHungHandlerHoldsUpItsKeyOnly(t *testing.T) {
+	const partitions, keys, n = 3, 1000, 60_000
+	k := brokertest.NewKafka(t, map[string]int32{"t": partitions}, nil)
+	pinned(t, k, spread(partitions, numbered("t", 0, n, keys))...)
+	hung := make(chan struct{})
+	var once sync.Once
+	j := newJournal()
+	config := quick(t)
+	config.MaxInFlight = 2048
+	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, &dedup.Options{HandlerTimeout: -1})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+			if string(m.Value) == "7" {
+				once.Do(func() { <-hung })
+			}
+			return j.handle(ctx, m)
+		})
+	})
+	eventually(t, "all but one key are processed", func() bool {
+		inFlight := 0
+		for _, p := range c.Stats().Partitions {
+			inFlight += p.InFlight
+		}
+		return j.seen() == n-n/keys && inFlight == n/keys
+	})
+	close(hung)
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
+	}
+	j.check(t, n)
 }
 
 // TestTotalInFlightBoundsAllPartitions: with every handler stuck, no more than

@@ -10,6 +10,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/wait"
 )
 
 // outgoing is the messages of one batch, as the client library reads them to encode
@@ -98,6 +99,6 @@ func (g *gate) shut() bool {
 	if g.state.CompareAndSwap(gateUnused, gateShut) {
 		return true
 	}
-	pause(g.done, time.Second) // encoding takes microseconds, unless it failed
+	wait.For(g.done, time.Second) // encoding takes microseconds, unless it failed
 	return false
 }

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/life"
 )
 
 // SinkConfig configures a Sink. nil and zero values mean the defaults. NewSink
@@ -41,10 +41,7 @@ type Sink struct {
 	topic  string
 	config SinkConfig
 	turn   atomic.Uint32 // gives messages without a key a partition
-
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup
+	life   life.Life
 }
 
 var errSinkClosed = errors.New("kafkatransport: the sink is closed")
@@ -95,21 +92,9 @@ func (s *Sink) Check(ctx context.Context) error {
 // Close waits for the calls of Publish under way, then ends the connections.
 // Later calls of Publish fail.
 func (s *Sink) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.calls.Wait()
+	s.life.End()
 	s.link.close()
 	return nil
-}
-
-func (s *Sink) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.calls.Add(1)
-	}
-	return !s.closed
 }
 
 // Publish writes the messages: their keys, values and headers, with Published as
@@ -132,14 +117,11 @@ func (s *Sink) enter() bool {
 //
 // The messages are not changed, and not used after the return.
 func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
-	errs := make([]error, len(ms))
-	if !s.enter() {
-		for i := range errs {
-			errs[i] = errSinkClosed
-		}
-		return errs
+	if !s.life.Enter() {
+		return life.All(len(ms), errSinkClosed)
 	}
-	defer s.calls.Done()
+	defer s.life.Leave()
+	errs := make([]error, len(ms))
 	shares := make([]*share, 0, 8)
 	byTarget := make(map[target]*share, 8)
 	topics := make(map[string]leaders, 1)

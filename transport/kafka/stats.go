@@ -1,9 +1,6 @@
 package kafkatransport
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // Stats are the figures of a Consumer: counts since it was made, and the
 // partitions that it holds now.
@@ -14,7 +11,7 @@ type Stats struct {
 	Drains     int64 // assignments given up, at a rebalance or a shutdown
 	Commits    int64 // commits that the group took
 	Late       int64 // messages settled when their partition was given up already: recorded, not committed
-	Skipped    int64 // offsets skipped by OutOfRange: messages that were deleted unread, or not waited for
+	Skipped    int64 // offsets skipped by OutOfRange or by StartOffset: messages that were deleted unread, or not waited for
 	Partitions []PartitionStats
 }
 
@@ -41,8 +38,15 @@ func (p PartitionStats) Lag() int64 {
 
 // Stats returns the figures of now. It does not wait, and asks no broker.
 func (c *Consumer) Stats() Stats {
-	st := c.counters.stats()
-	st.Group, st.ClientID = c.group, c.config.ClientID
+	st := Stats{
+		Group:      c.group,
+		ClientID:   c.config.ClientID,
+		Rebalances: c.counts.Rebalances.Load(),
+		Drains:     c.counts.Drains.Load(),
+		Commits:    c.counts.Commits.Load(),
+		Late:       c.counts.Late.Load(),
+		Skipped:    c.counts.Skipped.Load(),
+	}
 	s := c.session.Load()
 	if s == nil {
 		return st
@@ -51,33 +55,9 @@ func (c *Consumer) Stats() Stats {
 	if g == nil {
 		return st
 	}
-	st.Partitions = make([]PartitionStats, len(g.partitions))
-	for i, p := range g.partitions {
-		ps := PartitionStats{
-			Topic:     p.source.topic,
-			Partition: p.source.partition,
-			Committed: p.committed.Load(),
-			End:       p.end.Load(),
-			Halted:    p.halted.Load(),
-		}
-		ps.Watermark, _ = p.watermark()
-		ps.InFlight, ps.InFlightBytes, ps.Oldest = p.load()
-		st.Partitions[i] = ps
+	st.Partitions = make([]PartitionStats, len(g.fetchers))
+	for i, f := range g.fetchers {
+		st.Partitions[i] = PartitionStats(f.Stats())
 	}
 	return st
-}
-
-// counters count for the life of a Consumer.
-type counters struct {
-	rebalances, drains, commits, late, skipped atomic.Int64
-}
-
-func (c *counters) stats() Stats {
-	return Stats{
-		Rebalances: c.rebalances.Load(),
-		Drains:     c.drains.Load(),
-		Commits:    c.commits.Load(),
-		Late:       c.late.Load(),
-		Skipped:    c.skipped.Load(),
-	}
 }

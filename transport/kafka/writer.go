@@ -14,6 +14,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/transport/internal/msg"
+	"github.com/oncequeue/oncequeue/transport/internal/wait"
 )
 
 const (
@@ -71,7 +72,7 @@ func (w *writer) write(ctx context.Context, shares []*share, leaders map[string]
 		}
 		if moved {
 			w.sink.link.renew()
-			pause(ctx.Done(), leaderBackoff)
+			wait.For(ctx.Done(), leaderBackoff)
 			for topic := range leaders {
 				leaders[topic] = w.sink.leaders(ctx, topic)
 			}

@@ -20,7 +20,7 @@
 //	dedup_kafka_commits_total                   counter  commits that the group took
 //	dedup_kafka_late_completions_total          counter  messages settled when their partition was given up already: recorded,
 //	                                                     not committed, and answered from the record by the next owner
-//	dedup_kafka_skipped_offsets_total           counter  offsets skipped by Config.OutOfRange
+//	dedup_kafka_skipped_offsets_total           counter  offsets skipped by Config.OutOfRange or StartOffset
 package kafkametrics
 
 import (
