@@ -90,7 +90,7 @@ func TestDecode(t *testing.T) {
 				p.RecordSet.Records = &protocol.RecordStream{Records: x.batches}
 			}
 			s := source{topic: "t", partition: 4}
-			b, err := s.decode(p, x.offset)
+			b, err := s.decode(p, x.offset, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

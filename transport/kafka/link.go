@@ -116,7 +116,7 @@ func (l *link) closeIdle() {
 
 // groupDialer is for the connections of the consumer group.
 func (l *link) groupDialer() *kafka.Dialer {
-	return &kafka.Dialer{ClientID: l.clientID, Timeout: dialTimeout, DialFunc: l.dial, SASLMechanism: l.security.SASL}
+	return &kafka.Dialer{ClientID: l.clientID, Timeout: dialTimeout, DialFunc: l.dialGroup, SASLMechanism: l.security.SASL}
 }
 
 func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 	produceapi "github.com/segmentio/kafka-go/protocol/produce"
+	"github.com/segmentio/kafka-go/protocol/rawproduce"
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/transport/internal/msg"
@@ -148,21 +149,20 @@ func (w *writer) send(ctx context.Context, shares []*share) {
 	deadline, _ := ctx.Deadline()
 	g := newGate(len(shares))
 	topics := make(map[string]int, 1)
-	req := &produceapi.Request{Acks: int16(kafka.RequireAll), Timeout: int32(time.Until(deadline).Milliseconds() / 2)}
+	req := &rawproduce.Request{Acks: int16(kafka.RequireAll), Timeout: int32(time.Until(deadline).Milliseconds() / 2)}
 	for _, s := range shares {
 		at, known := topics[s.topic]
 		if !known {
 			at = len(req.Topics)
 			topics[s.topic] = at
-			req.Topics = append(req.Topics, produceapi.RequestTopic{Topic: s.topic})
+			req.Topics = append(req.Topics, rawproduce.RequestTopic{Topic: s.topic})
 		}
 		t := &req.Topics[at]
-		t.Partitions = append(t.Partitions, produceapi.RequestPartition{
+		t.Partitions = append(t.Partitions, rawproduce.RequestPartition{
 			Partition: int32(s.partition),
-			RecordSet: protocol.RecordSet{
-				Attributes: protocol.Attributes(w.sink.config.Compression) & 0x7,
-				Records:    &outgoing{gate: g, messages: w.messages, indices: s.indices[:s.batch]},
-			},
+			RecordSet: protocol.RawRecordSet{Reader: &outgoing{
+				gate: g, compression: w.sink.config.Compression, messages: w.messages, indices: s.indices[:s.batch],
+			}},
 		})
 	}
 	res, err := w.sink.link.roundTrip(ctx, req)
@@ -196,7 +196,7 @@ func (w *writer) unanswered(err error, g *gate) error {
 	unsent := g.shut()
 	var write *writeError
 	switch {
-	case errors.As(err, new(*produceapi.Error)): // kafka-go knows no leader, or another one
+	case errors.As(err, new(*rawproduce.Error)): // kafka-go knows no leader, or another one
 		return dedup.Transient(fmt.Errorf("%w: %w", errMoved, err))
 	case unsent, errors.As(err, &write):
 		w.sink.link.renew()

@@ -18,6 +18,15 @@ func Published(t time.Time) time.Time {
 	return t
 }
 
+// Millis is Published for a timestamp of Kafka's protocol, in milliseconds since 1970.
+// Every number but -1, which is none, is a time: 0 and the years far from now too.
+func Millis(ms int64) time.Time {
+	if ms == -1 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
 // Size returns how many bytes m counts where a transport bounds messages in bytes:
 // its key, its value, its headers, and one.
 func Size(m *dedup.Message) int {

@@ -1,6 +1,7 @@
 package msg_test
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -20,6 +21,17 @@ func TestPublishedIsTheBrokersTimestamp(t *testing.T) {
 		if got := msg.Published(x.given); !got.Equal(x.want) {
 			t.Errorf("Published(%v): got %v, want %v", x.given, got, x.want)
 		}
+	}
+}
+
+func TestMillisAreExact(t *testing.T) {
+	for _, ms := range []int64{0, -2, 1, 1_700_000_000_123, 1_796_044_698_682_000, math.MaxInt64, math.MinInt64} {
+		if got := msg.Millis(ms); got.IsZero() || got.UnixMilli() != ms {
+			t.Errorf("%d: got %v, which is %d", ms, got, got.UnixMilli())
+		}
+	}
+	if got := msg.Millis(-1); !got.IsZero() {
+		t.Errorf("no timestamp: got %v", got)
 	}
 }
 
