@@ -73,12 +73,21 @@ func NewConsumer(brokers []string, group string, topics []string, c *Config) (*C
 	return &Consumer{brokers: slices.Clone(brokers), group: group, topics: topics, config: config}, nil
 }
 
-// Check returns an error if no broker answers or a topic does not exist. Run
-// would wait for either.
+// Check returns an error if no broker answers, a topic does not exist, or the right to
+// read a topic or to join the group is missing. Run would wait for each of them.
 func (c *Consumer) Check(ctx context.Context) error {
 	l := newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL)
 	defer l.close()
-	return l.check(ctx, c.topics...)
+	if err := l.check(ctx, c.topics...); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err := errors.Join(l.checkTopics(ctx, read, c.topics...), l.checkGroup(ctx, c.group))
+	if err != nil {
+		err = fmt.Errorf("kafkatransport: %w", err)
+	}
+	return err
 }
 
 // Run consumes until ctx ends, calling h through d.DoEach for each message.
@@ -124,11 +133,13 @@ func (c *Consumer) run(ctx context.Context, d deduplicator, newPool func(moved f
 	defer c.running.Store(false)
 	log := c.config.Logger.With("group", c.group)
 	s := &session{
-		config: &c.config,
-		log:    log,
-		link:   newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL),
-		status: status.New(log, "kafka"),
-		topics: c.topics,
+		config:   &c.config,
+		log:      log,
+		link:     newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL),
+		status:   status.New(log, "kafka"),
+		throttle: throttle{log: log},
+		group:    c.group,
+		topics:   c.topics,
 	}
 	s.run = assignment.NewRun(ctx, assignment.Options{
 		Bounds:         window.Bounds{Messages: c.config.MaxInFlight, Bytes: c.config.MaxInFlightBytes, Ahead: c.config.MaxAhead},

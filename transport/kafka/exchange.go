@@ -2,7 +2,6 @@ package kafkatransport
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -41,7 +40,6 @@ const maxAnswer = 1 << 30
 
 // RawExchange implements protocol.RawExchanger.
 func (r *rawFetch) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
-	const correlation = 1 // the connection has one request at a time
 	if err := protocol.WriteRequest(rw, r.version, correlation, r.clientID, &r.Request); err != nil {
 		return nil, err
 	}
@@ -63,7 +61,7 @@ func (r *rawFetch) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	if _, err := io.ReadFull(rw, b[4:]); err != nil {
 		return nil, err
 	}
-	res, err := decodeAnswer(b, protocol.Fetch, r.version, correlation)
+	res, err := decodeAnswer(&reader{rest: b}, protocol.Fetch, r.version)
 	if err != nil {
 		return nil, err
 	}
@@ -74,8 +72,12 @@ func (r *rawFetch) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	return &fetched{Response: *answer, stamps: appendTimes(b[8:], r.version)}, nil
 }
 
-func decodeAnswer(b []byte, key protocol.ApiKey, version int16, correlation int32) (protocol.Message, error) {
-	id, res, err := protocol.ReadResponse(&reader{rest: b}, key, version)
+// correlation is the id of all requests that are exchanged here: a connection has one
+// request at a time.
+const correlation = 1
+
+func decodeAnswer(r io.Reader, key protocol.ApiKey, version int16) (protocol.Message, error) {
+	id, res, err := protocol.ReadResponse(r, key, version)
 	if err == nil && id != correlation {
 		err = fmt.Errorf("the answer is to request %d, not %d", id, correlation)
 	}
@@ -174,5 +176,3 @@ func (r *reader) count() int { return min(int(int32(r.uint(4))), len(r.rest)) }
 
 // str reads a string.
 func (r *reader) str() string { return string(r.take(int(int16(r.uint(2))))) }
-
-var errDamaged = errors.New("the message is damaged")

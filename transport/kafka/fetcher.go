@@ -54,6 +54,7 @@ func (f *fetcher) run() {
 		if ctx.Err() != nil {
 			return
 		}
+		err = f.hidden(ctx, err)
 		if f.Missing(vanished(err)) {
 			wait.Notify(f.g.rejoin)
 			return
@@ -79,11 +80,12 @@ func (f *fetcher) run() {
 			return
 		}
 		offset = b.next
+		f.pause(ctx, b.throttle)
 	}
 }
 
 func (f *fetcher) failed(ctx context.Context, err error) {
-	f.g.status.Bad(f.Title, err)
+	f.g.status.Bad(f.Title, denied(err, read, f.Topic, ""))
 	f.g.link.renew()
 	f.backoff.Wait(ctx)
 }
@@ -91,6 +93,26 @@ func (f *fetcher) failed(ctx context.Context, err error) {
 // vanished says whether an error means that the partition does not exist.
 func vanished(err error) bool {
 	return errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
+}
+
+// hidden tells a topic that this user may not see from one that does not exist: kafka-go
+// finds it in no metadata either way.
+func (f *fetcher) hidden(ctx context.Context, err error) error {
+	if errors.Is(err, protocol.ErrNoTopic) {
+		if _, why := f.g.link.partitions(ctx, f.Topic); errors.Is(why, kafka.TopicAuthorizationFailed) {
+			return why
+		}
+	}
+	return err
+}
+
+// pause keeps to the pause that the broker asked for.
+func (f *fetcher) pause(ctx context.Context, d time.Duration) {
+	f.g.throttle.asked(0, d)
+	for ; d > 0 && ctx.Err() == nil; d -= time.Second {
+		wait.For(ctx.Done(), min(d, time.Second))
+		f.g.status.Moved() // to wait is all there is to do
+	}
 }
 
 // ask notes that a request is sent, until the returned function is called.

@@ -30,12 +30,12 @@ func (m *membership) Committed(ctx context.Context, ps []assignment.Name) (map[a
 		err = res.Error
 	}
 	if err != nil {
-		return nil, err
+		return nil, denied(err, read, "", m.group)
 	}
 	commits := make(map[assignment.Name]assignment.LastCommit, len(ps))
 	for topic, found := range res.Topics {
 		for _, f := range found {
-			commits[assignment.Name{Topic: topic, Number: int32(f.Partition)}] = assignment.LastCommit{Offset: f.CommittedOffset, Metadata: f.Metadata, Err: f.Error}
+			commits[assignment.Name{Topic: topic, Number: int32(f.Partition)}] = assignment.LastCommit{Offset: f.CommittedOffset, Metadata: f.Metadata, Err: denied(f.Error, describe, topic, m.group)}
 		}
 	}
 	return commits, nil
@@ -88,7 +88,7 @@ func (m *membership) Commit(ctx context.Context, marks []assignment.Mark) (refus
 			case errors.Is(code, kafka.RebalanceInProgress):
 				refused[name] = assignment.ErrLater
 			default:
-				refused[name] = code
+				refused[name] = denied(code, read, t.Name, m.group)
 			}
 		}
 	}

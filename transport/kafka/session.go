@@ -20,12 +20,14 @@ import (
 
 // session is what the generations of one Run share.
 type session struct {
-	config *Config
-	log    *slog.Logger
-	link   *link
-	status *status.Status
-	run    *assignment.Run
-	topics []string
+	config   *Config
+	log      *slog.Logger
+	link     *link
+	status   *status.Status
+	throttle throttle
+	run      *assignment.Run
+	group    string
+	topics   []string
 
 	current atomic.Pointer[generation] // nil during a rebalance
 
@@ -51,7 +53,7 @@ func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error 
 			return fmt.Errorf("kafkatransport: the brokers refuse a SessionTimeout of %v: choose one between their group.min.session.timeout.ms (6s unless changed) and group.max.session.timeout.ms", s.config.SessionTimeout)
 		default:
 			s.member = false
-			s.status.Bad(assignment.TheGroup, s.link.explained(err))
+			s.status.Bad(assignment.TheGroup, denied(s.link.explained(err), read, "", s.group))
 			continue // kafka-go waits before it tries again
 		}
 		g := newGeneration(s, gen.Assignments, &membership{s.link, gen.GroupID, gen.ID, gen.MemberID})

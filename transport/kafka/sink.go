@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -32,16 +33,21 @@ type SinkConfig struct {
 	// larger message goes alone. Default 900 KB, below the brokers' default limit
 	// of 1 MiB.
 	BatchBytes int
+	// Logger receives that a quota of the brokers is used up, at most once a minute. The
+	// Sink then sends as slowly as they ask for, and that does not count as Timeout.
+	// Default: discards.
+	Logger *slog.Logger
 }
 
 // Sink writes messages to Kafka and waits for the confirmation of all in-sync
 // replicas. Its methods may be called by several goroutines at once.
 type Sink struct {
-	link   *link
-	topic  string
-	config SinkConfig
-	turn   atomic.Uint32 // gives messages without a key a partition
-	life   life.Life
+	link     *link
+	topic    string
+	config   SinkConfig
+	turn     atomic.Uint32 // gives messages without a key a partition
+	life     life.Life
+	throttle throttle
 }
 
 var errSinkClosed = errors.New("kafkatransport: the sink is closed")
@@ -75,18 +81,31 @@ func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
 	case s.config.Compression != 0 && s.config.Compression.Codec() == nil:
 		return nil, fmt.Errorf("kafkatransport: there is no compression %d", s.config.Compression)
 	}
+	if s.config.Logger == nil {
+		s.config.Logger = slog.New(slog.DiscardHandler)
+	}
+	s.throttle.log = s.config.Logger
 	s.link = newLink(slices.Clone(brokers), s.config.ClientID, s.config.Security, topics, defaultMetadataTTL)
 	return s, nil
 }
 
-// Check returns an error if no broker answers or the topic does not exist.
+// Check returns an error if no broker answers, the topic does not exist, or the right to
+// write to it is missing.
 func (s *Sink) Check(ctx context.Context) error {
 	l := newLink(s.link.brokers, s.config.ClientID, s.config.Security, s.link.topics, defaultMetadataTTL)
 	defer l.close()
 	if s.topic == "" {
 		return l.check(ctx)
 	}
-	return l.check(ctx, s.topic)
+	if err := l.check(ctx, s.topic); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := l.checkTopics(ctx, write, s.topic); err != nil {
+		return fmt.Errorf("kafkatransport: %w", err)
+	}
+	return nil
 }
 
 // Close waits for the calls of Publish under way, then ends the connections.

@@ -52,13 +52,13 @@ func (w *writer) write(ctx context.Context, shares []*share, leaders map[string]
 	for {
 		requests := w.requests(ctx, shares, leaders)
 		if len(requests) == 1 {
-			for _, r := range requests {
-				w.send(ctx, r)
+			for leader, r := range requests {
+				w.send(ctx, leader, r)
 			}
 		} else {
 			var sending sync.WaitGroup
-			for _, r := range requests {
-				sending.Go(func() { w.send(ctx, r) })
+			for leader, r := range requests {
+				sending.Go(func() { w.send(ctx, leader, r) })
 			}
 			sending.Wait()
 		}
@@ -143,7 +143,13 @@ func (w *writer) settle(s *share, err error) {
 }
 
 // send sends one request, and settles what is in it.
-func (w *writer) send(ctx context.Context, shares []*share) {
+func (w *writer) send(ctx context.Context, leader int32, shares []*share) {
+	if !w.sink.throttle.wait(ctx, leader) { // before the request's own time begins
+		for _, s := range shares {
+			w.settle(s, dedup.Transient(context.Cause(ctx)))
+		}
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, w.sink.config.Timeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
@@ -175,10 +181,11 @@ func (w *writer) send(ctx context.Context, shares []*share) {
 	}
 	codes := make(map[target]error, len(shares))
 	if res, ok := res.(*produceapi.Response); ok {
+		w.sink.throttle.asked(leader, time.Duration(res.ThrottleTimeMs)*time.Millisecond)
 		for _, t := range res.Topics {
 			for i := range t.Partitions {
 				p := &t.Partitions[i]
-				codes[target{t.Topic, int(p.Partition)}] = classify(p)
+				codes[target{t.Topic, int(p.Partition)}] = denied(classify(p), write, t.Topic, "")
 			}
 		}
 	}
