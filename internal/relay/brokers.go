@@ -52,7 +52,14 @@ type kafkaSource struct {
 
 func (s kafkaSource) Status() sourceStatus {
 	st := s.Consumer.Status()
-	return sourceStatus{Assigned: st.Assigned, Halted: st.Halted, Failing: st.Failing, Since: st.Since, Progress: st.Progress}
+	status := sourceStatus{Assigned: st.Assigned, Halted: st.Halted, Failing: st.Failing, Since: st.Since, Progress: st.Progress}
+	for _, err := range st.Errors {
+		if err != nil {
+			status.Cause = line(err.Error())
+			break
+		}
+	}
+	return status
 }
 
 func (kafkaSource) Close() error { return nil }

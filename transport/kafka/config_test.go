@@ -68,7 +68,7 @@ func TestConfigShortSession(t *testing.T) {
 	}
 }
 
-// Who only calls Run does not think of batches.
+// A caller of Run alone does not think of batches.
 func TestConfigFewInFlight(t *testing.T) {
 	c, err := (&Config{MaxInFlight: 10}).filled()
 	if err != nil || c.BatchSize != 10 {

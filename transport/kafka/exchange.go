@@ -35,7 +35,7 @@ func (r *rawFetch) Required(versions map[protocol.ApiKey]int16) bool {
 // answers are buffers for whole answers, which are decoded and then used again.
 var answers = sync.Pool{New: func() any { return new([]byte) }}
 
-// maxAnswer bounds what is believed to be the size of an answer.
+// maxAnswer bounds the size that is believed of an answer.
 const maxAnswer = 1 << 30
 
 // RawExchange implements protocol.RawExchanger.
@@ -135,7 +135,7 @@ func appendTimes(b []byte, version int16) map[int64]int64 {
 // timestamp.
 const batchHead = 31
 
-// reader reads numbers from memory. What is not there is zero.
+// reader reads numbers from memory. A number that is not there is zero.
 type reader struct{ rest []byte }
 
 // Read implements io.Reader.

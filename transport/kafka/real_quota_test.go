@@ -11,7 +11,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 )
 
-// TestRealQuotaOnlySlows: a quota far below what is written, so that single pauses are
+// TestRealQuotaOnlySlows: a quota far below the load, so that single pauses are
 // longer than Timeout. Every message is written once.
 func TestRealQuotaOnlySlows(t *testing.T) {
 	t.Parallel()

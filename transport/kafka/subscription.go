@@ -118,7 +118,7 @@ func (c *groupConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// joined cuts the subscriptions in the answer to a join to what kafka-go knows of them.
+// joined cuts the subscriptions in the answer to a join to the part that kafka-go knows.
 func (c *groupConn) joined(answer []byte) []byte {
 	r := reader{rest: answer[frameHead:]}
 	correlation := int32(r.uint(4))
@@ -157,7 +157,7 @@ func (c *groupConn) joined(answer []byte) []byte {
 		b = append(be.AppendUint32(b, uint32(len(s))), s...)
 	}
 	if len(r.rest) > 0 {
-		return answer // it is not what it should be: kafka-go tells
+		return answer // it is damaged: kafka-go tells
 	}
 	be.PutUint32(b, uint32(len(b)-frameHead))
 	return b

@@ -164,7 +164,7 @@ func (a *Assignment) warn(p *Partition) {
 }
 
 // Drain gives partitions up: nothing new begins, and running handlers may finish within
-// DrainTimeout. Then their contexts are cancelled. What they settle is committed
+// DrainTimeout. Then their contexts are cancelled. Messages that they settle are committed
 // meanwhile: a commit also tells the group that this member lives, when heartbeats have
 // ended. The other partitions go on.
 func (a *Assignment) Drain(ps []*Partition) {

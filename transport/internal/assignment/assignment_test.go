@@ -128,8 +128,8 @@ func begin(t testing.TB, a *Assignment, ps ...*Partition) {
 }
 
 // TestCommittedIsTheContiguousPrefix settles messages in random order, commits at random
-// moments with random failures, and gives partitions up at random moments: what is
-// committed never passes an unsettled message, never moves back, and is never for a
+// moments with random failures, and gives partitions up at random moments: a
+// committed offset never passes an unsettled message, never moves back, and is never for a
 // partition that was given up.
 func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -224,7 +224,7 @@ func TestCommittedIsTheContiguousPrefix(t *testing.T) {
 				m.over, m.was = true, g.offset(m.p.Name)
 			},
 		})
-		for _, m := range models { // what runs ends
+		for _, m := range models { // running calls end
 			m.p.line.Stop()
 		}
 	})
@@ -363,8 +363,8 @@ func TestDrainOfOneLeavesTheOther(t *testing.T) {
 	})
 }
 
-// TestHandlerThatOutlastsItsDrain: its context ends with the cause, what it settles later
-// is not committed, and Finish says that it runs.
+// TestHandlerThatOutlastsItsDrain: its context ends with the cause, a message that it settles
+// later is not committed, and Finish says that it runs.
 func TestHandlerThatOutlastsItsDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup()

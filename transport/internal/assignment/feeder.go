@@ -26,9 +26,9 @@ type fetched struct {
 // room again: the client goes on fetching p.
 func (p *Partition) NewFeeder(resume func()) *Feeder { return &Feeder{p: p, resume: resume} }
 
-// Put takes over what a poll brought, and does not wait. It returns true if the Feeder
+// Put takes over the messages of a poll, and does not wait. It returns true if the Feeder
 // is full now: the client is to pause p, before its next poll, until resume is called.
-// What a poll under way brings besides is taken all the same.
+// Messages of a poll under way are taken all the same.
 func (f *Feeder) Put(ms []dedup.Message, next int64) (full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -118,7 +118,7 @@ func (a *Assignment) forgotten(p *Partition, c LastCommit) error {
 //
 // A topic that is new to the group begins as Start says. A partition that was added
 // later, or whose topic was deleted and made anew while this member looked, begins at
-// its beginning: nobody has consumed what it holds.
+// its beginning: nobody has consumed its messages.
 //
 // Members of a new group ask one after the other, so that one of them may find the
 // first commits of others. These tell how many partitions there were then: those are

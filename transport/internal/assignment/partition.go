@@ -104,7 +104,7 @@ func (p *Partition) StartAt(start, end int64) int64 {
 	case Latest:
 		if end > start {
 			p.a.run.Counts.Skipped.Add(end - start)
-			p.a.run.Log.Warn("partition begins at its end: what it holds is skipped", "partition", p.Title, "from", start, "to", end, "skipped", end-start)
+			p.a.run.Log.Warn("partition begins at its end: its messages are skipped", "partition", p.Title, "from", start, "to", end, "skipped", end-start)
 		}
 		return end
 	}
@@ -112,7 +112,7 @@ func (p *Partition) StartAt(start, end int64) int64 {
 }
 
 // Begin says that the partition begins at offset, and waits until the group's commit
-// names the owner: what this member does from then on, another store must not miss.
+// names the owner: another store must not miss the work that begins then.
 // It returns false if fetching ended first.
 func (p *Partition) Begin(offset int64) bool {
 	p.window.Advance(offset)
@@ -151,7 +151,7 @@ func (p *Partition) Put(ms []dedup.Message, next int64) bool {
 }
 
 // Skip makes the partition go on at target instead of offset. If target is lower, it
-// waits for what is in flight, which has the old offsets. It returns false if fetching
+// waits for the messages in flight, which have the old offsets. It returns false if fetching
 // ended first.
 func (p *Partition) Skip(offset, target int64, why error) bool {
 	for target < offset && !p.window.Reset(target) {
@@ -168,7 +168,7 @@ func (p *Partition) Skip(offset, target int64, why error) bool {
 	return true
 }
 
-// Halt stops the partition for as long as this member holds it: what waits is not run,
+// Halt stops the partition for as long as this member holds it: waiting messages are not run,
 // nothing more is fetched, the watermark stays where it is, and the other partitions
 // get its room in flight.
 func (p *Partition) Halt(offset int64, err error) {

@@ -18,7 +18,7 @@
 //     handlers it occupies one worker; messages that share its call are taken out of
 //     it after stuckAfter, and tried elsewhere. In a Pool of batch handlers it holds
 //     up the keys of its batch; the Line begins further batches after overdueAfter.
-//   - After Stop nothing new begins. Idle tells when what runs has returned.
+//   - After Stop nothing new begins. Idle tells when the running calls have returned.
 //
 // Messages are tried again as often as it takes. A Line never gives up on one: the
 // Deduplicator decides, by its attempts and policies, and answers Settled or Halt.

@@ -67,8 +67,8 @@ func (l *Line) Put(flights []*window.Flight) {
 	l.pool.offer(l)
 }
 
-// Stop ends the Line: nothing new begins, and what waits is dropped. What runs goes
-// on; see Idle.
+// Stop ends the Line: nothing new begins, and waiting messages are dropped. Running
+// calls go on; see Idle.
 func (l *Line) Stop() {
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
@@ -98,7 +98,7 @@ func (l *Line) runnable() bool {
 		(len(l.ready) > 0 || len(l.queue) > 0 || len(l.held) > 0 && !l.held[0].due.After(time.Now()))
 }
 
-// take appends what may be tried now, at most limit messages. Those of one key are in
+// take appends messages that may be tried now, at most limit. Those of one key are in
 // order. The caller holds mu.
 func (l *Line) take(to []*window.Flight, limit int) []*window.Flight {
 	if l.stopped.Load() {
@@ -212,7 +212,7 @@ func (l *Line) finish(outcomes []outcome) {
 	if l.stopped.Load() {
 		return
 	}
-	// From the back, so that what is to be tried again comes to the front of its group
+	// From the back, so that messages to be tried again come to the front of their group
 	// in order.
 	for _, o := range slices.Backward(outcomes) {
 		f := o.flight

@@ -24,7 +24,7 @@ const (
 	// minRetry keeps a Deduplicator that asks for no delay from being asked in a
 	// tight loop.
 	minRetry = 5 * time.Millisecond
-	// retryGrid brings what is tried again together into batches. Else each message
+	// retryGrid brings messages that are tried again together into batches. Else each message
 	// of a batch that failed would make a batch of its own, by the jitter of its delay.
 	retryGrid = 20 * time.Millisecond
 	// stuckAfter is after how long the other messages of a call of DoEach are taken

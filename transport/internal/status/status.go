@@ -107,7 +107,7 @@ func (s *Status) Assigned(partitions []string) {
 	s.recovered()
 }
 
-// Forget drops what this member has nothing to do with any more, such as a partition
+// Forget drops a part of the work that this member has no more, such as a partition
 // that was taken away.
 func (s *Status) Forget(what string) {
 	s.mu.Lock()

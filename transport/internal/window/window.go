@@ -15,12 +15,12 @@ import (
 // Window is the messages of one partition that are in flight.
 //
 // It keeps the unsettled messages alone, in the order of their offsets. Every other
-// offset below the end of what was dispatched is settled, or holds no message: the
+// offset below the end of the dispatched ones is settled, or holds no message: the
 // gaps between the unsettled messages are the settled ranges, and cost nothing. So
 // one message may stay unsettled while a million behind it are settled.
 //
 //	offset   100   101 ... 499   500   501 ... 899   900
-//	         |     settled       |     settled       end of what was dispatched
+//	         |     settled       |     settled       end of the dispatched
 //	         unsettled           unsettled
 //	         watermark = 100
 type Window struct {
@@ -223,7 +223,7 @@ func (w *Window) Reset(next int64) bool {
 	return true
 }
 
-// Close ends dispatching, and leaves the room of what is in flight to the other
+// Close ends dispatching, and leaves the room of its messages in flight to the other
 // partitions. A halted partition would keep it for as long as the assignment lasts.
 func (w *Window) Close() {
 	w.mu.Lock()
@@ -245,16 +245,16 @@ func (w *Window) Watermark() (offset int64, resets int) {
 	return w.next, w.resets
 }
 
-// Load is what a Window has in flight.
+// Load is the messages that a Window has in flight.
 type Load struct {
 	Messages int
 	Bytes    int
 	Oldest   time.Time // when the oldest unsettled message was dispatched; zero: there is none
-	Ahead    int64     // offsets from that message to the end of what was dispatched
+	Ahead    int64     // offsets from that message to the end of the dispatched ones
 	Blocked  Reason    // why the last dispatch stopped
 }
 
-// Load returns what is in flight now.
+// Load returns the figures of now.
 func (w *Window) Load() Load {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -266,7 +266,7 @@ func (w *Window) Load() Load {
 }
 
 // FarBehind says whether more offsets were dispatched behind the oldest unsettled
-// message than may be in flight. What waits then may wait long, and should keep no
+// message than may be in flight. A message that waits then may wait long, and should keep no
 // memory but its own.
 func (w *Window) FarBehind() bool {
 	w.mu.Lock()

@@ -34,7 +34,7 @@ func mark(w *Window) int64 {
 }
 
 // TestWatermarkIsTheContiguousPrefix settles messages in random order: the watermark
-// is always that of a plain model, and what is in flight stays within the bounds.
+// is always that of a plain model, and the messages in flight stay within the bounds.
 func TestWatermarkIsTheContiguousPrefix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := Bounds{Messages: rapid.IntRange(1, 16).Draw(t, "messages"), Bytes: rapid.IntRange(1, 200).Draw(t, "bytes"), Ahead: rapid.Int64Range(1, 40).Draw(t, "ahead")}
