@@ -81,6 +81,7 @@ test_kafka() { # test_kafka VERSION
   running=(scripts/kafka.sh stop "$1")
   start_server "$name" scripts/kafka.sh start "$1" 3 || return 0
   KAFKA_BROKERS=$address KAFKA_NODE="$PWD/scripts/kafka.sh node $1" KAFKA_SECURITY=$PWD/.cache/kafka/run/$1/security \
+    KAFKA_JARS=$PWD/.cache/kafka/$1 \
     go_test "$name" -parallel 4 "${kafka_packages[@]}"
   stop_server "$name" ".cache/kafka/run/$1"
 }

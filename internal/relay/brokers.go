@@ -50,8 +50,19 @@ type kafkaSource struct {
 	session time.Duration
 }
 
-func (s kafkaSource) Status() sourceStatus { return sourceStatus(s.Consumer.Status()) }
-func (kafkaSource) Close() error           { return nil }
+func (s kafkaSource) Status() sourceStatus {
+	st := s.Consumer.Status()
+	status := sourceStatus{Assigned: st.Assigned, Halted: st.Halted, Failing: st.Failing, Since: st.Since, Progress: st.Progress}
+	for _, err := range st.Errors {
+		if err != nil {
+			status.Cause = line(err.Error())
+			break
+		}
+	}
+	return status
+}
+
+func (kafkaSource) Close() error { return nil }
 
 func (s kafkaSource) redelivery() time.Duration { return s.session }
 
@@ -190,7 +201,7 @@ func newSink(e Endpoint, from, route string, letters bool, redelivery time.Durat
 	if err != nil {
 		return nil, err
 	}
-	s, err := kafkatransport.NewSink(e.Hosts, topic, &kafkatransport.SinkConfig{ClientID: clientName, Security: security, Compression: e.Compression})
+	s, err := kafkatransport.NewSink(e.Hosts, topic, &kafkatransport.SinkConfig{ClientID: clientName, Security: security, Compression: e.Compression, Logger: logger})
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type sourceStatus struct {
 	Assigned int       `json:"assigned"`
 	Halted   int       `json:"halted"`
 	Failing  []string  `json:"failing,omitempty"`
+	Cause    string    `json:"cause,omitempty"` // the last error of the first that has one
 	Since    time.Time `json:"since,omitzero"`
 	Progress time.Time `json:"progress,omitzero"`
 }
@@ -97,7 +98,11 @@ func (s sourceStatus) err(now time.Time) error {
 		if len(names) > 5 {
 			names, more = names[:5], fmt.Sprintf(" and %d more", len(names)-5)
 		}
-		return fmt.Errorf("no answer for %v: %s%s", now.Sub(s.Since).Round(time.Second), strings.Join(names, ", "), more)
+		since, which := now.Sub(s.Since).Round(time.Second), strings.Join(names, ", ")+more
+		if s.Cause != "" {
+			return fmt.Errorf("failing for %v: %s: %s", since, which, s.Cause)
+		}
+		return fmt.Errorf("no answer for %v: %s", since, which)
 	case s.Assigned == 0:
 		return fmt.Errorf("nothing is assigned to this member: the group is rebalancing, or has more members than partitions")
 	}

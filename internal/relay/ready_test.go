@@ -92,6 +92,10 @@ func TestReady(t *testing.T) {
 		"source fails": {func(f *fakes) {
 			f.source.status.Failing, f.source.status.Since = []string{"a/0", "a/1", "a/2", "a/3", "a/4", "a/5", "group"}, time.Now().Add(-time.Minute)
 		}, "source", "no answer for 1m0s: a/0, a/1, a/2, a/3, a/4 and 2 more"},
+		"a right is missing": {func(f *fakes) {
+			f.source.status.Failing, f.source.status.Since = []string{"group"}, time.Now().Add(-time.Minute)
+			f.source.status.Cause = "denied: grant this user READ"
+		}, "source", "failing for 1m0s: group: denied: grant this user READ"},
 		"target is away":         {func(f *fakes) { f.target.err = down }, "target", "connection refused by peer"},
 		"target hangs":           {func(f *fakes) { f.target.hangs = true }, "target", "deadline exceeded"},
 		"target takes nothing":   {func(f *fakes) { f.output.seen([]error{dedup.Transient(down)}) }, "target", "taken no message"},

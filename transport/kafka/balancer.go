@@ -19,6 +19,8 @@ type balancer struct {
 
 // UserData implements kafka.GroupBalancer. kafka-go calls it for each try to join.
 func (b balancer) UserData() ([]byte, error) {
+	b.session.mu.Lock()
+	defer b.session.mu.Unlock()
 	b.session.given = nil
 	return b.GroupBalancer.UserData()
 }
@@ -29,6 +31,8 @@ func (b balancer) AssignGroups(members []kafka.GroupMember, partitions []kafka.P
 	if len(partitions) == 0 {
 		partitions = b.existing(members)
 	}
+	b.session.mu.Lock()
+	defer b.session.mu.Unlock()
 	b.session.given = make(map[string]int)
 	for _, p := range partitions {
 		b.session.given[p.Topic]++

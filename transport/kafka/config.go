@@ -41,28 +41,33 @@ type Config struct {
 	// settled since the last commit come again, as duplicates. Default 1s.
 	CommitInterval time.Duration
 
-	// StartOffset is where a partition without a committed offset begins:
-	// kafka.FirstOffset (the default) or kafka.LastOffset.
+	// StartOffset is where a topic begins that is new to the group: kafka.FirstOffset (the
+	// default) or kafka.LastOffset. A partition that was added to the topic later begins at
+	// its first offset. So does a topic that was deleted and created again while this
+	// Consumer ran.
 	StartOffset int64
 	// OutOfRange says how to go on if a partition does not have the committed offset any
 	// more: messages were deleted unread, or its log was cut. Default Fail.
 	OutOfRange OffsetPolicy
 
-	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at once.
-	// Messages with the same Message.Key are in the same lane, and other keys share it: a
-	// handler that does not return holds up its whole lane. Lanes does not limit how many
-	// handlers run at once: dedup.Options.Concurrency does. Default 256; at most 65536.
+	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at once. A
+	// handler that does not return occupies one of them. Lanes does not limit how many handlers
+	// run at once: dedup.Options.Concurrency does. Default 256; at most 65536.
 	Lanes int
 	// BatchSize is the largest number of messages in one batch of RunBatch. Default 256, or
 	// MaxInFlight if that is less; at most 1024.
 	BatchSize int
-	// MaxInFlight is how many messages of one partition may be in flight: all that were
-	// fetched, counted from the oldest that is not settled. At that number the partition is
-	// not fetched until the oldest is settled. Default 4096; at least BatchSize; at most
-	// 1048576.
+	// MaxInFlight is how many messages of one partition may be in flight: fetched and not
+	// settled. At that number the partition is not fetched until one of them is settled.
+	// Default 4096; at least BatchSize; at most 1048576.
 	MaxInFlight int
-	// MaxInFlightBytes is the same limit in bytes of keys, values and headers. A single
-	// message may be larger. Default 16 MiB.
+	// MaxAhead is how many offsets of one partition may be fetched from its oldest unsettled
+	// message on, settled or not. At that number the partition is not fetched until that
+	// message is settled, and Status.Waiting names it. After a crash, the messages that were
+	// settled behind it come again, as duplicates. Default 1,000,000.
+	MaxAhead int64
+	// MaxInFlightBytes is the limit of MaxInFlight in bytes of keys, values and headers. A
+	// single message may be larger. Default 16 MiB.
 	MaxInFlightBytes int
 	// TotalInFlight is how many messages of all partitions together may be in flight.
 	// Partitions that have halted do not count. Each partition may have one message in any
@@ -122,42 +127,12 @@ func (o *Config) filled() (Config, error) {
 	if o != nil {
 		c = *o
 	}
-	var wrong []error
+	wrong := c.refused()
+	if len(wrong) > 0 { // the rest compares numbers with each other
+		return c, errors.Join(wrong...)
+	}
 	refuse := func(format string, args ...any) {
 		wrong = append(wrong, fmt.Errorf("kafkatransport: "+format, args...))
-	}
-	for _, d := range []struct {
-		name        string
-		value, most time.Duration
-	}{
-		{"SessionTimeout", c.SessionTimeout, maxOnTheWire}, {"HeartbeatInterval", c.HeartbeatInterval, maxOnTheWire},
-		{"RebalanceTimeout", c.RebalanceTimeout, maxOnTheWire}, {"DrainTimeout", c.DrainTimeout, math.MaxInt64},
-		{"CommitInterval", c.CommitInterval, math.MaxInt64}, {"MaxWait", c.MaxWait, maxMaxWait},
-	} {
-		if err := within(d.name, d.value, time.Millisecond, d.most); err != nil {
-			wrong = append(wrong, err)
-		}
-	}
-	for _, n := range []struct {
-		name        string
-		value, most int
-	}{
-		{"Lanes", c.Lanes, maxLanes}, {"BatchSize", c.BatchSize, maxBatchSize}, {"MaxInFlight", c.MaxInFlight, maxMaxInFlight},
-		{"MaxInFlightBytes", c.MaxInFlightBytes, math.MaxInt}, {"TotalInFlight", c.TotalInFlight, math.MaxInt},
-		{"TotalInFlightBytes", c.TotalInFlightBytes, math.MaxInt}, {"FetchMaxBytes", c.FetchMaxBytes, maxBytesOfOne},
-	} {
-		if err := within(n.name, n.value, 1, n.most); err != nil {
-			wrong = append(wrong, err)
-		}
-	}
-	if c.StartOffset != 0 && c.StartOffset != kafka.FirstOffset && c.StartOffset != kafka.LastOffset {
-		refuse("StartOffset %d is neither kafka.FirstOffset nor kafka.LastOffset", c.StartOffset)
-	}
-	if c.OutOfRange > Latest {
-		refuse("OutOfRange: there is no policy %d; choose Fail, Earliest or Latest", c.OutOfRange)
-	}
-	if len(wrong) > 0 { // what follows compares numbers with each other
-		return c, errors.Join(wrong...)
 	}
 	c.ClientID = orDefault(c.ClientID, defaultClientID)
 	c.SessionTimeout = orDefault(c.SessionTimeout, 30*time.Second)
@@ -169,6 +144,7 @@ func (o *Config) filled() (Config, error) {
 	c.Lanes = orDefault(c.Lanes, 256)
 	c.MaxInFlight = orDefault(c.MaxInFlight, 4096)
 	c.BatchSize = orDefault(c.BatchSize, min(256, c.MaxInFlight))
+	c.MaxAhead = orDefault(c.MaxAhead, 1_000_000)
 	c.MaxInFlightBytes = orDefault(c.MaxInFlightBytes, 16<<20)
 	c.TotalInFlight = orDefault(c.TotalInFlight, max(65536, c.MaxInFlight))
 	c.TotalInFlightBytes = orDefault(c.TotalInFlightBytes, max(256<<20, c.MaxInFlightBytes))
@@ -197,8 +173,46 @@ func (o *Config) filled() (Config, error) {
 	return c, errors.Join(wrong...)
 }
 
+// refused returns an error for each field whose value is out of its bounds by itself.
+func (c *Config) refused() (wrong []error) {
+	for _, d := range []struct {
+		name        string
+		value, most time.Duration
+	}{
+		{"SessionTimeout", c.SessionTimeout, maxOnTheWire}, {"HeartbeatInterval", c.HeartbeatInterval, maxOnTheWire},
+		{"RebalanceTimeout", c.RebalanceTimeout, maxOnTheWire}, {"DrainTimeout", c.DrainTimeout, math.MaxInt64},
+		{"CommitInterval", c.CommitInterval, math.MaxInt64}, {"MaxWait", c.MaxWait, maxMaxWait},
+	} {
+		if err := within(d.name, d.value, time.Millisecond, d.most); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	for _, n := range []struct {
+		name        string
+		value, most int
+	}{
+		{"Lanes", c.Lanes, maxLanes}, {"BatchSize", c.BatchSize, maxBatchSize}, {"MaxInFlight", c.MaxInFlight, maxMaxInFlight},
+		{"MaxInFlightBytes", c.MaxInFlightBytes, math.MaxInt}, {"TotalInFlight", c.TotalInFlight, math.MaxInt},
+		{"TotalInFlightBytes", c.TotalInFlightBytes, math.MaxInt}, {"FetchMaxBytes", c.FetchMaxBytes, maxBytesOfOne},
+	} {
+		if err := within(n.name, n.value, 1, n.most); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	if err := within("MaxAhead", c.MaxAhead, 1, math.MaxInt64); err != nil {
+		wrong = append(wrong, err)
+	}
+	if c.StartOffset != 0 && c.StartOffset != kafka.FirstOffset && c.StartOffset != kafka.LastOffset {
+		wrong = append(wrong, fmt.Errorf("kafkatransport: StartOffset %d is neither kafka.FirstOffset nor kafka.LastOffset", c.StartOffset))
+	}
+	if c.OutOfRange > Latest {
+		wrong = append(wrong, fmt.Errorf("kafkatransport: OutOfRange: there is no policy %d; choose Fail, Earliest or Latest", c.OutOfRange))
+	}
+	return wrong
+}
+
 // within refuses a number that is set and less than least or more than most.
-func within[N int | time.Duration](name string, n, least, most N) error {
+func within[N int | int64 | time.Duration](name string, n, least, most N) error {
 	switch {
 	case n < 0:
 		return fmt.Errorf("kafkatransport: %s %v is negative; leave it zero for the default", name, n)

@@ -33,6 +33,7 @@ func TestConfigDefaults(t *testing.T) {
 		Lanes:              256,
 		BatchSize:          256,
 		MaxInFlight:        4096,
+		MaxAhead:           1_000_000,
 		MaxInFlightBytes:   16 << 20,
 		OutOfRange:         Fail,
 		TotalInFlight:      65536,
@@ -67,6 +68,14 @@ func TestConfigShortSession(t *testing.T) {
 	}
 }
 
+// A caller of Run alone does not think of batches.
+func TestConfigFewInFlight(t *testing.T) {
+	c, err := (&Config{MaxInFlight: 10}).filled()
+	if err != nil || c.BatchSize != 10 {
+		t.Errorf("MaxInFlight 10: got BatchSize %d and %v, want 10", c.BatchSize, err)
+	}
+}
+
 func TestConfigRefused(t *testing.T) {
 	for _, x := range []struct {
 		config Config
@@ -80,6 +89,7 @@ func TestConfigRefused(t *testing.T) {
 		{Config{Lanes: -1}, []string{"Lanes"}},
 		{Config{BatchSize: 1025}, []string{"1025", "1024"}},
 		{Config{MaxInFlight: 100, BatchSize: 256}, []string{"100", "256"}},
+		{Config{MaxAhead: -1}, []string{"MaxAhead"}},
 		{Config{MaxWait: time.Second}, []string{"1s", "500ms"}},
 		{Config{StartOffset: 7}, []string{"7", "kafka.FirstOffset"}},
 	} {

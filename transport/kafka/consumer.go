@@ -9,9 +9,12 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/assignment"
+	"github.com/oncequeue/oncequeue/transport/internal/lanes"
+	"github.com/oncequeue/oncequeue/transport/internal/status"
+	"github.com/oncequeue/oncequeue/transport/internal/window"
 )
 
 const (
@@ -29,13 +32,13 @@ const (
 // called by several goroutines at once, but only one Run or RunBatch at a time: a second one
 // returns an error.
 type Consumer struct {
-	brokers  []string
-	group    string
-	topics   []string
-	config   Config
-	running  atomic.Bool
-	session  atomic.Pointer[session] // of the Run that goes on
-	counters counters
+	brokers []string
+	group   string
+	topics  []string
+	config  Config
+	running atomic.Bool
+	session atomic.Pointer[session] // of the Run that goes on
+	counts  assignment.Counts
 }
 
 // NewConsumer makes a Consumer that reads the topics as a member of the consumer group.
@@ -75,12 +78,21 @@ func NewConsumer(brokers []string, group string, topics []string, c *Config) (*C
 	return &Consumer{brokers: slices.Clone(brokers), group: group, topics: topics, config: config}, nil
 }
 
-// Check returns an error if no broker answers or a topic does not exist. [Consumer.Run] would
-// wait instead.
+// Check returns an error if no broker answers, a topic does not exist, or the right to read a
+// topic or to join the group is missing. [Consumer.Run] would wait instead.
 func (c *Consumer) Check(ctx context.Context) error {
 	l := newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL)
 	defer l.close()
-	return l.check(ctx, c.topics...)
+	if err := l.check(ctx, c.topics...); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err := errors.Join(l.checkTopics(ctx, read, c.topics...), l.checkGroup(ctx, c.group))
+	if err != nil {
+		err = fmt.Errorf("kafkatransport: %w", err)
+	}
+	return err
 }
 
 // Run consumes until ctx ends. It processes each message with the handler h, through
@@ -100,7 +112,7 @@ func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handl
 }
 
 func (c *Consumer) runLanes(ctx context.Context, d deduplicator, h dedup.Handler) error {
-	return c.run(ctx, d, func([]*partition) workers { return newLanes(c.config.Lanes, d, h) })
+	return c.run(ctx, d, func(moved func()) *lanes.Pool { return lanes.NewSingle(c.config.Lanes, d, h, moved) })
 }
 
 // RunBatch is [Consumer.Run] with a batch handler, through [dedup.Deduplicator.DoBatch]. A
@@ -113,29 +125,46 @@ func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.
 }
 
 func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.BatchHandler) error {
-	return c.run(ctx, d, func(ps []*partition) workers { return newBatches(c.config.BatchSize, d, h, ps) })
+	return c.run(ctx, d, func(moved func()) *lanes.Pool { return lanes.NewBatch(c.config.BatchSize, d, h, moved) })
 }
 
-func (c *Consumer) run(ctx context.Context, d deduplicator, newWorkers func([]*partition) workers) error {
+// deduplicator is the part of *dedup.Deduplicator that a Consumer uses.
+type deduplicator interface {
+	lanes.Deduplicator
+	Vouch() (dedup.Vouch, error)
+}
+
+func (c *Consumer) run(ctx context.Context, d deduplicator, newPool func(moved func()) *lanes.Pool) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errors.New("kafkatransport: the Consumer runs already; make one for each member")
 	}
 	defer c.running.Store(false)
 	log := c.config.Logger.With("group", c.group)
 	s := &session{
-		config:     &c.config,
-		log:        log,
-		link:       newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL),
-		status:     &status{log: log},
-		counters:   &c.counters,
-		group:      c.group,
-		topics:     c.topics,
-		vouch:      d.Vouch,
-		base:       context.WithoutCancel(ctx),
-		newWorkers: newWorkers,
+		config:   &c.config,
+		log:      log,
+		link:     newLink(c.brokers, c.config.ClientID, c.config.Security, c.topics, c.config.metadataTTL),
+		status:   status.New(log, "kafka"),
+		throttle: throttle{log: log},
+		group:    c.group,
+		topics:   c.topics,
 	}
+	s.run = assignment.NewRun(ctx, assignment.Options{
+		Bounds:         window.Bounds{Messages: c.config.MaxInFlight, Bytes: c.config.MaxInFlightBytes, Ahead: c.config.MaxAhead},
+		Total:          window.NewBudget(c.config.TotalInFlight, c.config.TotalInFlightBytes),
+		Pool:           newPool(s.status.Moved),
+		Status:         s.status,
+		Counts:         &c.counts,
+		Log:            log,
+		Vouch:          d.Vouch,
+		Start:          c.config.StartOffset,
+		DrainTimeout:   c.config.DrainTimeout,
+		DrainCommit:    min(c.config.HeartbeatInterval, c.config.CommitInterval),
+		Grace:          min(maxGrace, c.config.HeartbeatInterval/2),
+		Revoked:        ErrRevoked,
+		PartitionCount: s.partitionCount,
+	})
 	defer s.link.close()
-	s.progress.moved()
 	c.session.Store(s)
 	defer c.session.Store(nil)
 	s.topicsChanged(ctx) // what is known before the join
@@ -156,92 +185,8 @@ func (c *Consumer) run(ctx context.Context, d deduplicator, newWorkers func([]*p
 	}
 	err = s.follow(ctx, group)
 	s.leave(group)
-	return errors.Join(err, s.finish())
-}
-
-// follow serves one generation of the group after the other. It returns nil when
-// ctx ends, or why this member can do nothing more.
-func (s *session) follow(ctx context.Context, group *kafka.ConsumerGroup) error {
-	for {
-		gen, err := group.Next(ctx)
-		s.progress.moved()
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, kafka.RebalanceInProgress):
-			continue // normal: the join is tried again
-		case errors.Is(err, kafka.InvalidSessionTimeout):
-			return fmt.Errorf("kafkatransport: the brokers refuse a SessionTimeout of %v: choose one between their group.min.session.timeout.ms (6s unless changed) and group.max.session.timeout.ms", s.config.SessionTimeout)
-		default:
-			s.member = false
-			s.status.bad(theGroup, s.link.explained(err))
-			continue // kafka-go waits before it tries again
-		}
-		g := newGeneration(s, gen.Assignments, func(ctx context.Context, topics []offsetcommit.RequestTopic) (map[string]error, error) {
-			return s.link.commit(ctx, gen, topics)
-		})
-		s.assigned(g)
-		why := make(chan outcome, 1)
-		gen.Start(func(over context.Context) {
-			if over.Err() != nil { // ended before it began: nobody waits for this function
-				g.cancel(nil)
-				why <- ended
-				return
-			}
-			o := g.serve(ctx, over.Done())
-			why <- o
-			if o == stopping || o == halted {
-				<-over.Done() // to return now would make kafka-go join again
-			}
-		})
-		over := <-why
-		s.current.Store(nil)
-		switch over {
-		case stopping:
-			return nil
-		case halted:
-			return fmt.Errorf("kafkatransport: every partition of this member has %w: %w", dedup.ErrHalted, errors.Join(g.halts...))
-		}
+	if stuck := s.run.Finish(min(stragglerTimeout, c.config.DrainTimeout)); stuck != nil {
+		err = errors.Join(err, fmt.Errorf("kafkatransport: %w", stuck))
 	}
-}
-
-// assigned notes that the group answered, with the partitions of g.
-func (s *session) assigned(g *generation) {
-	names := make([]string, len(g.partitions))
-	for i, p := range g.partitions {
-		names[i] = p.name
-	}
-	slices.Sort(names)
-	s.member = true
-	s.counters.rebalances.Add(1)
-	s.log.Info("partitions assigned", "partitions", names)
-	s.status.joined(names)
-	s.current.Store(g)
-}
-
-// leave ends the membership. What does not end in time, such as a join that
-// waits for others, loses its connections.
-func (s *session) leave(group *kafka.ConsumerGroup) {
-	limit := silentTimeout
-	if s.member {
-		limit = s.config.leaveTimeout
-	}
-	cut := time.AfterFunc(limit, s.link.close)
-	defer cut.Stop()
-	_ = group.Close() // never fails
-}
-
-// finish waits for handlers that outlasted their generation.
-func (s *session) finish() error {
-	idle := make(chan struct{})
-	go func() {
-		s.stragglers.Wait()
-		close(idle)
-	}()
-	if pause(idle, min(stragglerTimeout, s.config.DrainTimeout)) {
-		handlers := s.active.Load()
-		return fmt.Errorf("kafkatransport: %d handlers still run although their context was cancelled, %d other calls wait for the store; their claims stay held until they return or this process ends", handlers, max(s.calls.Load()-handlers, 0))
-	}
-	return nil
+	return err
 }

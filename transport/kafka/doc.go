@@ -8,7 +8,7 @@
 //     result is recorded, or the dead letter is confirmed. Committed offsets never move back.
 //   - [Consumer.Run] handles the messages of one key in the order of their partition, and
 //     different keys at the same time. If a message has to be tried again, the later messages
-//     of its key wait.
+//     of its key wait. They also wait behind a handler that does not return.
 //   - When partitions are taken away, or Run's context ends, no handler is started any more,
 //     and running handlers may finish. The context of a handler that is still running after
 //     DrainTimeout ends with the cause [ErrRevoked]. Its result may still be recorded, but its
@@ -19,4 +19,10 @@
 //   - If the Deduplicator halts at a message, its partition stops. The other partitions go on.
 //   - Transaction markers and the records of aborted transactions are never handed to a
 //     handler.
+//   - Published is the broker's own timestamp if the topic has
+//     message.timestamp.type=LogAppendTime, and the producer's otherwise. It is zero for a
+//     record without a timestamp (-1).
+//   - Members with other clients may share the group if they offer the assignor range or
+//     roundrobin, as Java's do by default. The store does not know the messages that they
+//     process.
 package kafkatransport

@@ -21,7 +21,8 @@ func numbersOf(config any) map[string]reflect.Value {
 	fields := map[string]reflect.Value{}
 	v := reflect.ValueOf(config).Elem()
 	for i := range v.NumField() {
-		if f := v.Type().Field(i); f.IsExported() && f.Type.Kind() == reflect.Int || f.Type == reflect.TypeFor[time.Duration]() && f.IsExported() {
+		f := v.Type().Field(i)
+		if number := f.Type.Kind() == reflect.Int || f.Type == reflect.TypeFor[time.Duration]() || f.Name == "MaxAhead"; number && f.IsExported() {
 			fields[f.Name] = v.Field(i)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/msg"
 )
 
 // readCommitted makes brokers hold back the records of open transactions and
@@ -27,6 +28,7 @@ type batch struct {
 	messages []dedup.Message // in the order of their offsets
 	next     int64           // where to go on
 	end      int64           // of the log, the messages of open transactions included
+	throttle time.Duration   // for which the broker answers no other request
 }
 
 // source is a partition to fetch from.
@@ -45,7 +47,7 @@ type source struct {
 func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.maxWait+s.patience)
 	defer cancel()
-	res, err := l.roundTrip(ctx, &fetchapi.Request{
+	res, err := l.roundTrip(ctx, &rawFetch{clientID: l.clientID, Request: fetchapi.Request{
 		ReplicaID:      -1,
 		MaxWaitTime:    int32(s.maxWait.Milliseconds()),
 		MinBytes:       1,
@@ -59,11 +61,11 @@ func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error
 			LogStartOffset:     -1,
 			PartitionMaxBytes:  int32(s.maxBytes),
 		}}}},
-	})
+	}})
 	if err != nil {
 		return batch{}, err
 	}
-	answer, ok := res.(*fetchapi.Response)
+	answer, ok := res.(*fetched)
 	switch {
 	case !ok:
 		return batch{}, fmt.Errorf("unexpected answer %T to a fetch", res)
@@ -76,11 +78,14 @@ func (s *source) fetch(ctx context.Context, l *link, offset int64) (batch, error
 	if p.ErrorCode != 0 {
 		return batch{}, kafka.Error(p.ErrorCode)
 	}
-	return s.decode(p, offset)
+	b, err := s.decode(p, offset, answer.stamps)
+	b.throttle = time.Duration(answer.ThrottleTimeMs) * time.Millisecond
+	return b, err
 }
 
-// decode returns the messages from offset on.
-func (s *source) decode(p *fetchapi.ResponsePartition, offset int64) (batch, error) {
+// decode returns the messages from offset on. stamps are the broker's own timestamps, by
+// the base offsets of their batches.
+func (s *source) decode(p *fetchapi.ResponsePartition, offset int64, stamps map[int64]int64) (batch, error) {
 	// Brokers list them as they ended.
 	aborted := slices.Clone(p.AbortedTransactions)
 	slices.SortFunc(aborted, func(a, b fetchapi.ResponseTransaction) int { return cmp.Compare(a.FirstOffset, b.FirstOffset) })
@@ -89,6 +94,7 @@ func (s *source) decode(p *fetchapi.ResponsePartition, offset int64) (batch, err
 		next:    offset,
 		base:    -1,
 		aborted: aborted,
+		stamps:  stamps,
 		batch:   batch{messages: make([]dedup.Message, 0, s.expect)},
 	}
 	if err := d.walk(p.RecordSet.Records); err != nil {
@@ -111,6 +117,7 @@ type decoder struct {
 	base    int64                          // of the last batch; -1 before the first
 	aborted []fetchapi.ResponseTransaction // not yet reached, in the order of their first offsets
 	active  map[int64]bool                 // producers inside an aborted transaction
+	stamps  map[int64]int64                // the broker's, by the base offsets of batches
 	batch   batch
 	bytes   arena[byte]
 	headers arena[dedup.Header]
@@ -191,6 +198,10 @@ func (d *decoder) add(r *protocol.Record) error {
 	if err != nil {
 		return err
 	}
+	stamp, brokers := d.stamps[d.base]
+	if !brokers {
+		stamp = r.Time.UnixMilli()
+	}
 	var headers dedup.Headers
 	if len(r.Headers) > 0 {
 		headers = d.headers.take(len(r.Headers))
@@ -204,7 +215,7 @@ func (d *decoder) add(r *protocol.Record) error {
 		Value:     value,
 		Headers:   headers,
 		Position:  dedup.Position{Source: d.source.topic, Partition: d.source.partition, Offset: r.Offset},
-		Published: published(r.Time),
+		Published: msg.Millis(stamp),
 		Since:     d.source.since,
 	})
 	return nil

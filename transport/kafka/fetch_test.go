@@ -90,7 +90,7 @@ func TestDecode(t *testing.T) {
 				p.RecordSet.Records = &protocol.RecordStream{Records: x.batches}
 			}
 			s := source{topic: "t", partition: 4}
-			b, err := s.decode(p, x.offset)
+			b, err := s.decode(p, x.offset, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,22 +105,6 @@ func TestDecode(t *testing.T) {
 				t.Errorf("got offsets %v and next %d, want %v and %d", got, b.next, x.want, x.next)
 			}
 		})
-	}
-}
-
-// A message keeps its key by position in every delivery, also when its
-// producer's clock is ahead.
-func TestPublishedIsTheBrokersTimestamp(t *testing.T) {
-	ahead := time.Now().Add(time.Hour).Truncate(time.Millisecond)
-	for _, x := range []struct{ given, want time.Time }{
-		{ahead, ahead},
-		{time.UnixMilli(1_700_000_000_000), time.UnixMilli(1_700_000_000_000)},
-		{time.UnixMilli(-1), time.Time{}}, // Kafka's "no timestamp"
-		{time.Time{}, time.Time{}},
-	} {
-		if got := published(x.given); !got.Equal(x.want) {
-			t.Errorf("timestamp %v: got %v, want %v", x.given, got, x.want)
-		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // TestFailedHeadHoldsBackOnlyItsKey: the first message of a partition fails for a
 // long time. The messages of its key wait; all others are processed, up to the
-// span that MaxInFlight allows, and then the partition is no longer fetched.
+// span that MaxAhead allows, and then the partition is no longer fetched.
 func TestFailedHeadHoldsBackOnlyItsKey(t *testing.T) {
 	modes(t, func(t *testing.T, begin func(*Consumer, *dedup.Deduplicator, dedup.Handler) *run) {
 		const n, keys, span = 1000, 100, 400
@@ -29,7 +30,7 @@ func TestFailedHeadHoldsBackOnlyItsKey(t *testing.T) {
 			return j.handle(ctx, m)
 		}
 		config := quick(t)
-		config.MaxInFlight, config.Lanes = span, 3 // keys share lanes
+		config.MaxAhead, config.Lanes = span, 3 // keys share lanes
 		c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, &dedup.Options{
 			Backoff: func(int) time.Duration { return 5 * time.Millisecond },
 		})
@@ -87,7 +88,7 @@ func TestRetryAfterForEver(t *testing.T) {
 		})
 		r := begin(c, d, handle)
 		eventually(t, "all other keys are processed", func() bool { return j.seen() == n-2*n/keys })
-		time.Sleep(10 * minRetry)
+		time.Sleep(50 * time.Millisecond)
 		if got := runs.Load(); got != 2 {
 			t.Errorf("got %d runs of two messages that are not to come again, want 2", got)
 		}
@@ -97,17 +98,40 @@ func TestRetryAfterForEver(t *testing.T) {
 	})
 }
 
-func TestDue(t *testing.T) {
-	for _, after := range []time.Duration{math.MinInt64, -1, 0, minRetry, time.Hour, math.MaxInt64} {
-		now := time.Now()
-		got := due(dedup.Result{RetryAfter: after})
-		if least := now.Add(max(after, minRetry)); got.Before(least) || got.After(least.Add(time.Minute)) {
-			t.Errorf("due after %v: got %v, want %v", after, got, least)
+// TestHungHandlerHoldsUpItsKeyOnly: the handler of one key does not return, with many
+// more messages behind it than may be in flight. All other keys, of its partition and of
+// the others, are processed.
+func TestHungHandlerHoldsUpItsKeyOnly(t *testing.T) {
+	const partitions, keys, n = 3, 1000, 60_000
+	k := brokertest.NewKafka(t, map[string]int32{"t": partitions}, nil)
+	pinned(t, k, spread(partitions, numbered("t", 0, n, keys))...)
+	hung := make(chan struct{})
+	var once sync.Once
+	j := newJournal()
+	config := quick(t)
+	config.MaxInFlight = 2048
+	c, d := newConsumer(t, k, "g", config, "t"), newDeduplicator(t, &dedup.Options{HandlerTimeout: -1})
+	r := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, d, func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+			if string(m.Value) == "7" {
+				once.Do(func() { <-hung })
+			}
+			return j.handle(ctx, m)
+		})
+	})
+	eventually(t, "all but one key are processed", func() bool {
+		inFlight := 0
+		for _, p := range c.Stats().Partitions {
+			inFlight += p.InFlight
 		}
-		if grid := got.Truncate(retryGrid).Add(retryGrid); grid.Before(got.Round(0)) {
-			t.Errorf("due after %v: got %v on the grid, want no sooner than %v", after, grid, got)
-		}
+		return j.seen() == n-n/keys && inFlight == n/keys
+	})
+	close(hung)
+	eventually(t, "the group has committed the ends", func() bool { return complete(k, "g", "t") })
+	if err := r.Stop(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
 	}
+	j.check(t, n)
 }
 
 // TestTotalInFlightBoundsAllPartitions: with every handler stuck, no more than

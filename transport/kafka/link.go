@@ -116,7 +116,7 @@ func (l *link) closeIdle() {
 
 // groupDialer is for the connections of the consumer group.
 func (l *link) groupDialer() *kafka.Dialer {
-	return &kafka.Dialer{ClientID: l.clientID, Timeout: dialTimeout, DialFunc: l.dial, SASLMechanism: l.security.SASL}
+	return &kafka.Dialer{ClientID: l.clientID, Timeout: dialTimeout, DialFunc: l.dialGroup, SASLMechanism: l.security.SASL}
 }
 
 func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -214,7 +214,7 @@ func (l *link) partitions(ctx context.Context, topics ...string) (map[string]int
 		case errors.Is(t.Error, kafka.UnknownTopicOrPartition):
 			counts[t.Name] = 0
 		default:
-			return nil, fmt.Errorf("topic %q: %w", t.Name, t.Error)
+			return nil, denied(fmt.Errorf("topic %q: %w", t.Name, t.Error), describe, t.Name, "")
 		}
 	}
 	return counts, nil
@@ -233,7 +233,7 @@ func (l *link) leaders(ctx context.Context, topic string) ([]int32, error) {
 	}
 	t := &m.Topics[0]
 	if code := kafka.Error(t.ErrorCode); code != 0 && code != kafka.UnknownTopicOrPartition {
-		return nil, fmt.Errorf("topic %q: %w", topic, code)
+		return nil, denied(fmt.Errorf("topic %q: %w", topic, code), describe, topic, "")
 	}
 	brokers := make([]int32, len(t.Partitions))
 	for i, p := range t.Partitions { // kafka-go sorts them

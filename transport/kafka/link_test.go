@@ -14,6 +14,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
+	"github.com/oncequeue/oncequeue/transport/internal/wait"
 )
 
 // silent starts a server that accepts connections and never says a word. It signals
@@ -34,7 +35,7 @@ func silent(t *testing.T) (addr string, accepted <-chan struct{}) {
 				return
 			}
 			open = append(open, c)
-			notify(signal)
+			wait.Notify(signal)
 		}
 	})
 	t.Cleanup(func() {

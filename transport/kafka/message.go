@@ -1,11 +1,10 @@
 package kafkatransport
 
 import (
-	"time"
-
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/msg"
 )
 
 // Message converts a message that kafka-go has read. It is for programs with a read loop of
@@ -16,7 +15,7 @@ func Message(m *kafka.Message) *dedup.Message {
 		Key:       m.Key,
 		Value:     m.Value,
 		Position:  dedup.Position{Source: m.Topic, Partition: int32(m.Partition), Offset: m.Offset},
-		Published: published(m.Time),
+		Published: msg.Published(m.Time),
 		Raw:       m,
 	}
 	if len(m.Headers) > 0 {
@@ -26,13 +25,4 @@ func Message(m *kafka.Message) *dedup.Message {
 		}
 	}
 	return d
-}
-
-// published returns the timestamp t as it is: by it a message is known again. The
-// producer's clock may be ahead of ours. Kafka says "no timestamp" with -1.
-func published(t time.Time) time.Time {
-	if t.UnixMilli() <= 0 {
-		return time.Time{}
-	}
-	return t
 }

@@ -3,7 +3,6 @@ package kafkatransport
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,42 +10,8 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
+	"github.com/oncequeue/oncequeue/transport/internal/owner"
 )
-
-func TestOwner(t *testing.T) {
-	since := time.UnixMilli(1_700_000_000_123)
-	for _, o := range []owner{{}, {store: "a"}, {store: "a b=c", since: since}} {
-		if got := parseOwner(o.String()); got.store != o.store || !got.since.Equal(o.since) {
-			t.Errorf("%q: got %+v, want %+v", o.String(), got, o)
-		}
-	}
-	for _, foreign := range []string{"", "consumed by x", ownerPrefix, ownerPrefix + " since=1", ownerPrefix + " since=x store=a", "oncequeue/2 since=1 store=a"} {
-		if got := parseOwner(foreign); got != (owner{}) {
-			t.Errorf("%q: got %+v, want nobody", foreign, got)
-		}
-	}
-	now := since.Add(time.Hour)
-	for _, x := range []struct {
-		was       owner
-		committed bool
-		shared    bool
-		want      owner
-		foreign   bool
-	}{
-		{was: owner{}, want: owner{store: "b"}}, // the group is new
-		{was: owner{}, committed: true, shared: true, want: owner{store: "b"}},
-		{was: owner{}, committed: true, want: owner{store: "b", since: now}, foreign: true},
-		{was: owner{store: "b"}, committed: true, want: owner{store: "b"}},
-		{was: owner{store: "b", since: since}, committed: true, want: owner{store: "b", since: since}},
-		{was: owner{store: "a", since: since}, committed: true, want: owner{store: "b", since: now}, foreign: true},
-		{was: owner{store: "a"}, committed: true, shared: true, want: owner{store: "b", since: now}, foreign: true},
-	} {
-		got, foreign := x.was.next(x.committed, dedup.Vouch{ID: "b", Shared: x.shared}, now)
-		if got != x.want || foreign != x.foreign {
-			t.Errorf("%+v: got %v, foreign %v", x, got, foreign)
-		}
-	}
-}
 
 // staleness notes which messages were flagged.
 type staleness struct {
@@ -186,7 +151,7 @@ func TestOwnerIsCommittedFirst(t *testing.T) {
 			return nil, nil
 		})
 	})
-	if got := <-metadata; !strings.HasSuffix(got, " store="+v.ID) {
+	if got := <-metadata; owner.Parse(got).Store != v.ID {
 		t.Errorf("got the metadata %q in the handler, want the store %s", got, v.ID)
 	}
 	if epoch := k.Cluster().GroupInfo("g").Commits["t"][0].LeaderEpoch; epoch != -1 {

@@ -6,6 +6,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/oncequeue/oncequeue/transport/internal/wait"
 )
 
 // Tests that work on topics of their own, and leave the nodes alone, run beside each
@@ -88,7 +90,7 @@ func TestRealOutage(t *testing.T) {
 	for time.Since(down) < 30*time.Second {
 		write(100)
 		consumed("all is consumed while a broker is away")
-		pause(nil, time.Second)
+		wait.For(nil, time.Second)
 	}
 	c.nodeIs("up", coordinator)
 	c.awaitWhole(topic)
@@ -98,7 +100,7 @@ func TestRealOutage(t *testing.T) {
 	for i := range c.addrs {
 		c.nodeIs("pause", i+1)
 	}
-	pause(nil, 10*time.Second) // longer than the session
+	wait.For(nil, 10*time.Second) // longer than the session
 	for i := range c.addrs {
 		c.nodeIs("resume", i+1)
 	}

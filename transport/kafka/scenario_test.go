@@ -18,6 +18,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
+	"github.com/oncequeue/oncequeue/transport/internal/wait"
 )
 
 // scenarios are what brokers can do to a consumer. They run on kfake, and on real
@@ -186,7 +187,7 @@ func compactedTopic(t *testing.T, c *cluster) {
 			c.must(cl.ProduceSync(c.ctx(), part...).FirstErr()) // a batch each
 		}
 		c.must(cl.EndTransaction(c.ctx(), kgo.TryCommit))
-		pause(nil, 120*time.Millisecond) // so that the broker rolls a segment
+		wait.For(nil, 120*time.Millisecond) // so that the broker rolls a segment
 	}
 	c.produce(numbered(topic, rounds*n, 1, 1)[0]) // not in the segment that is compacted
 	all := int64(rounds*n - n/2 + rounds + 1)
@@ -406,7 +407,7 @@ func churn(t *testing.T, c *cluster, members int, lasts time.Duration) {
 		}
 		done := hub.Done()
 		eventually(t, "some progress", func() bool { return hub.Done() > done || hub.Done() >= produced })
-		pause(nil, min(time.Until(deadline), lasts/20))
+		wait.For(nil, min(time.Until(deadline), lasts/20))
 	}
 	if len(running) == 0 {
 		join(joined)

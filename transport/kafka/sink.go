@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/life"
 )
 
 // SinkConfig configures a [Sink]. A nil *SinkConfig, and each zero field, means the default.
@@ -31,19 +32,21 @@ type SinkConfig struct {
 	// BatchBytes is the largest size of a batch, in bytes before compression. A larger
 	// message is sent alone. Default 900 KB, below the brokers' default limit of 1 MiB.
 	BatchBytes int
+	// Logger receives that a quota of the brokers is used up, at most once a minute. The
+	// Sink then sends as slowly as they ask for, and that does not count as Timeout.
+	// Default: discards.
+	Logger *slog.Logger
 }
 
 // Sink writes messages to Kafka and waits until all in-sync replicas have confirmed them.
 // [NewSink] makes one. Its methods may be called by several goroutines at once.
 type Sink struct {
-	link   *link
-	topic  string
-	config SinkConfig
-	turn   atomic.Uint32 // gives messages without a key a partition
-
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup
+	link     *link
+	topic    string
+	config   SinkConfig
+	turn     atomic.Uint32 // gives messages without a key a partition
+	life     life.Life
+	throttle throttle
 }
 
 var errSinkClosed = errors.New("kafkatransport: the sink is closed")
@@ -79,38 +82,39 @@ func NewSink(brokers []string, topic string, c *SinkConfig) (*Sink, error) {
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err
 	}
+	if s.config.Logger == nil {
+		s.config.Logger = slog.New(slog.DiscardHandler)
+	}
+	s.throttle.log = s.config.Logger
 	s.link = newLink(slices.Clone(brokers), s.config.ClientID, s.config.Security, topics, defaultMetadataTTL)
 	return s, nil
 }
 
-// Check returns an error if no broker answers or the topic does not exist.
+// Check returns an error if no broker answers, the topic does not exist, or the right to
+// write to it is missing.
 func (s *Sink) Check(ctx context.Context) error {
 	l := newLink(s.link.brokers, s.config.ClientID, s.config.Security, s.link.topics, defaultMetadataTTL)
 	defer l.close()
 	if s.topic == "" {
 		return l.check(ctx)
 	}
-	return l.check(ctx, s.topic)
+	if err := l.check(ctx, s.topic); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := l.checkTopics(ctx, write, s.topic); err != nil {
+		return fmt.Errorf("kafkatransport: %w", err)
+	}
+	return nil
 }
 
 // Close waits for the calls of Publish that are under way and closes the connections. Later
 // calls of Publish fail.
 func (s *Sink) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.calls.Wait()
+	s.life.End()
 	s.link.close()
 	return nil
-}
-
-func (s *Sink) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.calls.Add(1)
-	}
-	return !s.closed
 }
 
 // Publish writes Key, Value and Headers of the messages, with Published as the timestamp. It
@@ -132,14 +136,11 @@ func (s *Sink) enter() bool {
 //
 // Publish does not change the messages, and does not use them after it returns.
 func (s *Sink) Publish(ctx context.Context, ms []*dedup.Message) []error {
-	errs := make([]error, len(ms))
-	if !s.enter() {
-		for i := range errs {
-			errs[i] = errSinkClosed
-		}
-		return errs
+	if !s.life.Enter() {
+		return life.All(len(ms), errSinkClosed)
 	}
-	defer s.calls.Done()
+	defer s.life.Leave()
+	errs := make([]error, len(ms))
 	shares := make([]*share, 0, 8)
 	byTarget := make(map[target]*share, 8)
 	topics := make(map[string]leaders, 1)

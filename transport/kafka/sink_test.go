@@ -256,7 +256,7 @@ func TestGateShutSendsNothing(t *testing.T) {
 		t.Error("an unused gate: got begun, want unsent")
 	}
 	r := &outgoing{gate: g, messages: []*dedup.Message{message("v")}, indices: []int{0}}
-	if _, err := r.ReadRecord(); !errors.Is(err, errGateShut) {
+	if _, err := r.Read(make([]byte, 10)); !errors.Is(err, errGateShut) {
 		t.Errorf("a shut gate: got %v, want errGateShut", err)
 	}
 }

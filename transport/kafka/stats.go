@@ -1,9 +1,6 @@
 package kafkatransport
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // Stats are the figures of a [Consumer]. The counts begin when the Consumer was made.
 type Stats struct {
@@ -13,7 +10,7 @@ type Stats struct {
 	Drains     int64            // number of assignments given up, at a rebalance or a shutdown
 	Commits    int64            // number of commits that the group accepted
 	Late       int64            // number of messages settled after their partition was given up: recorded, not committed
-	Skipped    int64            // number of offsets skipped because of Config.OutOfRange
+	Skipped    int64            // number of offsets skipped because of Config.OutOfRange or Config.StartOffset
 	Partitions []PartitionStats // the partitions that this member holds now
 }
 
@@ -28,6 +25,7 @@ type PartitionStats struct {
 	InFlightBytes int       // bytes of their keys, values and headers
 	Oldest        time.Time // when the oldest of them was fetched; zero if there is none
 	Halted        bool      // an operator must look
+	Waiting       bool      // not fetched any more until messages are settled: see Status.Waiting
 }
 
 // Lag returns the number of offsets from Watermark to End, or -1 if one of them is not known.
@@ -40,8 +38,15 @@ func (p PartitionStats) Lag() int64 {
 
 // Stats returns the current figures. It does not wait, and asks no broker.
 func (c *Consumer) Stats() Stats {
-	st := c.counters.stats()
-	st.Group, st.ClientID = c.group, c.config.ClientID
+	st := Stats{
+		Group:      c.group,
+		ClientID:   c.config.ClientID,
+		Rebalances: c.counts.Rebalances.Load(),
+		Drains:     c.counts.Drains.Load(),
+		Commits:    c.counts.Commits.Load(),
+		Late:       c.counts.Late.Load(),
+		Skipped:    c.counts.Skipped.Load(),
+	}
 	s := c.session.Load()
 	if s == nil {
 		return st
@@ -50,33 +55,9 @@ func (c *Consumer) Stats() Stats {
 	if g == nil {
 		return st
 	}
-	st.Partitions = make([]PartitionStats, len(g.partitions))
-	for i, p := range g.partitions {
-		ps := PartitionStats{
-			Topic:     p.source.topic,
-			Partition: p.source.partition,
-			Committed: p.committed.Load(),
-			End:       p.end.Load(),
-			Halted:    p.halted.Load(),
-		}
-		ps.Watermark, _ = p.watermark()
-		ps.InFlight, ps.InFlightBytes, ps.Oldest = p.load()
-		st.Partitions[i] = ps
+	st.Partitions = make([]PartitionStats, len(g.fetchers))
+	for i, f := range g.fetchers {
+		st.Partitions[i] = PartitionStats(f.Stats())
 	}
 	return st
-}
-
-// counters count for the life of a Consumer.
-type counters struct {
-	rebalances, drains, commits, late, skipped atomic.Int64
-}
-
-func (c *counters) stats() Stats {
-	return Stats{
-		Rebalances: c.rebalances.Load(),
-		Drains:     c.drains.Load(),
-		Commits:    c.commits.Load(),
-		Late:       c.late.Load(),
-		Skipped:    c.skipped.Load(),
-	}
 }

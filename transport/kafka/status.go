@@ -1,12 +1,11 @@
 package kafkatransport
 
 import (
-	"log/slog"
-	"maps"
 	"slices"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"time"
+
+	"github.com/oncequeue/oncequeue/transport/internal/status"
 )
 
 // Status is the state of a [Consumer], as the answers to its own requests show it. No request
@@ -22,11 +21,26 @@ type Status struct {
 	// offset that the group refuses, "owner" for asking with which store the partitions were
 	// consumed last. Empty if there are none.
 	Failing []string
+	// Errors are the last errors of Failing, in the same order; nil for a request that is not
+	// answered.
+	Errors []error
 	// Since is when the first of them began to fail; zero if there are none.
 	Since time.Time
+	// Waiting names the messages for which partitions wait. Such a message was fetched more
+	// than 5s ago, and its partition is not fetched any more until messages are settled: see
+	// Config.MaxInFlight and Config.MaxAhead.
+	Waiting []Waiting
 	// Progress is when a request was last answered or failed, or a message was last tried.
 	// Zero outside Run.
 	Progress time.Time
+}
+
+// Waiting is a message for which a partition waits.
+type Waiting struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Since     time.Time // when the message was fetched
 }
 
 // Status returns the current state. It does not wait.
@@ -35,112 +49,31 @@ func (c *Consumer) Status() Status {
 	if s == nil {
 		return Status{}
 	}
-	st := Status{Progress: s.progress.last()}
-	failing := s.status.snapshot()
+	st := Status{Progress: s.status.Progress()}
+	failing := s.status.Failing()
 	if g := s.current.Load(); g != nil {
-		st.Assigned = len(g.partitions)
-		for _, p := range g.partitions {
-			if p.halted.Load() {
+		st.Assigned = len(g.fetchers)
+		now := time.Now()
+		for _, f := range g.fetchers {
+			of := func(x status.Failure) bool { return x.What == f.Title }
+			switch since, late := f.unanswered(now, c.config.answerWithin); {
+			case f.Halted():
 				st.Halted++
-				delete(failing, p.name) // nothing is asked of it any more
-			} else if since, late := p.unanswered(time.Now(), c.config.answerWithin); late && failing[p.name].IsZero() {
-				failing[p.name] = since
+				failing = slices.DeleteFunc(failing, of) // nothing is asked of it any more
+			case late && !slices.ContainsFunc(failing, of):
+				failing = append(failing, status.Failure{What: f.Title, Since: since})
+			}
+			if offset, since, waits := f.Waiting(); waits {
+				st.Waiting = append(st.Waiting, Waiting{f.Topic, f.Number, offset, since})
 			}
 		}
 	}
-	for what, since := range failing {
-		st.Failing = append(st.Failing, what)
-		if st.Since.IsZero() || since.Before(st.Since) {
-			st.Since = since
+	slices.SortFunc(failing, func(a, b status.Failure) int { return strings.Compare(a.What, b.What) })
+	for _, f := range failing {
+		st.Failing, st.Errors = append(st.Failing, f.What), append(st.Errors, f.Err)
+		if st.Since.IsZero() || f.Since.Before(st.Since) {
+			st.Since = f.Since
 		}
 	}
-	slices.Sort(st.Failing)
 	return st
-}
-
-// progress is when something last moved, in nanoseconds since epoch: so it is by the
-// monotonic clock, and noting it allocates nothing.
-type progress struct{ at atomic.Int64 }
-
-var epoch = time.Now()
-
-func (p *progress) moved() { p.at.Store(int64(time.Since(epoch))) }
-
-func (p *progress) last() time.Time { return epoch.Add(time.Duration(p.at.Load())) }
-
-// status knows what fails. It logs when the way to the brokers breaks and when it
-// is whole again, once each: while a broker is away, every partition fails again
-// and again.
-type status struct {
-	log *slog.Logger
-
-	mu      sync.Mutex
-	failing map[string]time.Time // since when: partitions, or the group
-}
-
-// What fails besides partitions: joining the group; a commit; asking the store, or
-// the group, who consumed the partitions last.
-const (
-	theGroup  = "group"
-	theCommit = "commit"
-	theOwner  = "owner"
-)
-
-func (s *status) bad(what string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.failing) == 0 {
-		s.log.Warn("kafka fails, trying again until it answers", "what", what, "err", err)
-	}
-	if s.failing == nil {
-		s.failing = make(map[string]time.Time)
-	}
-	if s.failing[what].IsZero() {
-		s.failing[what] = time.Now()
-	}
-}
-
-func (s *status) good(what string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, failed := s.failing[what]; failed {
-		delete(s.failing, what)
-		s.recovered()
-	}
-}
-
-// joined says that the group answers and assigned the partitions. If something
-// failed before, all is well again only when each of them was fetched.
-func (s *status) joined(partitions []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.failing) == 0 {
-		return
-	}
-	since := time.Now()
-	for _, t := range s.failing {
-		if t.Before(since) {
-			since = t
-		}
-	}
-	clear(s.failing)
-	for _, p := range partitions {
-		s.failing[p] = since
-	}
-	s.recovered()
-}
-
-func (s *status) recovered() {
-	if len(s.failing) == 0 {
-		s.log.Info("kafka answers again")
-	}
-}
-
-// snapshot returns what fails, and since when.
-func (s *status) snapshot() map[string]time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	failing := make(map[string]time.Time, len(s.failing))
-	maps.Copy(failing, s.failing)
-	return failing
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
+	"github.com/oncequeue/oncequeue/transport/internal/assignment"
 )
 
 func (s Status) well(assigned int) bool {
@@ -44,7 +45,7 @@ func TestStatusFollowsTheBroker(t *testing.T) {
 		})
 		moves(t, c) // it tries again and again
 		since := c.Status().Since
-		eventually(t, "the group fails too", func() bool { return slices.Contains(c.Status().Failing, theGroup) })
+		eventually(t, "the group fails too", func() bool { return slices.Contains(c.Status().Failing, assignment.TheGroup) })
 		if got := c.Status(); got.Assigned != 0 || !got.Since.Equal(since) {
 			t.Errorf("got %+v, want no partition, failing since %v", got, since)
 		}

@@ -398,7 +398,7 @@ func TestTopicCreatedAnewNoticedByOnePartition(t *testing.T) {
 	eventually(t, "the fetches of one are cut", func() bool { return slices.Contains(consumer.Status().Failing, topic+"/1") })
 	c.deleteTopic(topic)
 	eventually(t, "the other one misses its topic", func() bool {
-		return slices.ContainsFunc(g.partitions, func(p *partition) bool { return p.source.partition == 0 && p.gone.Load() })
+		return slices.ContainsFunc(g.fetchers, func(f *fetcher) bool { return f.Number == 0 && f.Gone() })
 	})
 	silent.Store(0)
 	c.createTopic(topic, partitions, nil)

@@ -11,8 +11,11 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 	produceapi "github.com/segmentio/kafka-go/protocol/produce"
+	"github.com/segmentio/kafka-go/protocol/rawproduce"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/msg"
+	"github.com/oncequeue/oncequeue/transport/internal/wait"
 )
 
 const (
@@ -49,13 +52,13 @@ func (w *writer) write(ctx context.Context, shares []*share, leaders map[string]
 	for {
 		requests := w.requests(ctx, shares, leaders)
 		if len(requests) == 1 {
-			for _, r := range requests {
-				w.send(ctx, r)
+			for leader, r := range requests {
+				w.send(ctx, leader, r)
 			}
 		} else {
 			var sending sync.WaitGroup
-			for _, r := range requests {
-				sending.Go(func() { w.send(ctx, r) })
+			for leader, r := range requests {
+				sending.Go(func() { w.send(ctx, leader, r) })
 			}
 			sending.Wait()
 		}
@@ -70,7 +73,7 @@ func (w *writer) write(ctx context.Context, shares []*share, leaders map[string]
 		}
 		if moved {
 			w.sink.link.renew()
-			pause(ctx.Done(), leaderBackoff)
+			wait.For(ctx.Done(), leaderBackoff)
 			for topic := range leaders {
 				leaders[topic] = w.sink.leaders(ctx, topic)
 			}
@@ -86,7 +89,7 @@ func (w *writer) requests(ctx context.Context, shares []*share, leaders map[stri
 	for _, s := range shares {
 		size := 0
 		for s.batch = 0; s.batch < min(len(s.indices), s.limit); s.batch++ {
-			n := sizeOf(w.messages[s.indices[s.batch]])
+			n := msg.Size(w.messages[s.indices[s.batch]])
 			if s.batch > 0 && size+n > w.sink.config.BatchBytes {
 				break
 			}
@@ -140,27 +143,32 @@ func (w *writer) settle(s *share, err error) {
 }
 
 // send sends one request, and settles what is in it.
-func (w *writer) send(ctx context.Context, shares []*share) {
+func (w *writer) send(ctx context.Context, leader int32, shares []*share) {
+	if !w.sink.throttle.wait(ctx, leader) { // before the request's own time begins
+		for _, s := range shares {
+			w.settle(s, dedup.Transient(context.Cause(ctx)))
+		}
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, w.sink.config.Timeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	g := newGate(len(shares))
 	topics := make(map[string]int, 1)
-	req := &produceapi.Request{Acks: int16(kafka.RequireAll), Timeout: int32(time.Until(deadline).Milliseconds() / 2)}
+	req := &rawproduce.Request{Acks: int16(kafka.RequireAll), Timeout: int32(time.Until(deadline).Milliseconds() / 2)}
 	for _, s := range shares {
 		at, known := topics[s.topic]
 		if !known {
 			at = len(req.Topics)
 			topics[s.topic] = at
-			req.Topics = append(req.Topics, produceapi.RequestTopic{Topic: s.topic})
+			req.Topics = append(req.Topics, rawproduce.RequestTopic{Topic: s.topic})
 		}
 		t := &req.Topics[at]
-		t.Partitions = append(t.Partitions, produceapi.RequestPartition{
+		t.Partitions = append(t.Partitions, rawproduce.RequestPartition{
 			Partition: int32(s.partition),
-			RecordSet: protocol.RecordSet{
-				Attributes: protocol.Attributes(w.sink.config.Compression) & 0x7,
-				Records:    &outgoing{gate: g, messages: w.messages, indices: s.indices[:s.batch]},
-			},
+			RecordSet: protocol.RawRecordSet{Reader: &outgoing{
+				gate: g, compression: w.sink.config.Compression, messages: w.messages, indices: s.indices[:s.batch],
+			}},
 		})
 	}
 	res, err := w.sink.link.roundTrip(ctx, req)
@@ -173,10 +181,11 @@ func (w *writer) send(ctx context.Context, shares []*share) {
 	}
 	codes := make(map[target]error, len(shares))
 	if res, ok := res.(*produceapi.Response); ok {
+		w.sink.throttle.asked(leader, time.Duration(res.ThrottleTimeMs)*time.Millisecond)
 		for _, t := range res.Topics {
 			for i := range t.Partitions {
 				p := &t.Partitions[i]
-				codes[target{t.Topic, int(p.Partition)}] = classify(p)
+				codes[target{t.Topic, int(p.Partition)}] = denied(classify(p), write, t.Topic, "")
 			}
 		}
 	}
@@ -194,7 +203,7 @@ func (w *writer) unanswered(err error, g *gate) error {
 	unsent := g.shut()
 	var write *writeError
 	switch {
-	case errors.As(err, new(*produceapi.Error)): // kafka-go knows no leader, or another one
+	case errors.As(err, new(*rawproduce.Error)): // kafka-go knows no leader, or another one
 		return dedup.Transient(fmt.Errorf("%w: %w", errMoved, err))
 	case unsent, errors.As(err, &write):
 		w.sink.link.renew()

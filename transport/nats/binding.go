@@ -110,7 +110,7 @@ func (b *binding) receive(f *flow, m *nats.Msg) {
 	now := received.Sub(b.begun)
 	d := &delivery{reply: m.Reply, binding: b, size: m.Size()}
 	d.alive.Store(int64(now))
-	sequence, err := fill(&d.message, m, received)
+	sequence, err := fill(&d.message, m)
 	if err != nil {
 		b.log.Warn("received something that is no delivery", "subject", m.Subject, "err", err)
 		return

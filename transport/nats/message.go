@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/transport/internal/msg"
 )
 
 // Message converts a delivery of JetStream. It is for programs with a loop of their own. It
@@ -32,7 +32,7 @@ func Message(m jetstream.Msg) (*dedup.Message, error) {
 		Value:     m.Data(),
 		Headers:   headers(m.Headers()),
 		Position:  dedup.Position{Source: meta.Stream, Offset: int64(meta.Sequence.Stream)},
-		Published: published(meta.Timestamp, time.Now()),
+		Published: msg.Published(meta.Timestamp),
 		Delivery:  int(meta.NumDelivered),
 		Raw:       m,
 	}
@@ -41,7 +41,7 @@ func Message(m jetstream.Msg) (*dedup.Message, error) {
 
 // fill is Message for what a Consumer receives. It returns the number that the
 // consumer gave this delivery.
-func fill(d *dedup.Message, m *nats.Msg, now time.Time) (sequence uint64, err error) {
+func fill(d *dedup.Message, m *nats.Msg) (sequence uint64, err error) {
 	meta, err := m.Metadata()
 	if err != nil {
 		return 0, err
@@ -50,7 +50,7 @@ func fill(d *dedup.Message, m *nats.Msg, now time.Time) (sequence uint64, err er
 	d.Value = m.Data
 	d.Headers = headers(m.Header)
 	d.Position = dedup.Position{Source: meta.Stream, Offset: int64(meta.Sequence.Stream)}
-	d.Published = published(meta.Timestamp, now)
+	d.Published = msg.Published(meta.Timestamp)
 	d.Delivery = int(meta.NumDelivered)
 	return meta.Sequence.Consumer, nil
 }
@@ -75,16 +75,4 @@ func headers(h nats.Header) dedup.Headers {
 		add(name)
 	}
 	return out
-}
-
-// published returns the server's timestamp t, never later than now: a server with
-// a fast clock must not make a message look younger than it can be.
-func published(t, now time.Time) time.Time {
-	switch {
-	case t.UnixNano() <= 0:
-		return time.Time{}
-	case t.After(now):
-		return now
-	}
-	return t
 }

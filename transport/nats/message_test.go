@@ -51,16 +51,39 @@ func TestMessageNotFromJetStream(t *testing.T) {
 	}
 }
 
-func TestPublishedIsNeverInTheFuture(t *testing.T) {
-	now := time.Now()
-	for _, test := range []struct{ t, want time.Time }{
-		{now.Add(-time.Hour), now.Add(-time.Hour)},
-		{now.Add(time.Hour), now},
-		{time.Unix(0, 0), time.Time{}},
-	} {
-		if got := published(test.t, now); !got.Equal(test.want) {
-			t.Errorf("published(%v): got %v, want %v", test.t, got, test.want)
+// TestPublishedIsTheServersTimestamp: the server's clock is an hour ahead. The first
+// delivery and the second have the same Published, and so the same PositionKey.
+func TestPublishedIsTheServersTimestamp(t *testing.T) {
+	ahead := time.Now().Add(time.Hour)
+	delivery := func(count int) *dedup.Message {
+		m := &nats.Msg{
+			Subject: "s.x",
+			Reply:   fmt.Sprintf("$JS.ACK.S.C.%d.7.%d.%d.0", count, count, ahead.UnixNano()),
+			Sub:     &nats.Subscription{},
 		}
+		d := &dedup.Message{}
+		if _, err := fill(d, m); err != nil {
+			t.Fatal(err)
+		}
+		if d.Delivery != count || d.Position != (dedup.Position{Source: "S", Offset: 7}) {
+			t.Fatalf("got delivery %d of %v, want %d of S/0@7", d.Delivery, d.Position, count)
+		}
+		return d
+	}
+	key := dedup.PositionKey()
+	var keys [2]dedup.Key
+	for i := range keys {
+		m := delivery(i + 1)
+		if !m.Published.Equal(ahead) {
+			t.Errorf("delivery %d: got published %v, want %v", i+1, m.Published, ahead)
+		}
+		var err error
+		if keys[i], err = key(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(keys[0]) != string(keys[1]) {
+		t.Errorf("the deliveries have the keys %q and %q, want one", keys[0], keys[1])
 	}
 }
 

@@ -14,13 +14,15 @@
 //	dedup_kafka_in_flight_bytes                 gauge    bytes of their keys, values and headers
 //	dedup_kafka_oldest_incomplete_age_seconds   gauge    time since the oldest of them was fetched; 0 if there is none. A
 //	                                                     growing value means that one message holds back the commits
+//	dedup_kafka_waiting                         gauge    1 if the partition is not fetched any more until messages are settled,
+//	                                                     and the oldest was fetched more than 5s ago
 //	dedup_kafka_halted                          gauge    1 if the partition has halted: an operator must look
 //	dedup_kafka_rebalances_total                counter  assignments received, empty ones included
 //	dedup_kafka_drains_total                    counter  assignments given up
 //	dedup_kafka_commits_total                   counter  commits that the group accepted
 //	dedup_kafka_late_completions_total          counter  messages settled after their partition was given up: they are recorded
 //	                                                     and not committed, and the next owner answers them from the record
-//	dedup_kafka_skipped_offsets_total           counter  offsets skipped because of Config.OutOfRange
+//	dedup_kafka_skipped_offsets_total           counter  offsets skipped because of Config.OutOfRange or Config.StartOffset
 package kafkametrics
 
 import (
@@ -68,7 +70,7 @@ func describe(labels prometheus.Labels) []metric {
 		counter("drains_total", "Assignments given up.", func(s stats) int64 { return s.Drains }),
 		counter("commits_total", "Commits that the group took.", func(s stats) int64 { return s.Commits }),
 		counter("late_completions_total", "Messages settled when their partition was given up already.", func(s stats) int64 { return s.Late }),
-		counter("skipped_offsets_total", "Offsets skipped because the log did not have them.", func(s stats) int64 { return s.Skipped }),
+		counter("skipped_offsets_total", "Offsets skipped because of OutOfRange or StartOffset.", func(s stats) int64 { return s.Skipped }),
 		gauge("lag", "Offsets that are not settled yet, to the end of the log.", func(p partition) (float64, bool) { return float64(p.Lag()), p.Lag() >= 0 }),
 		gauge("watermark_offset", "Offset up to which, itself excluded, all is settled.", func(p partition) (float64, bool) { return float64(p.Watermark), p.Watermark >= 0 }),
 		gauge("committed_offset", "Last committed offset.", func(p partition) (float64, bool) { return float64(p.Committed), p.Committed >= 0 }),
@@ -80,13 +82,16 @@ func describe(labels prometheus.Labels) []metric {
 			}
 			return time.Since(p.Oldest).Seconds(), true
 		}),
-		gauge("halted", "1 if the partition has halted.", func(p partition) (float64, bool) {
-			if p.Halted {
-				return 1, true
-			}
-			return 0, true
-		}),
+		gauge("waiting", "1 if the partition is not fetched until its oldest message is settled.", func(p partition) (float64, bool) { return one(p.Waiting), true }),
+		gauge("halted", "1 if the partition has halted.", func(p partition) (float64, bool) { return one(p.Halted), true }),
 	}
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Describe implements prometheus.Collector.

@@ -88,7 +88,7 @@ dedup_kafka_lag{client="me",group="g",partition="1",topic="t"} 0
 # HELP dedup_kafka_rebalances_total Assignments received, empty ones included.
 # TYPE dedup_kafka_rebalances_total counter
 dedup_kafka_rebalances_total{client="me",group="g"} 1
-# HELP dedup_kafka_skipped_offsets_total Offsets skipped because the log did not have them.
+# HELP dedup_kafka_skipped_offsets_total Offsets skipped because of OutOfRange or StartOffset.
 # TYPE dedup_kafka_skipped_offsets_total counter
 dedup_kafka_skipped_offsets_total{client="me",group="g"} 0
 # HELP dedup_kafka_watermark_offset Offset up to which, itself excluded, all is settled.
