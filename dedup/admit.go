@@ -281,12 +281,3 @@ func (a *admission) sweep() {
 	}
 	a.sweepLater()
 }
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}

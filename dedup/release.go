@@ -22,19 +22,19 @@ import (
 // keys are released, and Release can be called again.
 func (d *Deduplicator) Release(ctx context.Context, keys ...Key) error {
 	var this call
-	if !d.enter(ctx, &this) {
+	if !d.calls.enter(ctx, &this) {
 		return ErrClosed
 	}
-	defer d.exit(&this)
+	defer d.calls.exit(&this)
 	var first error
 	failed := 0
 	for at := 0; at < len(keys); at += MaxBatch {
 		batch := keys[at:min(at+MaxBatch, len(keys))]
 		ops := make([]Op, len(batch)) // not shared: a caller that gives up leaves them to the sender
 		for i, key := range batch {
-			ops[i] = Op{Kind: OpUnpark, ID: d.ids.of(key), Floor: Token(d.floor.Load()), TTL: d.o.TTL}
+			ops[i] = Op{Kind: OpUnpark, ID: d.identifier.ids.of(key), Floor: Token(d.asker.floor.Load()), TTL: d.o.TTL}
 		}
-		asked, err := d.ask(ctx, ops)
+		asked, err := d.asker.ask(ctx, ops)
 		if err != nil {
 			return fmt.Errorf("dedup: release %d keys: %w", len(keys)-at, err)
 		}

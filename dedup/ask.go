@@ -1,0 +1,182 @@
+package dedup
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// asker is the one place where the store is asked.
+type asker struct {
+	store    Store
+	ctx      context.Context // ends at the deadline of Shutdown
+	teller   *teller
+	combiner combiner
+	floor    atomic.Uint64 // highest Token seen
+	down     atomic.Bool   // the store did not answer last time
+	buffers  sync.Pool     // of *[]Op
+}
+
+func (d *asker) init(ctx context.Context, store Store, t *teller) {
+	d.store, d.ctx, d.teller = store, ctx, t
+	d.buffers.New = func() any { return new([]Op) }
+	d.combiner.init(ctx, d.apply, store)
+	if r, ok := store.(Recycler); ok {
+		d.combiner.recycle = func(replies []Reply) {
+			defer d.teller.survive("the store")
+			r.Recycle(replies)
+		}
+	}
+}
+
+// giveBack gives a buffer back, which ops has outgrown, perhaps. Nobody may use it
+// any more.
+func (d *asker) giveBack(buffer *[]Op, ops []Op) {
+	clear(ops) // results are the callers'
+	*buffer = ops[:0]
+	d.buffers.Put(buffer)
+}
+
+// ask sends claims, and those whose state is unknown again, for a short while:
+// the nonce makes that safe, and a claim whose reply was lost would block its
+// key for a whole lease.
+func (d *asker) ask(ctx context.Context, ops []Op) (answers, error) {
+	first, err := d.combiner.do(ctx, ops)
+	if err != nil {
+		return answers{}, err
+	}
+	for _, wait := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond} {
+		failed := unanswered(first.replies)
+		if len(failed) == 0 || sleep(ctx, wait) != nil {
+			break
+		}
+		again, err := d.combiner.do(ctx, pick(ops, failed))
+		if err != nil {
+			break // the first replies stand: unknown
+		}
+		for i, at := range failed {
+			first.replies[at] = again.replies[i]
+		}
+		again.done()
+	}
+	return first, nil
+}
+
+func unanswered(replies []Reply) (at []int) {
+	for i := range replies {
+		if replies[i].Err != nil {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+func pick[T any](all []T, at []int) []T {
+	out := make([]T, len(at))
+	for i, j := range at {
+		out[i] = all[j]
+	}
+	return out
+}
+
+// send carries out as many of ops, from the front, as fit in a batch.
+func (d *asker) send(ops []Op) answers {
+	n := 1
+	for bytes := ops[0].size(); n < len(ops); n++ {
+		if bytes += ops[n].size(); bytes > maxBatchBytes {
+			break
+		}
+	}
+	sent, err := d.combiner.do(d.ctx, ops[:n])
+	if err != nil {
+		return answers{failed(n, err), &applied{}}
+	}
+	return sent
+}
+
+// extend carries out the operations of the renewer, which wait for no others.
+func (d *asker) extend(ops []Op) []Reply {
+	var a applied
+	d.apply(ops, &a)
+	return a.replies
+}
+
+// apply calls the store. a then has a Reply for every op, whatever the store did.
+func (d *asker) apply(ops []Op, a *applied) {
+	a.at = time.Now()
+	replies, err := d.applyOnce(ops)
+	a.took = time.Since(a.at)
+	if a.own = err == nil; !a.own {
+		replies = failed(len(ops), err)
+	}
+	a.replies = replies
+	answered, refused := false, 0
+	for i := range replies {
+		r := &replies[i]
+		if r.Err != nil {
+			err = finite(r.Err)
+			refused++
+			r.Err = fmt.Errorf("%w: %w", ErrStore, err)
+			continue
+		}
+		answered = true
+		d.saw(r.Record.Token)
+	}
+	if answered {
+		if refused > 0 {
+			d.teller.storeRefused(refused, err)
+		}
+		err = nil
+	}
+	d.teller.applied(len(ops), a.took, err)
+	if down := !answered; d.ctx.Err() == nil && d.down.Load() != down && d.teller.notes.storeDue() {
+		d.down.Store(down)
+		d.teller.storeChanged(down, err)
+	}
+}
+
+func (d *asker) applyOnce(ops []Op) (replies []Reply, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = panicError(r)
+		}
+	}()
+	replies, err = d.store.Apply(d.ctx, ops)
+	if err == nil && len(replies) != len(ops) {
+		err = fmt.Errorf("%d replies to %d operations", len(replies), len(ops))
+	}
+	return replies, err
+}
+
+// failed returns n replies with err.
+func failed(n int, err error) []Reply {
+	replies := make([]Reply, n)
+	for i := range replies {
+		replies[i].Err = err
+	}
+	return replies
+}
+
+// saw raises the floor of the tokens to come.
+func (d *asker) saw(t Token) {
+	for {
+		old := d.floor.Load()
+		if old >= uint64(t) || d.floor.CompareAndSwap(old, uint64(t)) {
+			return
+		}
+	}
+}
+
+func (d *asker) vouch() (v Vouch, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %w", ErrStore, panicError(r))
+		}
+	}()
+	if v, err = d.store.Vouch(d.ctx); err != nil {
+		err = fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	return v, err
+}
