@@ -6,11 +6,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/mark"
 )
 
 // asker is the one place where the store is asked.
 type asker struct {
-	store    Store
+	store    driver.Store
 	ctx      context.Context // ends at the deadline of Shutdown
 	teller   *teller
 	combiner combiner
@@ -19,12 +22,12 @@ type asker struct {
 	buffers  sync.Pool     // of *[]Op
 }
 
-func (d *asker) init(ctx context.Context, store Store, t *teller) {
+func (d *asker) init(ctx context.Context, store driver.Store, t *teller) {
 	d.store, d.ctx, d.teller = store, ctx, t
-	d.buffers.New = func() any { return new([]Op) }
+	d.buffers.New = func() any { return new([]driver.Op) }
 	d.combiner.init(ctx, d.apply, store)
-	if r, ok := store.(Recycler); ok {
-		d.combiner.recycle = func(replies []Reply) {
+	if r, ok := store.(driver.Recycler); ok {
+		d.combiner.recycle = func(replies []driver.Reply) {
 			defer d.teller.survive("the store")
 			r.Recycle(replies)
 		}
@@ -33,7 +36,7 @@ func (d *asker) init(ctx context.Context, store Store, t *teller) {
 
 // giveBack gives a buffer back, which ops has outgrown, perhaps. Nobody may use it
 // any more.
-func (d *asker) giveBack(buffer *[]Op, ops []Op) {
+func (d *asker) giveBack(buffer *[]driver.Op, ops []driver.Op) {
 	clear(ops) // results are the callers'
 	*buffer = ops[:0]
 	d.buffers.Put(buffer)
@@ -42,7 +45,7 @@ func (d *asker) giveBack(buffer *[]Op, ops []Op) {
 // ask sends claims, and those whose state is unknown again, for a short while:
 // the nonce makes that safe, and a claim whose reply was lost would block its
 // key for a whole lease.
-func (d *asker) ask(ctx context.Context, ops []Op) (answers, error) {
+func (d *asker) ask(ctx context.Context, ops []driver.Op) (answers, error) {
 	first, err := d.combiner.do(ctx, ops)
 	if err != nil {
 		return answers{}, err
@@ -64,7 +67,7 @@ func (d *asker) ask(ctx context.Context, ops []Op) (answers, error) {
 	return first, nil
 }
 
-func unanswered(replies []Reply) (at []int) {
+func unanswered(replies []driver.Reply) (at []int) {
 	for i := range replies {
 		if replies[i].Err != nil {
 			at = append(at, i)
@@ -82,10 +85,10 @@ func pick[T any](all []T, at []int) []T {
 }
 
 // send carries out as many of ops, from the front, as fit in a batch.
-func (d *asker) send(ops []Op) answers {
+func (d *asker) send(ops []driver.Op) answers {
 	n := 1
-	for bytes := ops[0].size(); n < len(ops); n++ {
-		if bytes += ops[n].size(); bytes > maxBatchBytes {
+	for bytes := opSize(&ops[0]); n < len(ops); n++ {
+		if bytes += opSize(&ops[n]); bytes > maxBatchBytes {
 			break
 		}
 	}
@@ -97,14 +100,14 @@ func (d *asker) send(ops []Op) answers {
 }
 
 // extend carries out the operations of the renewer, which wait for no others.
-func (d *asker) extend(ops []Op) []Reply {
+func (d *asker) extend(ops []driver.Op) []driver.Reply {
 	var a applied
 	d.apply(ops, &a)
 	return a.replies
 }
 
 // apply calls the store. a then has a Reply for every op, whatever the store did.
-func (d *asker) apply(ops []Op, a *applied) {
+func (d *asker) apply(ops []driver.Op, a *applied) {
 	a.at = time.Now()
 	replies, err := d.applyOnce(ops)
 	a.took = time.Since(a.at)
@@ -116,7 +119,7 @@ func (d *asker) apply(ops []Op, a *applied) {
 	for i := range replies {
 		r := &replies[i]
 		if r.Err != nil {
-			err = finite(r.Err)
+			err = mark.Finite(r.Err)
 			refused++
 			r.Err = fmt.Errorf("%w: %w", ErrStore, err)
 			continue
@@ -137,7 +140,7 @@ func (d *asker) apply(ops []Op, a *applied) {
 	}
 }
 
-func (d *asker) applyOnce(ops []Op) (replies []Reply, err error) {
+func (d *asker) applyOnce(ops []driver.Op) (replies []driver.Reply, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = panicError(r)
@@ -151,8 +154,8 @@ func (d *asker) applyOnce(ops []Op) (replies []Reply, err error) {
 }
 
 // failed returns n replies with err.
-func failed(n int, err error) []Reply {
-	replies := make([]Reply, n)
+func failed(n int, err error) []driver.Reply {
+	replies := make([]driver.Reply, n)
 	for i := range replies {
 		replies[i].Err = err
 	}
@@ -169,7 +172,7 @@ func (d *asker) saw(t Token) {
 	}
 }
 
-func (d *asker) vouch() (v Vouch, err error) {
+func (d *asker) vouch() (v driver.Vouch, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: %w", ErrStore, panicError(r))

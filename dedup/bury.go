@@ -7,6 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/mark"
 )
 
 // buriers is how many dead letters of one batch are sent at once.
@@ -50,7 +53,7 @@ func (d *recorder) buryOne(x *delivery) {
 	why, err := d.deadLetter(&x.of.claims, x)
 	if err != nil {
 		err = fmt.Errorf("dead letter: %w", err)
-		x.res.Halt = IsPermanent(err) // nothing that waits mends it
+		x.res.Halt = driver.IsPermanent(err) // nothing that waits mends it
 		if x.res.Err != nil {
 			err = errors.Join(x.res.Err, err)
 		}
@@ -67,7 +70,7 @@ func (d *recorder) buryOne(x *delivery) {
 		x.res.settled = true
 		return
 	}
-	x.ending = ending{kind: OpPark, result: why, ambiguous: x.ending.ambiguous}
+	x.ending = ending{kind: driver.OpPark, result: why, ambiguous: x.ending.ambiguous}
 }
 
 // deadLetter sends one, if the claim is still ours: else another run may be
@@ -84,5 +87,5 @@ func (d *recorder) deadLetter(ctx context.Context, x *delivery) (why []byte, err
 	if x.claimed && !d.renewer.begin(time.Now(), time.Time{}, x.lease) {
 		return nil, ErrLeaseLost
 	}
-	return why, finite(d.o.DeadLetter(ctx, x.m, x.park))
+	return why, mark.Finite(d.o.DeadLetter(ctx, x.m, x.park))
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // claimer is the step that takes the keys.
@@ -19,7 +21,7 @@ type claimer struct {
 // claim asks the store for the keys of xs, and decides what can be decided
 // without the handler. It returns when it first asked.
 func (d *claimer) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
-	buffer := d.asker.buffers.Get().(*[]Op)
+	buffer := d.asker.buffers.Get().(*[]driver.Op)
 	sent = time.Now()
 	ops := d.ops(xs, (*buffer)[:0])
 	if len(ops) == 0 {
@@ -40,8 +42,8 @@ func (d *claimer) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
 	var since time.Time
 	var vouchErr error
 	for i := range replies {
-		if replies[i].Err == nil && replies[i].Status == StatusGranted {
-			var v Vouch
+		if replies[i].Err == nil && replies[i].Status == driver.StatusGranted {
+			var v driver.Vouch
 			v, vouchErr = d.asker.vouch()
 			since = v.Since
 			break
@@ -75,13 +77,13 @@ func (d *claimer) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
 }
 
 // ops appends the claims of those of xs that are not decided.
-func (d *claimer) ops(xs []*delivery, ops []Op) []Op {
+func (d *claimer) ops(xs []*delivery, ops []driver.Op) []driver.Op {
 	for _, x := range xs {
 		if x.res.Outcome != 0 {
 			continue // decided without a claim
 		}
-		ops = append(ops, Op{
-			Kind: OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.asker.floor.Load()),
+		ops = append(ops, driver.Op{
+			Kind: driver.OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.asker.floor.Load()),
 			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Tag: d.o.tag, Position: x.m.Position,
 		})
 	}
@@ -91,21 +93,21 @@ func (d *claimer) ops(xs []*delivery, ops []Op) []Op {
 func (d *claimer) unavailable(x *delivery, err error) {
 	x.end(Unavailable, err)
 	x.res.RetryAfter = pause(time.Second)
-	x.res.Halt = (d.o.OnStoreError == StoreHalt || IsPermanent(err)) && d.asker.ctx.Err() == nil
+	x.res.Halt = (d.o.OnStoreError == StoreHalt || driver.IsPermanent(err)) && d.asker.ctx.Err() == nil
 }
 
 // admit turns the store's answer to a claim into what happens next.
-func (d *claimer) admit(x *delivery, reply *Reply, since time.Time) {
+func (d *claimer) admit(x *delivery, reply *driver.Reply, since time.Time) {
 	rec := &reply.Record
 	x.firstSeen, x.res.First = rec.FirstSeen, rec.First
 	switch reply.Status {
-	case StatusGranted:
+	case driver.StatusGranted:
 		x.claimed = true
 		if x.lease == nil {
 			x.lease = &x.own
 		}
 		x.lease.id, x.lease.token, x.lease.holder = x.id, rec.Token, x
-		x.ending = ending{kind: OpRelease, uncounted: true}
+		x.ending = ending{kind: driver.OpRelease, uncounted: true}
 		c := &x.m.Claim
 		c.Token, c.Attempt, c.Ambiguous = rec.Token, rec.Attempt+1, rec.Ambiguous
 		c.Stale = d.stale(x.m, rec.FirstSeen, since)
@@ -122,17 +124,17 @@ func (d *claimer) admit(x *delivery, reply *Reply, since time.Time) {
 		default:
 			x.run = true
 		}
-	case StatusHeld:
+	case driver.StatusHeld:
 		x.end(Busy, ErrBusy)
 		x.res.RetryAfter = d.busyWait()
-	case StatusDone:
+	case driver.StatusDone:
 		x.end(Duplicate, nil)
 		x.res.Value, x.res.Omitted, x.res.settled = rec.Result, rec.Omitted, true
-	case StatusParked:
+	case driver.StatusParked:
 		x.end(AlreadyParked, errors.New(string(rec.Result)))
 		x.res.settled = true
-	case StatusConflict:
-		if d.o.OnConflict == PolicySkip && rec.State != StateDone && rec.State != StateParked {
+	case driver.StatusConflict:
+		if d.o.OnConflict == PolicySkip && rec.State != driver.StateDone && rec.State != driver.StateParked {
 			x.end(Busy, ErrConflict)
 			x.res.RetryAfter = d.busyWait()
 			return

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // maxBatchBytes bounds the room that the ops of one Apply take in a store, as far as
@@ -17,14 +19,14 @@ const maxBatchBytes = 1 << 20
 // that is alone waits for nobody, and there is no goroutine of its own.
 type combiner struct {
 	ctx     context.Context
-	apply   func([]Op, *applied) // never panics, and answers every op
-	recycle func([]Reply)        // nil: the store has no use for its own
-	limit   int                  // Applies under way at once
+	apply   func([]driver.Op, *applied) // never panics, and answers every op
+	recycle func([]driver.Reply)        // nil: the store has no use for its own
+	limit   int                         // Applies under way at once
 
 	mu      sync.Mutex
 	leading int
 	queue   []*group
-	spare   [][]Op // buffers of finished batches
+	spare   [][]driver.Op // buffers of finished batches
 	round   round
 
 	groups  sync.Pool // of *group that nobody refers to
@@ -50,7 +52,7 @@ const (
 
 // group is the operations of one caller. They travel in one batch.
 type group struct {
-	ops     []Op
+	ops     []driver.Op
 	bytes   int
 	answers answers
 	state   groupState
@@ -62,7 +64,7 @@ type group struct {
 // answers are the replies to one group, a part of those of an Apply. Who has read
 // them calls done.
 type answers struct {
-	replies []Reply
+	replies []driver.Reply
 	of      *applied
 }
 
@@ -71,7 +73,7 @@ type applied struct {
 	c       *combiner
 	at      time.Time // when it was called: the replies are no older
 	took    time.Duration
-	replies []Reply
+	replies []driver.Reply
 	readers atomic.Int32
 	own     bool // the replies are the store's
 }
@@ -101,11 +103,11 @@ const (
 	groupAnswered
 )
 
-func (c *combiner) init(ctx context.Context, apply func([]Op, *applied), store Store) {
+func (c *combiner) init(ctx context.Context, apply func([]driver.Op, *applied), store driver.Store) {
 	c.ctx, c.apply, c.limit = ctx, apply, 1
 	c.applied.New = func() any { return &applied{c: c} }
 	c.groups.New = func() any { return &group{wake: make(chan struct{}, 1)} }
-	if p, ok := store.(Pipelined); ok {
+	if p, ok := store.(driver.Pipelined); ok {
 		c.limit = max(p.Applies(), 1)
 	}
 }
@@ -114,7 +116,7 @@ func (c *combiner) init(ctx context.Context, apply func([]Op, *applied), store S
 // When ctx ends first it returns the cause: then the ops were not sent, or a
 // claim that is granted all the same is released, uncounted. A caller that leads
 // waits for its Apply, whatever ctx says.
-func (c *combiner) do(ctx context.Context, ops []Op) (answers, error) {
+func (c *combiner) do(ctx context.Context, ops []driver.Op) (answers, error) {
 	g := c.groups.Get().(*group)
 	g.ops, g.bytes = ops, size(ops)
 	c.mu.Lock()
@@ -285,13 +287,13 @@ func (c *combiner) next() *group {
 
 // take makes a batch of g, which is off the queue, and of as many groups from
 // the queue's front as fit beside it.
-func (c *combiner) take(g *group) ([]*group, []Op) {
+func (c *combiner) take(g *group) ([]*group, []driver.Op) {
 	g.state = groupSent
 	batch, count, bytes := append(g.batch, g), len(g.ops), g.bytes
 	for len(c.queue) > 0 {
 		q := c.queue[0]
 		if q.state == groupQueued {
-			if count+len(q.ops) > MaxBatch || bytes+q.bytes > maxBatchBytes {
+			if count+len(q.ops) > driver.MaxBatch || bytes+q.bytes > maxBatchBytes {
 				break
 			}
 			count, bytes = count+len(q.ops), bytes+q.bytes
@@ -303,7 +305,7 @@ func (c *combiner) take(g *group) ([]*group, []Op) {
 	if len(batch) == 1 {
 		return batch, g.ops
 	}
-	var ops []Op
+	var ops []driver.Op
 	if last := len(c.spare) - 1; last >= 0 {
 		ops, c.spare = c.spare[last], c.spare[:last]
 	}
@@ -329,10 +331,10 @@ func (c *combiner) answer(batch []*group, a *applied) {
 }
 
 func (c *combiner) giveBack(g *group) {
-	var ops []Op
+	var ops []driver.Op
 	for i, r := range g.answers.replies {
-		if op := g.ops[i]; op.Kind == OpClaim && r.Err == nil && r.Status == StatusGranted {
-			ops = append(ops, Op{Kind: OpRelease, ID: op.ID, Token: r.Record.Token, TTL: op.TTL, Uncounted: true})
+		if op := g.ops[i]; op.Kind == driver.OpClaim && r.Err == nil && r.Status == driver.StatusGranted {
+			ops = append(ops, driver.Op{Kind: driver.OpRelease, ID: op.ID, Token: r.Record.Token, TTL: op.TTL, Uncounted: true})
 		}
 	}
 	if len(ops) > 0 && c.ctx.Err() == nil {
@@ -340,9 +342,12 @@ func (c *combiner) giveBack(g *group) {
 	}
 }
 
-func size(ops []Op) (n int) {
+func size(ops []driver.Op) (n int) {
 	for i := range ops {
-		n += ops[i].size()
+		n += opSize(&ops[i])
 	}
 	return n
 }
+
+// opSize is about what op takes in a store.
+func opSize(op *driver.Op) int { return 128 + len(op.Result) + len(op.Note) }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/mark"
 )
 
 // concluder is the step that decides how a claim ends after its handler did.
@@ -30,28 +33,28 @@ func (d *concluder) conclude(x *delivery, a Answer, caller context.Context, caus
 			return
 		}
 		x.end(Processed, nil)
-		x.ending = ending{kind: OpComplete, result: a.Result}
+		x.ending = ending{kind: driver.OpComplete, result: a.Result}
 		if len(a.Result) > d.o.MaxResult {
-			x.ending = ending{kind: OpComplete, omitted: true}
+			x.ending = ending{kind: driver.OpComplete, omitted: true}
 		}
 		return
 	}
-	s, err := steering(a.Err), finite(a.Err)
+	s, err := mark.Of(a.Err), mark.Finite(a.Err)
 	if cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	x.end(Failed, err)
 	attempt := max(x.m.Claim.Attempt, 1)
-	x.res.RetryAfter = s.after
-	if !s.hasAfter {
+	x.res.RetryAfter = s.After
+	if !s.HasAfter {
 		x.res.RetryAfter = max(d.o.Backoff(attempt), 0)
 	}
-	x.ending.ambiguous = s.maybeDone || cause != nil
-	x.ending.uncounted = s.transient || d.cutShort(caller) && !errors.Is(err, ErrPanic)
+	x.ending.ambiguous = s.MaybeDone || cause != nil
+	x.ending.uncounted = s.Transient || d.cutShort(caller) && !errors.Is(err, ErrPanic)
 	switch {
-	case s.permanent && d.o.DeadLetter == nil:
+	case s.Permanent && d.o.DeadLetter == nil:
 		x.res.Halt = true
-	case s.permanent:
+	case s.Permanent:
 		x.park, x.parkedAs = err, Parked
 	case x.claimed && !x.ending.uncounted && d.o.MaxAttempts > 0 && attempt >= d.o.MaxAttempts:
 		x.park, x.parkedAs = fmt.Errorf("%w: run %d of %d: %w", ErrAttempts, attempt, d.o.MaxAttempts, err), Parked

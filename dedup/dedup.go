@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Deduplicator runs handlers so that each key is processed once. [New] makes one. Its
@@ -37,7 +39,7 @@ type Deduplicator struct {
 //
 // o may be nil: every option then has its default. New returns an error if an argument
 // is missing or an option makes no sense. It does not ask the store anything.
-func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
+func New(store driver.Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
 	var wrong []error
 	if store == nil {
 		wrong = append(wrong, errors.New("dedup: New needs a store"))

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // delivery is one message on its way through the steps of process.go. Its parts are
@@ -112,7 +114,7 @@ type conclusion struct {
 
 // ending is the operation that ends a claim.
 type ending struct {
-	kind                          OpKind
+	kind                          driver.OpKind
 	omitted, ambiguous, uncounted bool
 	result                        []byte
 }

@@ -1,6 +1,10 @@
 package dedup
 
-import "context"
+import (
+	"context"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+)
 
 // Do tries once to process m and returns the [Result]. Use it where the broker can
 // deliver a single message again: acknowledge if [Result.Settled] says so, else ask for
@@ -62,7 +66,7 @@ func (d *Deduplicator) did(one *doing, open bool) {
 // DoBatch is [Deduplicator.Do] for several messages at once. It claims all their keys in
 // one store operation, calls h once with the messages that are to run, and records their
 // results in one store operation. It returns one Result for each message, in the order of
-// ms. More than [MaxBatch] messages are processed as several batches, one after the other.
+// ms. More than [driver.MaxBatch] messages are processed as several batches, one after the other.
 //
 // Messages with the same key and payload get the Result of the first one. A message waits
 // until the rest of the batch is finished if its key is being processed elsewhere in this
@@ -70,8 +74,8 @@ func (d *Deduplicator) did(one *doing, open bool) {
 // call of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
 	results := make([]Result, len(ms))
-	for at := 0; at < len(ms); at += MaxBatch {
-		end := min(at+MaxBatch, len(ms))
+	for at := 0; at < len(ms); at += driver.MaxBatch {
+		end := min(at+driver.MaxBatch, len(ms))
 		d.doBatch(ctx, ms[at:end], results[at:end], call{many: h})
 	}
 	return results

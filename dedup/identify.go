@@ -1,6 +1,10 @@
 package dedup
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/mark"
+)
 
 // identifier is the first step: it names a message.
 type identifier struct {
@@ -22,7 +26,7 @@ func (d *identifier) identify(x *delivery) bool {
 		x.m.Claim = Claim{ID: x.id, Key: key}
 		return true
 	}
-	err = finite(err)
+	err = mark.Finite(err)
 	x.end(Unkeyed, err)
 	x.decide(d.o.OnUnkeyed, err)
 	return false

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Policy says what to do with a message that is flagged: unkeyed, in conflict, stale or
@@ -135,7 +137,7 @@ type Options struct {
 	// logging.
 	Logger *slog.Logger
 
-	tag Tag // of FingerprintName
+	tag driver.Tag // of FingerprintName
 }
 
 const (

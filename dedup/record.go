@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // recorder is the step that ends claims in the store, and sends dead letters before.
@@ -29,7 +31,7 @@ func (d *recorder) finish(xs []*delivery) {
 // finished handler is not run again for want of a record.
 func (d *recorder) record(xs []*delivery, which func(*delivery) bool) {
 	ended := make([]*delivery, 0, len(xs))
-	buffer := d.asker.buffers.Get().(*[]Op)
+	buffer := d.asker.buffers.Get().(*[]driver.Op)
 	ops := (*buffer)[:0]
 	for _, x := range xs {
 		if x.claimed && !x.over && which(x) {
@@ -45,7 +47,7 @@ func (d *recorder) record(xs []*delivery, which func(*delivery) bool) {
 			sent := d.asker.send(ops[at:])
 			for i := range sent.replies {
 				reply, x := &sent.replies[i], ended[at]
-				if reply.Err != nil && d.asker.ctx.Err() == nil && !IsPermanent(reply.Err) {
+				if reply.Err != nil && d.asker.ctx.Err() == nil && !driver.IsPermanent(reply.Err) {
 					unknown = append(unknown, at)
 				} else {
 					judged = append(judged, x.lease)
@@ -69,31 +71,31 @@ func (d *recorder) record(xs []*delivery, which func(*delivery) bool) {
 }
 
 // recorded turns the store's answer to the end of a claim into the result.
-func (x *delivery) recorded(reply *Reply) {
+func (x *delivery) recorded(reply *driver.Reply) {
 	switch {
-	case x.ending.kind == OpRelease: // not settled; a release that is refused or unknown changes nothing
+	case x.ending.kind == driver.OpRelease: // not settled; a release that is refused or unknown changes nothing
 	case reply.Err != nil:
 		x.end(Uncertain, fmt.Errorf("the handler has finished and its record is unknown: %w", reply.Err))
 		x.res.RetryAfter = pause(time.Second)
-		x.res.Halt = IsPermanent(reply.Err)
-	case reply.Status != StatusOK:
+		x.res.Halt = driver.IsPermanent(reply.Err)
+	case reply.Status != driver.StatusOK:
 		x.end(Uncertain, fmt.Errorf("%w: another run took the key over before this one was recorded", ErrLeaseLost))
 		x.res.RetryAfter = pause(time.Second)
 	default:
 		x.res.settled = true
-		if x.ending.kind == OpComplete {
+		if x.ending.kind == driver.OpComplete {
 			x.res.Value, x.res.Omitted = reply.Record.Result, reply.Record.Omitted
 		}
 	}
 }
 
 // settlement returns the operation that ends the claim of x.
-func (d *recorder) settlement(x *delivery) Op {
-	op := Op{
+func (d *recorder) settlement(x *delivery) driver.Op {
+	op := driver.Op{
 		Kind: x.ending.kind, ID: x.id, Token: x.lease.token, TTL: d.o.TTL, Result: x.ending.result,
 		Omitted: x.ending.omitted, Ambiguous: x.ending.ambiguous, Uncounted: x.ending.uncounted,
 	}
-	if op.Kind != OpRelease {
+	if op.Kind != driver.OpRelease {
 		op.Fingerprint, op.Tag, op.Position = x.fingerprint, d.o.tag, x.m.Position
 	}
 	return op

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // renewer extends the leases of all running deliveries, in batches, from one
@@ -14,7 +16,7 @@ import (
 // All leases have one length, so the list is in the order of their ends, and a
 // new one belongs at its tail, or close to it.
 type renewer struct {
-	apply func([]Op) []Reply
+	apply func([]driver.Op) []driver.Reply
 	lease time.Duration
 	ttl   time.Duration
 
@@ -53,7 +55,7 @@ type lease struct {
 	next    *lease
 }
 
-func (r *renewer) init(apply func([]Op) []Reply, length, ttl time.Duration) {
+func (r *renewer) init(apply func([]driver.Op) []driver.Reply, length, ttl time.Duration) {
 	r.apply, r.lease, r.ttl = apply, length, ttl
 	r.poke = make(chan struct{}, 1)
 	r.done = make(chan struct{})
@@ -178,12 +180,12 @@ func (r *renewer) run() {
 	defer r.reports.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	answers := make(chan []Reply, 1)
+	answers := make(chan []driver.Reply, 1)
 	var asked []*lease
 	var sent time.Time
 	for {
 		now := time.Now()
-		var ops []Op
+		var ops []driver.Op
 		r.mu.Lock()
 		stopped := r.stopped
 		r.fence(now)
@@ -236,19 +238,19 @@ func (r *renewer) fence(now time.Time) {
 
 // due returns the leases to renew now, and the operations that do it. It takes
 // those due a little later along: fewer, larger batches. The caller holds mu.
-func (r *renewer) due(now time.Time) (asked []*lease, ops []Op) {
+func (r *renewer) due(now time.Time) (asked []*lease, ops []driver.Op) {
 	if l := r.renewable(); l == nil || l.due.After(now) {
 		return nil, nil
 	}
 	soon := now.Add(r.lease / 12)
-	for l := r.first; l != nil && len(ops) < MaxBatch && (l.lapsing || !l.due.After(soon)); l = l.next {
+	for l := r.first; l != nil && len(ops) < driver.MaxBatch && (l.lapsing || !l.due.After(soon)); l = l.next {
 		switch {
 		case l.lapsing:
 		case !l.until.IsZero() && !l.until.After(now):
 			l.lapsing = true // kept in the list: fence tells its holder
 		default:
 			asked = append(asked, l)
-			ops = append(ops, Op{Kind: OpExtend, ID: l.id, Token: l.token, Lease: r.lease, TTL: r.ttl})
+			ops = append(ops, driver.Op{Kind: driver.OpExtend, ID: l.id, Token: l.token, Lease: r.lease, TTL: r.ttl})
 		}
 	}
 	return asked, ops
@@ -264,7 +266,7 @@ func (r *renewer) renewable() *lease {
 }
 
 // renewed notes the store's answers.
-func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) {
+func (r *renewer) renewed(asked []*lease, replies []driver.Reply, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asking = false
@@ -278,7 +280,7 @@ func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) {
 		case !l.held: // dropped, or lost, meanwhile
 		case replies[i].Err != nil:
 			l.due = time.Now().Add(r.lease / 12)
-		case replies[i].Status == StatusOK:
+		case replies[i].Status == driver.StatusOK:
 			if before == l {
 				before = l.prev
 			}

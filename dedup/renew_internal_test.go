@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/internal/hangtest"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 type forgetful struct{}
@@ -16,7 +18,7 @@ func (forgetful) lost(error, bool) {}
 func TestLeaseEndsWithoutTheFence(t *testing.T) {
 	hangtest.Watch(t)
 	var r renewer
-	r.init(func(ops []Op) []Reply { return failed(len(ops), ErrStore) }, time.Hour, time.Hour)
+	r.init(func(ops []driver.Op) []driver.Reply { return failed(len(ops), ErrStore) }, time.Hour, time.Hour)
 	defer r.stop(t.Context())
 	now := time.Now()
 	l := &lease{holder: forgetful{}}

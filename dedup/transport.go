@@ -1,6 +1,10 @@
 package dedup
 
-import "context"
+import (
+	"context"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+)
 
 // DoEach is [Deduplicator.Do] for the messages of a backlog. It is for authors of
 // transports.
@@ -41,4 +45,4 @@ func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []R
 //
 // Vouch takes no context: it uses the Deduplicator's own, so a caller's
 // cancellation is never mistaken for a failure of the store.
-func (d *Deduplicator) Vouch() (Vouch, error) { return d.asker.vouch() }
+func (d *Deduplicator) Vouch() (driver.Vouch, error) { return d.asker.vouch() }

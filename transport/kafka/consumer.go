@@ -48,7 +48,7 @@ type Consumer struct {
 // them are not.
 //
 // A commit by another kind of consumer, or by an operator who sets the offset, does not name
-// a store. If the store is not shared (see [dedup.Vouch]), messages that are in the partition
+// a store. If the store is not shared (see [driver.Vouch]), messages that are in the partition
 // at that moment and have no record in the store are flagged Stale, because another store may
 // have processed them. If the offsets of the group were deleted, the group looks like a new
 // one, and no message is flagged for this reason.

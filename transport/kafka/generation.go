@@ -14,6 +14,7 @@ import (
 	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // ErrRevoked is the context.Cause of a handler that was still running when
@@ -298,7 +299,7 @@ type session struct {
 	counters   *counters
 	group      string
 	topics     []string
-	vouch      func() (dedup.Vouch, error)
+	vouch      func() (driver.Vouch, error)
 	base       context.Context // Run's, without its end: a shutdown drains
 	newWorkers func([]*partition) workers
 

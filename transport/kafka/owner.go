@@ -11,7 +11,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol/offsetcommit"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // owner is what a commit says besides the offset, in its metadata: with which
@@ -53,7 +53,7 @@ func parseOwner(metadata string) (o owner) {
 // commit that does not say with which store, be it by another kind of consumer or by
 // an operator who set the offset, may hide another one. To a shared store that does
 // not matter: its memory is that of all who use it.
-func (o owner) next(committed bool, v dedup.Vouch, now time.Time) (next owner, foreign bool) {
+func (o owner) next(committed bool, v driver.Vouch, now time.Time) (next owner, foreign bool) {
 	switch {
 	case o.store == v.ID:
 	case o.store != "", committed && !v.Shared:
@@ -143,7 +143,7 @@ func (g *generation) forgotten(p *partition, c lastCommit) error {
 }
 
 // identified notes what the last commit of p says.
-func (g *generation) identified(p *partition, c lastCommit, v dedup.Vouch) {
+func (g *generation) identified(p *partition, c lastCommit, v driver.Vouch) {
 	was := parseOwner(c.metadata)
 	var foreign bool
 	p.owner, foreign = was.next(c.offset >= 0, v, time.Now())

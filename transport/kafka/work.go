@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // deduplicator is the part of *dedup.Deduplicator that a Consumer uses.
 type deduplicator interface {
 	DoBatch(ctx context.Context, ms []*dedup.Message, h dedup.BatchHandler) []dedup.Result
 	DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result
-	Vouch() (dedup.Vouch, error)
+	Vouch() (driver.Vouch, error)
 }
 
 // workers run the messages of one generation.

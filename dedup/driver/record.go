@@ -1,4 +1,4 @@
-package dedup
+package driver
 
 import "time"
 
@@ -24,9 +24,6 @@ var stateNames = [...]string{"free", "claimed", "released", "done", "parked"}
 // String returns the name in lower case, such as "claimed".
 func (s State) String() string { return nameOf(stateNames[:], int(s)) }
 
-// Token is a fencing token: a number that grows with every claim of a key.
-type Token uint64
-
 // Record is the state that a store keeps for a key. The zero Record stands for a key
 // without a record. All times are by the store's clock.
 type Record struct {
@@ -50,10 +47,6 @@ type Record struct {
 	Held Position // StateClaimed only: of the message whose claim it is; zero if an earlier version recorded it
 	Note []byte   // StateClaimed only: see Op.Note
 }
-
-// Tag is a short hash of Options.FingerprintName. Fingerprints with different tags are not
-// compared.
-type Tag uint32
 
 func nameOf(names []string, i int) string {
 	if i < len(names) {
