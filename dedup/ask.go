@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/combine"
 	"github.com/oncequeue/oncequeue/dedup/internal/mark"
 )
 
@@ -16,7 +17,7 @@ type asker struct {
 	store    driver.Store
 	ctx      context.Context // ends at the deadline of Shutdown
 	teller   *teller
-	combiner combiner
+	combiner combine.Combiner
 	floor    atomic.Uint64 // highest Token seen
 	down     atomic.Bool   // the store did not answer last time
 	buffers  sync.Pool     // of *[]Op
@@ -25,13 +26,18 @@ type asker struct {
 func (d *asker) init(ctx context.Context, store driver.Store, t *teller) {
 	d.store, d.ctx, d.teller = store, ctx, t
 	d.buffers.New = func() any { return new([]driver.Op) }
-	d.combiner.init(ctx, d.apply, store)
+	var recycle func([]driver.Reply) // nil: the store has no use for its own
 	if r, ok := store.(driver.Recycler); ok {
-		d.combiner.recycle = func(replies []driver.Reply) {
+		recycle = func(replies []driver.Reply) {
 			defer d.teller.survive("the store")
 			r.Recycle(replies)
 		}
 	}
+	limit := 1
+	if p, ok := store.(driver.Pipelined); ok {
+		limit = max(p.Applies(), 1)
+	}
+	d.combiner.Init(ctx, limit, d.apply, recycle)
 }
 
 // giveBack gives a buffer back, which ops has outgrown, perhaps. Nobody may use it
@@ -45,24 +51,24 @@ func (d *asker) giveBack(buffer *[]driver.Op, ops []driver.Op) {
 // ask sends claims, and those whose state is unknown again, for a short while:
 // the nonce makes that safe, and a claim whose reply was lost would block its
 // key for a whole lease.
-func (d *asker) ask(ctx context.Context, ops []driver.Op) (answers, error) {
-	first, err := d.combiner.do(ctx, ops)
+func (d *asker) ask(ctx context.Context, ops []driver.Op) (combine.Answers, error) {
+	first, err := d.combiner.Do(ctx, ops)
 	if err != nil {
-		return answers{}, err
+		return combine.Answers{}, err
 	}
 	for _, wait := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond} {
-		failed := unanswered(first.replies)
+		failed := unanswered(first.Replies)
 		if len(failed) == 0 || sleep(ctx, wait) != nil {
 			break
 		}
-		again, err := d.combiner.do(ctx, pick(ops, failed))
+		again, err := d.combiner.Do(ctx, pick(ops, failed))
 		if err != nil {
 			break // the first replies stand: unknown
 		}
 		for i, at := range failed {
-			first.replies[at] = again.replies[i]
+			first.Replies[at] = again.Replies[i]
 		}
-		again.done()
+		again.Done()
 	}
 	return first, nil
 }
@@ -85,36 +91,36 @@ func pick[T any](all []T, at []int) []T {
 }
 
 // send carries out as many of ops, from the front, as fit in a batch.
-func (d *asker) send(ops []driver.Op) answers {
+func (d *asker) send(ops []driver.Op) combine.Answers {
 	n := 1
-	for bytes := opSize(&ops[0]); n < len(ops); n++ {
-		if bytes += opSize(&ops[n]); bytes > maxBatchBytes {
+	for bytes := combine.Size(&ops[0]); n < len(ops); n++ {
+		if bytes += combine.Size(&ops[n]); bytes > combine.MaxBytes {
 			break
 		}
 	}
-	sent, err := d.combiner.do(d.ctx, ops[:n])
+	sent, err := d.combiner.Do(d.ctx, ops[:n])
 	if err != nil {
-		return answers{failed(n, err), &applied{}}
+		return combine.Answers{Replies: failed(n, err)}
 	}
 	return sent
 }
 
 // extend carries out the operations of the renewer, which wait for no others.
 func (d *asker) extend(ops []driver.Op) []driver.Reply {
-	var a applied
+	var a combine.Applied
 	d.apply(ops, &a)
-	return a.replies
+	return a.Replies
 }
 
 // apply calls the store. a then has a Reply for every op, whatever the store did.
-func (d *asker) apply(ops []driver.Op, a *applied) {
-	a.at = time.Now()
+func (d *asker) apply(ops []driver.Op, a *combine.Applied) {
+	a.At = time.Now()
 	replies, err := d.applyOnce(ops)
-	a.took = time.Since(a.at)
-	if a.own = err == nil; !a.own {
+	a.Took = time.Since(a.At)
+	if a.Own = err == nil; !a.Own {
 		replies = failed(len(ops), err)
 	}
-	a.replies = replies
+	a.Replies = replies
 	answered, refused := false, 0
 	for i := range replies {
 		r := &replies[i]
@@ -133,7 +139,7 @@ func (d *asker) apply(ops []driver.Op, a *applied) {
 		}
 		err = nil
 	}
-	d.teller.applied(len(ops), a.took, err)
+	d.teller.applied(len(ops), a.Took, err)
 	if down := !answered; d.ctx.Err() == nil && d.down.Load() != down && d.teller.notes.storeDue() {
 		d.down.Store(down)
 		d.teller.storeChanged(down, err)

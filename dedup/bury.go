@@ -84,7 +84,7 @@ func (d *recorder) deadLetter(ctx context.Context, x *delivery) (why []byte, err
 	const most = 1024
 	s := x.park.Error()
 	why = []byte(s[:min(len(s), most)])
-	if x.claimed && !d.renewer.begin(time.Now(), time.Time{}, x.lease) {
+	if x.claimed && !d.renewer.Begin(time.Now(), time.Time{}, x.lease) {
 		return nil, ErrLeaseLost
 	}
 	return why, mark.Finite(d.o.DeadLetter(ctx, x.m, x.park))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/admit"
 )
 
 // calls counts the calls of a Deduplicator that are under way, so that Shutdown can
@@ -24,7 +26,7 @@ type call struct {
 	parent   *run // in whose handler it was made; nil: none
 	one      Handler
 	many     BatchHandler
-	ticket   ticket
+	ticket   admit.Ticket
 	over     bool // under the mutex of calls
 }
 
@@ -41,12 +43,12 @@ func (c *call) inside(other *call) bool {
 // prepare makes the ticket ready for a pass of n deliveries.
 func (c *call) prepare(n int) {
 	t := &c.ticket
-	t.claims = 1
+	t.Claims = 1
 	if c.one != nil {
-		t.claims = n
+		t.Claims = n
 	}
 	if r := c.parent; r != nil {
-		t.parent = &r.call.ticket
+		t.Parent = &r.call.ticket
 	}
 }
 

@@ -36,9 +36,9 @@ func (d *claimer) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
 		}
 		return sent // and leaves ops to who may be sending them still
 	}
-	defer asked.done()
+	defer asked.Done()
 	d.asker.giveBack(buffer, ops)
-	replies := asked.replies
+	replies := asked.Replies
 	var since time.Time
 	var vouchErr error
 	for i := range replies {
@@ -59,7 +59,7 @@ func (d *claimer) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
 			d.unavailable(x, reply.Err)
 			continue
 		}
-		x.known = asked.of.at
+		x.known = asked.At()
 		d.admit(x, reply, since)
 		switch {
 		case !x.claimed:
@@ -106,7 +106,7 @@ func (d *claimer) admit(x *delivery, reply *driver.Reply, since time.Time) {
 		if x.lease == nil {
 			x.lease = &x.own
 		}
-		x.lease.id, x.lease.token, x.lease.holder = x.id, rec.Token, x
+		x.lease.ID, x.lease.Token, x.lease.Holder = x.id, rec.Token, x
 		x.ending = ending{kind: driver.OpRelease, uncounted: true}
 		c := &x.m.Claim
 		c.Token, c.Attempt, c.Ambiguous = rec.Token, rec.Attempt+1, rec.Ambiguous

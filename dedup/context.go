@@ -23,8 +23,8 @@ func (r *run) init(c *call, ctx context.Context, onLost func(x *delivery, hung b
 	r.claims.parent, r.claims.run, r.handler.parent = ctx, r, &r.claims
 }
 
-// lost is called when the claim of x is lost.
-func (x *delivery) lost(why error, hung bool) {
+// Lost is called when the claim of x is lost.
+func (x *delivery) Lost(why error, hung bool) {
 	x.of.lose(why)
 	x.of.onLost(x, hung)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/admit"
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
 
 // Deduplicator runs handlers so that each key is processed once. [New] makes one. Its
@@ -20,10 +22,10 @@ type Deduplicator struct {
 	// The steps, in the order of process.go, and what several of them use.
 	identifier identifier
 	flights    flights
-	admission  admission
+	admission  admit.Admission
 	asker      asker
 	claimer    claimer
-	renewer    renewer
+	renewer    renew.Renewer
 	runner     runner
 	recorder   recorder
 	teller     teller
@@ -59,10 +61,10 @@ func New(store driver.Store, scope string, key KeyFunc, o *Options) (*Deduplicat
 	d.calls.init()
 	d.teller = teller{scope: scope, hooks: filled.Hooks, logger: filled.Logger, notes: notes{logger: filled.Logger.With("scope", scope), kinds: make(map[string]*kind)}}
 	d.asker.init(d.ctx, store, &d.teller)
-	d.renewer.init(d.asker.extend, filled.Lease, filled.TTL)
+	d.renewer.Init(d.asker.extend, filled.Lease, filled.TTL)
 	d.identifier = identifier{o: &d.o, key: key, ids: newIDs(scope)}
 	d.flights.init(filled.OnConflict)
-	d.admission.slots = filled.Concurrency
+	d.admission.Slots = filled.Concurrency
 	d.claimer = claimer{o: &d.o, asker: &d.asker, flights: &d.flights, teller: &d.teller}
 	d.recorder = recorder{o: &d.o, asker: &d.asker, renewer: &d.renewer, teller: &d.teller}
 	d.runner = runner{
@@ -96,6 +98,6 @@ func (d *Deduplicator) Shutdown(ctx context.Context) error {
 	}
 	err := d.calls.drain(ctx)
 	d.cancel(ErrClosed)
-	d.renewer.stop(ctx)
+	d.renewer.Stop(ctx)
 	return err
 }

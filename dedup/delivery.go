@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
 
 // delivery is one message on its way through the steps of process.go. Its parts are
@@ -34,8 +35,8 @@ type pass struct {
 
 // begin makes the runs, and appends the leases that are held under them. free says that
 // some are to run without a claim, the loss of which would end their run.
-func (p *pass) begin(onLost func(x *delivery, hung bool), leases []*lease) (held []*lease, free bool) {
-	n := p.call.ticket.claims
+func (p *pass) begin(onLost func(x *delivery, hung bool), leases []*renew.Lease) (held []*renew.Lease, free bool) {
+	n := p.call.ticket.Claims
 	if p.runs == nil {
 		p.runs = make([]run, n)
 	}
@@ -98,9 +99,9 @@ type claiming struct {
 	over      bool // nothing is left to do
 	run       bool // the handler is to run
 	of        *run
-	lease     *lease    // of the claim
-	own       lease     // the first one
-	firstSeen time.Time // as the claim found it
+	lease     *renew.Lease // of the claim
+	own       renew.Lease  // the first one
+	firstSeen time.Time    // as the claim found it
 	took      time.Duration
 	known     time.Time // of res: what the store said then, or later
 }
@@ -149,7 +150,7 @@ func (x *delivery) undecided() bool { return x.res.Outcome == 0 || x.run || x.pa
 // again has x try once more: its claim was turned back, and is given back.
 func (x *delivery) again() {
 	if x.claimed {
-		x.claimed, x.over, x.run, x.lease = false, false, false, new(lease)
+		x.claimed, x.over, x.run, x.lease = false, false, false, new(renew.Lease)
 		x.m.Claim = Claim{ID: x.id, Key: x.m.Claim.Key}
 	}
 }

@@ -57,7 +57,7 @@ func (d *Deduplicator) did(one *doing, open bool) {
 	if open {
 		d.calls.exit(x.call)
 	}
-	if !d.renewer.remembers() { // and nobody else does
+	if !d.renewer.Remembers() { // and nobody else does
 		*one = doing{}
 		d.memory.ones.Put(one)
 	}
@@ -113,7 +113,7 @@ func (d *Deduplicator) didAll(slab []delivery) {
 		}
 		d.teller.decided(x)
 	}
-	if !d.renewer.remembers() { // and nobody else does
+	if !d.renewer.Remembers() { // and nobody else does
 		clear(slab)
 		d.memory.slabs.Put(&slab)
 	}

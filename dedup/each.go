@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/admit"
 )
 
 const (
@@ -32,14 +34,14 @@ func (d *runner) handleEach(p *pass) (again bool) {
 			continue
 		}
 		if t.timer == nil {
-			switch err := d.admission.start(&r.claims, d.closing, &p.call.ticket); {
-			case errors.Is(err, errTurnedBack):
+			switch err := d.admission.Start(&r.claims, d.closing, &p.call.ticket); {
+			case errors.Is(err, admit.ErrTurnedBack):
 				return true
 			case err != nil:
 				x.giveUp(err)
 				continue
 			}
-			defer d.admission.leave(&p.call.ticket) // before t.end, which may wait
+			defer d.admission.Leave(&p.call.ticket) // before t.end, which may wait
 			t.timer = time.AfterFunc(eachLimit, t.split)
 		}
 		t.calling = true

@@ -4,13 +4,15 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
 
 // Every message takes the same steps, whether it came alone or in a batch:
 //
 //	identify  derive the key and the fingerprint              identify.go
 //	wait      for another delivery of the key in this process wait.go
-//	admit     until the handler will probably begin soon      admit.go
+//	admit     until the handler will probably begin soon      internal/admit
 //	claim     the key, in the store                           claim.go
 //	run       the handler                                     run.go, each.go
 //	conclude  from its answer how the claim is to end         conclude.go
@@ -117,7 +119,7 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	if !slices.ContainsFunc(p.xs, (*delivery).undecided) {
 		return false
 	}
-	if err := d.admission.enter(p.ctx, d.calls.closing, &p.call.ticket); err != nil {
+	if err := d.admission.Enter(p.ctx, d.calls.closing, &p.call.ticket); err != nil {
 		for _, x := range p.xs {
 			if x.undecided() {
 				x.giveUp(err)
@@ -125,15 +127,15 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 		}
 		return false
 	}
-	defer d.admission.leave(&p.call.ticket)
+	defer d.admission.Leave(&p.call.ticket)
 	sent := d.claimer.claim(p.ctx, p.xs)
 	if !slices.ContainsFunc(p.xs, func(x *delivery) bool { return x.claimed || x.run || x.park != nil }) {
 		return false
 	}
-	held, free := p.begin(d.runner.onLost, make([]*lease, 0, len(p.xs)))
+	held, free := p.begin(d.runner.onLost, make([]*renew.Lease, 0, len(p.xs)))
 	defer p.end()
 	defer d.recorder.drop(p.xs, held) // deferred: a handler may end the goroutine
-	d.renewer.hold(sent, held...)
+	d.renewer.Hold(sent, held...)
 	if free {
 		defer endAt(d.ctx, p.runs)()
 	}
@@ -142,7 +144,7 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	} else {
 		again = d.runner.handle(p)
 	}
-	d.admission.leave(&p.call.ticket)
+	d.admission.Leave(&p.call.ticket)
 	d.recorder.finish(p.xs)
 	return again
 }

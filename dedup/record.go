@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
 
 // recorder is the step that ends claims in the store, and sends dead letters before.
 type recorder struct {
 	o       *Options
 	asker   *asker
-	renewer *renewer
+	renewer *renew.Renewer
 	teller  *teller
 }
 
@@ -40,25 +41,25 @@ func (d *recorder) record(xs []*delivery, which func(*delivery) bool) {
 		}
 	}
 	all := ops
-	judged := make([]*lease, 0, len(ended))
+	judged := make([]*renew.Lease, 0, len(ended))
 	for attempt := 1; len(ended) > 0; attempt++ {
 		var unknown []int
 		for at := 0; at < len(ops); {
 			sent := d.asker.send(ops[at:])
-			for i := range sent.replies {
-				reply, x := &sent.replies[i], ended[at]
+			for i := range sent.Replies {
+				reply, x := &sent.Replies[i], ended[at]
 				if reply.Err != nil && d.asker.ctx.Err() == nil && !driver.IsPermanent(reply.Err) {
 					unknown = append(unknown, at)
 				} else {
 					judged = append(judged, x.lease)
-					x.over, x.known = true, sent.of.at
+					x.over, x.known = true, sent.At()
 					x.recorded(reply)
 				}
 				at++
 			}
-			sent.done()
+			sent.Done()
 		}
-		d.renewer.drop(judged...) // what a late extend says does not count
+		d.renewer.Drop(judged...) // what a late extend says does not count
 		judged = judged[:0]
 		ended, ops = pick(ended, unknown), pick(ops, unknown)
 		if len(ended) > 0 {
@@ -92,7 +93,7 @@ func (x *delivery) recorded(reply *driver.Reply) {
 // settlement returns the operation that ends the claim of x.
 func (d *recorder) settlement(x *delivery) driver.Op {
 	op := driver.Op{
-		Kind: x.ending.kind, ID: x.id, Token: x.lease.token, TTL: d.o.TTL, Result: x.ending.result,
+		Kind: x.ending.kind, ID: x.id, Token: x.lease.Token, TTL: d.o.TTL, Result: x.ending.result,
 		Omitted: x.ending.omitted, Ambiguous: x.ending.ambiguous, Uncounted: x.ending.uncounted,
 	}
 	if op.Kind != driver.OpRelease {
@@ -102,12 +103,12 @@ func (d *recorder) settlement(x *delivery) driver.Op {
 }
 
 // drop lets the claims of xs lapse that are held still, and reports the lost.
-func (d *recorder) drop(xs []*delivery, held []*lease) {
+func (d *recorder) drop(xs []*delivery, held []*renew.Lease) {
 	if slices.ContainsFunc(xs, func(x *delivery) bool { return x.claimed && !x.over }) {
-		d.renewer.drop(held...)
+		d.renewer.Drop(held...)
 	} // else it was done when they were recorded
 	for _, x := range xs {
-		if x.claimed && errors.Is(x.lease.fate, ErrLeaseLost) {
+		if x.claimed && errors.Is(x.lease.Fate(), ErrLeaseLost) {
 			d.teller.observe(d.o.Hooks.LeaseLost, x)
 		}
 	}

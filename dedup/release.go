@@ -40,14 +40,14 @@ func (d *Deduplicator) Release(ctx context.Context, keys ...Key) error {
 		if err != nil {
 			return fmt.Errorf("dedup: release %d keys: %w", len(keys)-at, err)
 		}
-		for i := range asked.replies {
-			if err := unparked(&asked.replies[i]); err != nil {
+		for i := range asked.Replies {
+			if err := unparked(&asked.Replies[i]); err != nil {
 				if failed++; first == nil {
 					first = fmt.Errorf("dedup: release %v: %w", ops[i].ID, err)
 				}
 			}
 		}
-		asked.done()
+		asked.Done()
 	}
 	if failed > 1 {
 		return fmt.Errorf("%w; and %d other keys", first, failed-1)

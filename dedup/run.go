@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/admit"
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
 
 // runner is the step that calls the handler.
 type runner struct {
 	o         *Options
 	closing   <-chan struct{} // closed by Shutdown
-	admission *admission
-	renewer   *renewer
+	admission *admit.Admission
+	renewer   *renew.Renewer
 	flights   *flights
 	concluder concluder
 	recorder  *recorder
@@ -28,8 +31,8 @@ func (d *runner) handle(p *pass) (again bool) {
 	if len(ms) == 0 {
 		return false
 	}
-	err := d.admission.start(&r.claims, d.closing, &p.call.ticket)
-	if errors.Is(err, errTurnedBack) {
+	err := d.admission.Start(&r.claims, d.closing, &p.call.ticket)
+	if errors.Is(err, admit.ErrTurnedBack) {
 		return true
 	}
 	if err == nil {
@@ -42,13 +45,13 @@ func (d *runner) handle(p *pass) (again bool) {
 }
 
 // running returns those of xs that are to run, and their leases.
-func (r *run) running(xs []*delivery) (ms []*Message, leases []*lease) {
+func (r *run) running(xs []*delivery) (ms []*Message, leases []*renew.Lease) {
 	if len(xs) == 1 {
 		ms = r.few[:0]
 	} else {
 		ms = make([]*Message, 0, len(xs))
 	}
-	leases = make([]*lease, 0, len(xs))
+	leases = make([]*renew.Lease, 0, len(xs))
 	for _, x := range xs {
 		if !x.run {
 			continue
@@ -75,7 +78,7 @@ func giveUp(xs []*delivery, err error) {
 
 // run calls the handler for those of xs that are to run: ms, under their leases. It
 // returns why it does not.
-func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*lease) error {
+func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*renew.Lease) error {
 	start := time.Now()
 	var until time.Time
 	if d.o.HandlerTimeout > 0 {
@@ -84,7 +87,7 @@ func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*lease) er
 	switch why := r.claims.cause(time.Time{}); {
 	case isClosed(d.closing):
 		return ErrClosed
-	case !d.renewer.begin(start, until, running...):
+	case !d.renewer.Begin(start, until, running...):
 		return ErrLeaseLost
 	case why != nil:
 		return why
@@ -95,9 +98,9 @@ func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*lease) er
 	cause := r.handler.cause(now)
 	r.handler.end(nil)
 	took := max(now.Sub(start), 1)
-	r.call.ticket.ran(took)
+	r.call.ticket.Ran(took)
 	if d.o.HandlerTimeout > 0 {
-		d.renewer.lift(running...)
+		d.renewer.Lift(running...)
 	}
 	if r.hung {
 		d.teller.hung(-1)
@@ -149,6 +152,6 @@ func (d *runner) lost(x *delivery, hung bool) {
 	if hung && !x.of.hung {
 		x.of.hung = true
 		r, id, at := x.of, x.id, x.m.Position
-		d.renewer.reports.Go(func() { d.teller.reportHung(r, id, at) })
+		d.renewer.Report(func() { d.teller.reportHung(r, id, at) })
 	}
 }

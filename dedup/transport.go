@@ -28,7 +28,7 @@ import (
 // message, the next one runs all the same: do not put messages in one call if a later one
 // must not overtake an earlier one.
 func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
-	n := min(len(ms), max(1, min(eachMost, d.admission.within(eachTurn))))
+	n := min(len(ms), max(1, min(eachMost, d.admission.Within(eachTurn))))
 	switch n {
 	case 0:
 		return nil
