@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // claimed counts the keys that are claimed in the store.
@@ -18,7 +19,7 @@ func (f *faulty) claimed(t *testing.T) (n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.State == dedup.StateClaimed {
+		if r.State == driver.StateClaimed {
 			n++
 		}
 	}
@@ -141,8 +142,8 @@ func TestCallsThatAreTurnedBackGoOn(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		if runs.Load() != 3000 || s.sent(dedup.OpRelease) == 0 {
-			t.Errorf("got %d runs of 3000 messages, %d releases; want some", runs.Load(), s.sent(dedup.OpRelease))
+		if runs.Load() != 3000 || s.sent(driver.OpRelease) == 0 {
+			t.Errorf("got %d runs of 3000 messages, %d releases; want some", runs.Load(), s.sent(driver.OpRelease))
 		}
 	})
 }
@@ -237,7 +238,7 @@ func TestShutdownStartsNoHandlerThatWaits(t *testing.T) {
 			t.Errorf("got %d runs, %v", h.runs(), count)
 		}
 		for r, err := range s.Records(t.Context()) {
-			if err != nil || r.State != dedup.StateDone && (r.State != dedup.StateReleased || r.Ambiguous || r.Attempt > 0) {
+			if err != nil || r.State != driver.StateDone && (r.State != driver.StateReleased || r.Ambiguous || r.Attempt > 0) {
 				t.Errorf("got record %+v, %v; want it done, or released uncounted", r, err)
 			}
 		}

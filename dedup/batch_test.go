@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // batched turns h into a batch handler.
@@ -90,7 +91,7 @@ func TestBatchLargerThanMaxBatch(t *testing.T) {
 	s := newStore()
 	d := newDedup(t, s, nil)
 	var ms []*dedup.Message
-	for i := range 2*dedup.MaxBatch + 7 {
+	for i := range 2*driver.MaxBatch + 7 {
 		ms = append(ms, message(fmt.Sprint(i), "v"))
 	}
 	h := &handler{}
@@ -135,8 +136,8 @@ func TestBatchesWithKeysInCommon(t *testing.T) {
 func TestBatchInterruptedBetweenClaimAndHandler(t *testing.T) {
 	s := newStore()
 	ctx, cancel := context.WithCancel(t.Context())
-	s.after = func(ops []dedup.Op, _ []dedup.Reply) {
-		if ops[0].Kind == dedup.OpClaim {
+	s.after = func(ops []driver.Op, _ []driver.Reply) {
+		if ops[0].Kind == driver.OpClaim {
 			cancel()
 		}
 	}
@@ -146,7 +147,7 @@ func TestBatchInterruptedBetweenClaimAndHandler(t *testing.T) {
 		want(t, r, dedup.Unavailable, false)
 	}
 	rec, err := s.Lookup(t.Context(), dedup.NewID("orders", "a"))
-	if err != nil || rec.State != dedup.StateReleased || rec.Attempt != 0 || rec.Ambiguous || h.runs() != 0 {
+	if err != nil || rec.State != driver.StateReleased || rec.Attempt != 0 || rec.Ambiguous || h.runs() != 0 {
 		t.Errorf("got record %+v, err %v, %d runs; want it released, uncounted, not run", rec, err, h.runs())
 	}
 }
@@ -164,7 +165,7 @@ func testRandomFaults(t *testing.T, seed uint64) {
 	network := rand.New(rand.NewPCG(seed, 1)) // under s.mu
 	fates := rand.New(rand.NewPCG(seed, 2))   // under h.mu
 	healthy := false
-	s.before = func([]dedup.Op) error {
+	s.before = func([]driver.Op) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if !healthy && network.IntN(10) == 0 {
@@ -172,12 +173,12 @@ func testRandomFaults(t *testing.T, seed uint64) {
 		}
 		return nil
 	}
-	s.after = func(_ []dedup.Op, replies []dedup.Reply) {
+	s.after = func(_ []driver.Op, replies []driver.Reply) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i := range replies {
 			if !healthy && network.IntN(10) == 0 {
-				replies[i] = dedup.Reply{Err: errBroken}
+				replies[i] = driver.Reply{Err: errBroken}
 			}
 		}
 	}

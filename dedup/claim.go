@@ -6,27 +6,28 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
+
+// claimer is the step that takes the keys.
+type claimer struct {
+	o       *Options
+	asker   *asker
+	flights *flights
+	teller  *teller
+}
 
 // claim asks the store for the keys of xs, and decides what can be decided
 // without the handler. It returns when it first asked.
-func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
-	buffer := d.opBuffers.Get().(*[]Op)
-	ops := (*buffer)[:0]
+func (d *claimer) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
+	buffer := d.asker.buffers.Get().(*[]driver.Op)
 	sent = time.Now()
-	for _, x := range xs {
-		if x.res.Outcome != 0 {
-			continue // decided without a claim
-		}
-		ops = append(ops, Op{
-			Kind: OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.floor.Load()),
-			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Tag: d.o.tag, Position: x.m.Position,
-		})
-	}
+	ops := d.ops(xs, (*buffer)[:0])
 	if len(ops) == 0 {
 		return sent
 	}
-	asked, err := d.ask(ctx, ops)
+	asked, err := d.asker.ask(ctx, ops)
 	if err != nil {
 		for _, x := range xs {
 			if x.res.Outcome == 0 {
@@ -35,15 +36,15 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 		}
 		return sent // and leaves ops to who may be sending them still
 	}
-	defer asked.done()
-	d.giveBack(buffer, ops)
-	replies := asked.replies
+	defer asked.Done()
+	d.asker.giveBack(buffer, ops)
+	replies := asked.Replies
 	var since time.Time
 	var vouchErr error
 	for i := range replies {
-		if replies[i].Err == nil && replies[i].Status == StatusGranted {
-			var v Vouch
-			v, vouchErr = d.Vouch()
+		if replies[i].Err == nil && replies[i].Status == driver.StatusGranted {
+			var v driver.Vouch
+			v, vouchErr = d.asker.vouch()
 			since = v.Since
 			break
 		}
@@ -58,7 +59,7 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 			d.unavailable(x, reply.Err)
 			continue
 		}
-		x.known = asked.of.at
+		x.known = asked.At()
 		d.admit(x, reply, since)
 		switch {
 		case !x.claimed:
@@ -75,58 +76,38 @@ func (d *Deduplicator) claim(ctx context.Context, xs []*delivery) (sent time.Tim
 	return sent
 }
 
-func (d *Deduplicator) unavailable(x *delivery, err error) {
+// ops appends the claims of those of xs that are not decided.
+func (d *claimer) ops(xs []*delivery, ops []driver.Op) []driver.Op {
+	for _, x := range xs {
+		if x.res.Outcome != 0 {
+			continue // decided without a claim
+		}
+		ops = append(ops, driver.Op{
+			Kind: driver.OpClaim, ID: x.id, Nonce: rand.Uint64(), Floor: Token(d.asker.floor.Load()),
+			Lease: d.o.Lease, TTL: d.o.TTL, Fingerprint: x.fingerprint, Tag: d.o.tag, Position: x.m.Position,
+		})
+	}
+	return ops
+}
+
+func (d *claimer) unavailable(x *delivery, err error) {
 	x.end(Unavailable, err)
 	x.res.RetryAfter = pause(time.Second)
-	x.res.Halt = (d.o.OnStoreError == StoreHalt || IsPermanent(err)) && d.ctx.Err() == nil
-}
-
-// ask sends claims, and those whose state is unknown again, for a short while:
-// the nonce makes that safe, and a claim whose reply was lost would block its
-// key for a whole lease.
-func (d *Deduplicator) ask(ctx context.Context, ops []Op) (answers, error) {
-	first, err := d.combiner.do(ctx, ops)
-	if err != nil {
-		return answers{}, err
-	}
-	for _, wait := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond} {
-		failed := unanswered(first.replies)
-		if len(failed) == 0 || sleep(ctx, wait) != nil {
-			break
-		}
-		again, err := d.combiner.do(ctx, pick(ops, failed))
-		if err != nil {
-			break // the first replies stand: unknown
-		}
-		for i, at := range failed {
-			first.replies[at] = again.replies[i]
-		}
-		again.done()
-	}
-	return first, nil
-}
-
-func unanswered(replies []Reply) (at []int) {
-	for i := range replies {
-		if replies[i].Err != nil {
-			at = append(at, i)
-		}
-	}
-	return at
+	x.res.Halt = (d.o.OnStoreError == StoreHalt || driver.IsPermanent(err)) && d.asker.ctx.Err() == nil
 }
 
 // admit turns the store's answer to a claim into what happens next.
-func (d *Deduplicator) admit(x *delivery, reply *Reply, since time.Time) {
+func (d *claimer) admit(x *delivery, reply *driver.Reply, since time.Time) {
 	rec := &reply.Record
 	x.firstSeen, x.res.First = rec.FirstSeen, rec.First
 	switch reply.Status {
-	case StatusGranted:
+	case driver.StatusGranted:
 		x.claimed = true
 		if x.lease == nil {
 			x.lease = &x.own
 		}
-		x.lease.id, x.lease.token, x.lease.holder = x.id, rec.Token, x
-		x.ending = ending{kind: OpRelease, uncounted: true}
+		x.lease.ID, x.lease.Token, x.lease.Holder = x.id, rec.Token, x
+		x.ending = ending{kind: driver.OpRelease, uncounted: true}
 		c := &x.m.Claim
 		c.Token, c.Attempt, c.Ambiguous = rec.Token, rec.Attempt+1, rec.Ambiguous
 		c.Stale = d.stale(x.m, rec.FirstSeen, since)
@@ -136,70 +117,48 @@ func (d *Deduplicator) admit(x *delivery, reply *Reply, since time.Time) {
 			x.park, x.parkedAs = fmt.Errorf("%w: %d runs failed or died", ErrAttempts, rec.Attempt), Parked
 		case c.Ambiguous && d.o.OnAmbiguous != PolicyProcess:
 			x.end(Ambiguous, ErrAmbiguous)
-			d.decide(x, d.o.OnAmbiguous, ErrAmbiguous)
+			x.decide(d.o.OnAmbiguous, ErrAmbiguous)
 		case c.Stale && d.o.OnStale != PolicyProcess:
 			x.end(Stale, ErrStale)
-			d.decide(x, d.o.OnStale, ErrStale)
+			x.decide(d.o.OnStale, ErrStale)
 		default:
 			x.run = true
 		}
-	case StatusHeld:
+	case driver.StatusHeld:
 		x.end(Busy, ErrBusy)
 		x.res.RetryAfter = d.busyWait()
-	case StatusDone:
+	case driver.StatusDone:
 		x.end(Duplicate, nil)
 		x.res.Value, x.res.Omitted, x.res.settled = rec.Result, rec.Omitted, true
-	case StatusParked:
+	case driver.StatusParked:
 		x.end(AlreadyParked, errors.New(string(rec.Result)))
 		x.res.settled = true
-	case StatusConflict:
-		if d.o.OnConflict == PolicySkip && rec.State != StateDone && rec.State != StateParked {
+	case driver.StatusConflict:
+		if d.o.OnConflict == PolicySkip && rec.State != driver.StateDone && rec.State != driver.StateParked {
 			x.end(Busy, ErrConflict)
 			x.res.RetryAfter = d.busyWait()
 			return
 		}
-		d.conflict(x, rec.First)
+		x.conflict(d.o.OnConflict, rec.First)
 	default:
 		d.unavailable(x, fmt.Errorf("%w: it answered a claim with %v", ErrStore, reply.Status))
 	}
 }
 
 // busyWait is how long to leave a key alone that another holds.
-func (d *Deduplicator) busyWait() time.Duration { return pause(d.patience() / 2) }
-
-// Vouch asks the store for its identity, and for how far back its memory reaches.
-// It is for authors of transports. Its error matches [ErrStore].
-//
-// Vouch takes no context: it uses the Deduplicator's own, so a caller's
-// cancellation is never mistaken for a failure of the store.
-func (d *Deduplicator) Vouch() (v Vouch, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %w", ErrStore, panicError(r))
-		}
-	}()
-	if v, err = d.store.Vouch(d.ctx); err != nil {
-		err = fmt.Errorf("%w: %w", ErrStore, err)
-	}
-	return v, err
-}
+func (d *claimer) busyWait() time.Duration { return pause(d.o.patience() / 2) }
 
 // stale reports whether a record of m, made before rec was, could have been
 // forgotten. It counts from when rec was first made, so that the answer for a
 // message is the same in every attempt.
-func (d *Deduplicator) stale(m *Message, firstSeen, since time.Time) bool {
+func (d *claimer) stale(m *Message, firstSeen, since time.Time) bool {
 	if m.Published.IsZero() {
 		return false
 	}
 	by := m.Published.Add(-d.o.ClockSkew)
 	if by.Before(since) {
-		d.freshStore(since)
+		d.teller.freshStore(since, since.Add(d.o.ClockSkew))
 		return true
 	}
 	return by.Before(firstSeen.Add(-d.o.TTL)) || by.Before(m.Since)
-}
-
-func (d *Deduplicator) freshStore(since time.Time) {
-	defer d.survive("the logger")
-	d.notes.fresh(since, since.Add(d.o.ClockSkew))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // beside calls during while the handler of k, with the payload v, runs in d.
@@ -73,7 +74,7 @@ func TestConflictThatIsNotOneYet(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newStore()
 			d := newDedup(t, s, nil)
-			s.before = func([]dedup.Op) error { time.Sleep(500 * time.Millisecond); return nil }
+			s.before = func([]driver.Op) error { time.Sleep(500 * time.Millisecond); return nil }
 			beside(t, d, message("k", "v"), func() {
 				at := time.Now()
 				want(t, d.Do(t.Context(), message("k", "another"), ok), dedup.Conflict, false)
@@ -88,7 +89,7 @@ func TestConflictThatIsNotOneYet(t *testing.T) {
 			s := newStore()
 			d := newDedup(t, s, nil)
 			want(t, d.Do(t.Context(), message("k", "right"), ok), dedup.Processed, true)
-			s.before = func([]dedup.Op) error { time.Sleep(time.Millisecond); return nil }
+			s.before = func([]driver.Op) error { time.Sleep(time.Millisecond); return nil }
 			var wg sync.WaitGroup
 			wg.Go(func() { want(t, d.Do(t.Context(), message("k", "wrong"), ok), dedup.Conflict, false) })
 			synctest.Wait()

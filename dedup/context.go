@@ -13,27 +13,24 @@ type run struct {
 	claims  lazyContext // until all is recorded: ends with the caller's, and when a claim is lost
 	handler lazyContext // the handler's: ends with claims, and at its timeout
 	hung    bool        // under the renewer's mutex: it outlived its timeout and a lease
+	onLost  func(x *delivery, hung bool)
 	few     [1]*Message // room for the messages
 	answer  [1]Answer   // of a Handler
 }
 
-func (r *run) init(p *pass) {
-	r.call = p.call
-	r.claims.parent, r.claims.run, r.handler.parent = p.ctx, r, &r.claims
+func (r *run) init(c *call, ctx context.Context, onLost func(x *delivery, hung bool)) {
+	r.call, r.onLost = c, onLost
+	r.claims.parent, r.claims.run, r.handler.parent = ctx, r, &r.claims
+}
+
+// Lost is called when the claim of x is lost.
+func (x *delivery) Lost(why error, hung bool) {
+	x.of.lose(why)
+	x.of.onLost(x, hung)
 }
 
 // runKey finds the run that a context belongs to.
 type runKey struct{}
-
-// enclosing returns the innermost run of d in whose handler, or dead letter, ctx was
-// made; nil if there is none.
-func (d *Deduplicator) enclosing(ctx context.Context) *run {
-	r, _ := ctx.Value(runKey{}).(*run)
-	for r != nil && r.call.d != d {
-		r, _ = r.claims.parent.Value(runKey{}).(*run)
-	}
-	return r
-}
 
 // ClaimFrom returns the claim under which the handler runs whose context ctx is, or
 // was derived from. A batch handler has a claim for each of its messages instead:

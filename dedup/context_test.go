@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 type valueKey struct{}
@@ -61,7 +62,7 @@ func TestHandlerContextEnds(t *testing.T) {
 					r := d.Do(caller, message("k", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
 						if end.storeFails {
 							s.mu.Lock()
-							s.before = func([]dedup.Op) error { return errBroken }
+							s.before = func([]driver.Op) error { return errBroken }
 							s.mu.Unlock()
 						}
 						at, ok := ctx.Deadline()
@@ -133,7 +134,7 @@ func TestLostLeaseIsNamedBeforeTheCallersEnd(t *testing.T) {
 		defer cancel()
 		r := d.Do(caller, message("k", "v"), func(context.Context, *dedup.Message) ([]byte, error) {
 			s.mu.Lock()
-			s.before = func([]dedup.Op) error { return errBroken }
+			s.before = func([]driver.Op) error { return errBroken }
 			s.mu.Unlock()
 			time.Sleep(5 * time.Second)
 			cancel()

@@ -4,64 +4,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
-	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/admit"
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
-
-// Handler processes one message and returns the result to record, which may be nil.
-// It runs in the goroutine that called Do. It must return soon after ctx ends.
-//
-// An error means that the message has to run again, after Options.Backoff. The marks
-// [Permanent], [RetryAfter], [Transient] and [MaybeDone] tell more than a bare error.
-//
-// A panic becomes an error that matches [ErrPanic]. A panic counts as MaybeDone, and so
-// does any error that the handler returns after its context has ended.
-type Handler func(ctx context.Context, m *Message) (result []byte, err error)
-
-// Answer is what a [BatchHandler] returns for one message.
-type Answer struct {
-	Result []byte // to record; may be nil
-	Err    error  // as a Handler returns it; then Result is ignored
-}
-
-// BatchHandler processes several messages in one call. Those that have a key have
-// different keys. They come in the order of delivery, and BatchHandler returns one
-// Answer for each, in the same order. With any other number of answers, every message
-// of the call fails as MaybeDone.
-//
-// ctx ends when the lease of any one of the messages is lost.
-type BatchHandler func(ctx context.Context, ms []*Message) []Answer
 
 // Deduplicator runs handlers so that each key is processed once. [New] makes one. Its
 // methods may be called by many goroutines at once. Call [Deduplicator.Shutdown] before
 // you close its store.
 type Deduplicator struct {
-	store  Store
-	scope  string
-	ids    ids
-	key    KeyFunc
 	o      Options
-	floor  atomic.Uint64 // highest Token seen
-	notes  notes
-	down   atomic.Bool // the store did not answer last time
 	ctx    context.Context
 	cancel context.CancelCauseFunc // at the deadline of Shutdown
+	calls  calls
 
-	admission admission
-	combiner  combiner
-	renewer   renewer
-	flights   flights
+	// The steps, in the order of process.go, and what several of them use.
+	identifier identifier
+	flights    flights
+	admission  admit.Admission
+	asker      asker
+	claimer    claimer
+	renewer    renew.Renewer
+	runner     runner
+	recorder   recorder
+	teller     teller
 
-	opBuffers sync.Pool // of *[]Op
-	slabs     sync.Pool // of *[]delivery, all zero
-	ones      sync.Pool // of *doing, zero
-
-	closing chan struct{} // closed by Shutdown
-	mu      sync.Mutex
-	closed  bool
-	running int           // calls under way
-	idle    chan struct{} // closed when closed and nothing is running
+	memory memory
 }
 
 // New returns a Deduplicator that keeps its records in store.
@@ -72,7 +41,7 @@ type Deduplicator struct {
 //
 // o may be nil: every option then has its default. New returns an error if an argument
 // is missing or an option makes no sense. It does not ask the store anything.
-func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
+func New(store driver.Store, scope string, key KeyFunc, o *Options) (*Deduplicator, error) {
 	var wrong []error
 	if store == nil {
 		wrong = append(wrong, errors.New("dedup: New needs a store"))
@@ -87,34 +56,23 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 	if err = errors.Join(append(wrong, err)...); err != nil {
 		return nil, err
 	}
-	d := &Deduplicator{
-		store: store,
-		scope: scope,
-		ids:   newIDs(scope),
-		key:   key,
-		o:     filled,
-		notes: notes{logger: filled.Logger.With("scope", scope), kinds: make(map[string]*kind)},
-
-		closing: make(chan struct{}),
-		idle:    make(chan struct{}),
-	}
+	d := &Deduplicator{o: filled}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
-	d.opBuffers.New = func() any { return new([]Op) }
-	d.ones.New = func() any { return new(doing) }
-	d.flights.init()
-	d.admission.slots = filled.Concurrency
-	d.combiner.init(d.ctx, d.apply, store)
-	if r, ok := store.(Recycler); ok {
-		d.combiner.recycle = func(replies []Reply) {
-			defer d.survive("the store")
-			r.Recycle(replies)
-		}
+	d.calls.init()
+	d.teller = teller{scope: scope, hooks: filled.Hooks, logger: filled.Logger, notes: notes{logger: filled.Logger.With("scope", scope), kinds: make(map[string]*kind)}}
+	d.asker.init(d.ctx, store, &d.teller)
+	d.renewer.Init(d.asker.extend, filled.Lease, filled.TTL)
+	d.identifier = identifier{o: &d.o, key: key, ids: newIDs(scope)}
+	d.flights.init(filled.OnConflict)
+	d.admission.Slots = filled.Concurrency
+	d.claimer = claimer{o: &d.o, asker: &d.asker, flights: &d.flights, teller: &d.teller}
+	d.recorder = recorder{o: &d.o, asker: &d.asker, renewer: &d.renewer, teller: &d.teller}
+	d.runner = runner{
+		o: &d.o, closing: d.calls.closing, admission: &d.admission, renewer: &d.renewer, flights: &d.flights,
+		concluder: concluder{o: &d.o, ctx: d.ctx}, recorder: &d.recorder, teller: &d.teller,
 	}
-	d.renewer.init(func(ops []Op) []Reply {
-		var a applied
-		d.apply(ops, &a)
-		return a.replies
-	}, filled.Lease, filled.TTL)
+	d.runner.onLost = d.runner.lost
+	d.memory.init()
 	return d, nil
 }
 
@@ -135,145 +93,11 @@ func New(store Store, scope string, key KeyFunc, o *Options) (*Deduplicator, err
 // nothing and returns [ErrInHandler]. A handler that passes on another context than its own
 // is not recognised.
 func (d *Deduplicator) Shutdown(ctx context.Context) error {
-	r, hook := d.enclosing(ctx), inHook()
-	d.mu.Lock()
-	if hook || r != nil && !r.call.over {
-		d.mu.Unlock()
+	if !d.calls.close(ctx) {
 		return fmt.Errorf("dedup: Shutdown: %w", ErrInHandler)
 	}
-	if !d.closed {
-		d.closed = true
-		close(d.closing)
-		if d.running == 0 {
-			close(d.idle)
-		}
-	}
-	d.mu.Unlock()
-	var err error
-	select {
-	case <-d.idle:
-	case <-ctx.Done():
-		d.mu.Lock()
-		running := d.running
-		d.mu.Unlock()
-		if running > 0 {
-			err = fmt.Errorf("dedup: shut down with %d calls still running: %w", running, ctx.Err())
-		}
-	}
+	err := d.calls.drain(ctx)
 	d.cancel(ErrClosed)
-	d.renewer.stop(ctx)
+	d.renewer.Stop(ctx)
 	return err
-}
-
-// enter counts a call in, unless the Deduplicator is shut down.
-func (d *Deduplicator) enter(ctx context.Context, c *call) bool {
-	c.d, c.received, c.parent = d, time.Now(), d.enclosing(ctx)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return false
-	}
-	d.running++
-	return true
-}
-
-func (d *Deduplicator) exit(c *call) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	c.over = true
-	d.running--
-	if d.closed && d.running == 0 {
-		close(d.idle)
-	}
-}
-
-// giveBack gives a buffer back, which ops has outgrown, perhaps. Nobody may use it
-// any more.
-func (d *Deduplicator) giveBack(buffer *[]Op, ops []Op) {
-	clear(ops) // results are the callers'
-	*buffer = ops[:0]
-	d.opBuffers.Put(buffer)
-}
-
-// apply is the one place where the store is asked. a then has a Reply for every op,
-// whatever the store did.
-func (d *Deduplicator) apply(ops []Op, a *applied) {
-	a.at = time.Now()
-	replies, err := d.applyOnce(ops)
-	a.took = time.Since(a.at)
-	if a.own = err == nil; !a.own {
-		replies = failed(len(ops), err)
-	}
-	a.replies = replies
-	answered, refused := false, 0
-	for i := range replies {
-		r := &replies[i]
-		if r.Err != nil {
-			err = finite(r.Err)
-			refused++
-			r.Err = fmt.Errorf("%w: %w", ErrStore, err)
-			continue
-		}
-		answered = true
-		d.saw(r.Record.Token)
-	}
-	if answered {
-		if refused > 0 {
-			d.storeRefused(refused, err)
-		}
-		err = nil
-	}
-	if d.o.Hooks.Applied != nil {
-		d.applied(len(ops), a.took, err)
-	}
-	if down := !answered; d.ctx.Err() == nil && d.down.Load() != down && d.notes.storeDue() {
-		d.down.Store(down)
-		d.storeChanged(down, err)
-	}
-}
-
-func (d *Deduplicator) storeRefused(ops int, err error) {
-	defer d.survive("the logger")
-	d.notes.storeRefused(ops, err)
-}
-
-func (d *Deduplicator) storeChanged(down bool, err error) {
-	defer d.survive("the logger")
-	d.notes.storeChanged(down, err)
-}
-
-// failed returns n replies with err.
-func failed(n int, err error) []Reply {
-	replies := make([]Reply, n)
-	for i := range replies {
-		replies[i].Err = err
-	}
-	return replies
-}
-
-func (d *Deduplicator) applyOnce(ops []Op) (replies []Reply, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = panicError(r)
-		}
-	}()
-	replies, err = d.store.Apply(d.ctx, ops)
-	if err == nil && len(replies) != len(ops) {
-		err = fmt.Errorf("%d replies to %d operations", len(replies), len(ops))
-	}
-	return replies, err
-}
-
-func (d *Deduplicator) applied(ops int, took time.Duration, err error) {
-	d.callHook("the hook Applied", func() { d.o.Hooks.Applied(ops, took, err) })
-}
-
-// saw raises the floor of the tokens to come.
-func (d *Deduplicator) saw(t Token) {
-	for {
-		old := d.floor.Load()
-		if old >= uint64(t) || d.floor.CompareAndSwap(old, uint64(t)) {
-			return
-		}
-	}
 }

@@ -2,9 +2,8 @@ package dedup
 
 import (
 	"context"
-	"errors"
-	"slices"
-	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Do tries once to process m and returns the [Result]. Use it where the broker can
@@ -34,31 +33,18 @@ func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 		call call
 		runs [1]run
 	}{call: call{one: h}}
-	one := d.ones.Get().(*doing)
+	one := d.memory.ones.Get().(*doing)
 	x := &one.delivery
 	x.m, x.call, x.res, one.xs[0] = m, &kept.call, &one.result, x
-	open := d.enter(ctx, x.call)
-	d.observe(d.o.Hooks.Started, x)
+	open := d.calls.enter(ctx, x.call)
+	d.teller.observe(d.o.Hooks.Started, x)
 	defer d.did(one, open)
 	if !open {
 		x.giveUp(ErrClosed)
 		return *x.res
 	}
-	if d.identify(x) {
-		if err := d.flights.startBy(ctx, d.closing, x, x.call.received.Add(d.patience())); err != nil {
-			x.giveUp(err)
-			return *x.res
-		}
-	}
-	d.process(&pass{call: x.call, ctx: ctx, xs: one.xs[:], runs: kept.runs[:]})
+	d.processOne(&pass{call: x.call, ctx: ctx, xs: one.xs[:], runs: kept.runs[:]})
 	return *x.res
-}
-
-// doing is the memory of one Do, which is used again.
-type doing struct {
-	delivery
-	result Result
-	xs     [1]*delivery
 }
 
 // did ends a Do, also one that a handler ends with its goroutine.
@@ -67,20 +53,20 @@ func (d *Deduplicator) did(one *doing, open bool) {
 	if x.id != (ID{}) {
 		d.flights.end(x)
 	}
-	d.decided(x)
+	d.teller.decided(x)
 	if open {
-		d.exit(x.call)
+		d.calls.exit(x.call)
 	}
-	if !d.renewer.remembers() { // and nobody else does
+	if !d.renewer.Remembers() { // and nobody else does
 		*one = doing{}
-		d.ones.Put(one)
+		d.memory.ones.Put(one)
 	}
 }
 
 // DoBatch is [Deduplicator.Do] for several messages at once. It claims all their keys in
 // one store operation, calls h once with the messages that are to run, and records their
 // results in one store operation. It returns one Result for each message, in the order of
-// ms. More than [MaxBatch] messages are processed as several batches, one after the other.
+// ms. More than [driver.MaxBatch] messages are processed as several batches, one after the other.
 //
 // Messages with the same key and payload get the Result of the first one. A message waits
 // until the rest of the batch is finished if its key is being processed elsewhere in this
@@ -88,8 +74,8 @@ func (d *Deduplicator) did(one *doing, open bool) {
 // call of h.
 func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandler) []Result {
 	results := make([]Result, len(ms))
-	for at := 0; at < len(ms); at += MaxBatch {
-		end := min(at+MaxBatch, len(ms))
+	for at := 0; at < len(ms); at += driver.MaxBatch {
+		end := min(at+driver.MaxBatch, len(ms))
 		d.doBatch(ctx, ms[at:end], results[at:end], call{many: h})
 	}
 	return results
@@ -97,111 +83,38 @@ func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandle
 
 // doBatch is the call, which has a batch handler, or a handler for each.
 func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, of call) {
-	slab := d.slab(len(ms))
+	slab := d.memory.slab(len(ms))
 	this := &of
-	open := d.enter(ctx, this)
+	open := d.calls.enter(ctx, this)
 	if open {
-		defer d.exit(this)
+		defer d.calls.exit(this)
 	}
 	for i, m := range ms {
 		x := &slab[i]
 		x.m, x.call, x.res = m, this, &results[i]
-		d.observe(d.o.Hooks.Started, x)
+		d.teller.observe(d.o.Hooks.Started, x)
 	}
-	var first, later []*delivery
-	defer func() {
-		if len(later) > 0 { // a panic left them there, as what flies
-			d.flights.leave(later)
-		}
-		for i := range slab {
-			x := &slab[i]
-			if x.flying {
-				d.flights.end(x)
-			}
-			d.decided(x)
-		}
-		if !d.renewer.remembers() { // and nobody else does
-			clear(slab)
-			d.slabs.Put(&slab)
-		}
-	}()
+	defer d.didAll(slab)
 	if !open {
 		for i := range slab {
 			slab[i].giveUp(ErrClosed)
 		}
 		return
 	}
-	xs := make([]*delivery, len(ms))
-	for i := range slab {
-		xs[i] = &slab[i]
-		d.identify(xs[i])
-	}
-	first, later = d.flights.start(xs)
-	d.fly(ctx, first)
-	for deadline := time.Now().Add(d.patience()); len(later) > 0; {
-		if of.one != nil && slices.ContainsFunc(results, func(r Result) bool { return r.Halt }) {
-			for _, x := range d.flights.leave(later) {
-				x.giveUp(errNotStarted)
-			}
-			break
-		}
-		var free []*delivery
-		free, later = d.await(ctx, later, deadline)
-		d.fly(ctx, free)
-	}
+	d.processAll(ctx, slab, this)
+}
+
+// didAll ends a batch, also one that a handler ends with its goroutine.
+func (d *Deduplicator) didAll(slab []delivery) {
 	for i := range slab {
 		x := &slab[i]
-		switch {
-		case x.leader != nil:
-			x.hear(x.leader.say())
-		case x.answer != nil:
-			x.hear(*x.answer)
+		if x.flying {
+			d.flights.end(x)
 		}
+		d.teller.decided(x)
 	}
-}
-
-// slab returns n new deliveries.
-func (d *Deduplicator) slab(n int) []delivery {
-	if used, ok := d.slabs.Get().(*[]delivery); ok && cap(*used) >= n {
-		return (*used)[:n]
+	if !d.renewer.Remembers() { // and nobody else does
+		clear(slab)
+		d.memory.slabs.Put(&slab)
 	}
-	return make([]delivery, n)
-}
-
-// await puts those of later in flight whose keys are free, and waits until the
-// deadline for one that is. It returns them and the rest, which are to be asked for
-// again when those have ended: who holds keys while it waits for others can wait for
-// a batch that waits for it.
-func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline time.Time) (free, rest []*delivery) {
-	if free, rest = d.flights.start(later); len(free) > 0 || len(rest) == 0 {
-		return free, rest
-	}
-	if err := d.flights.startBy(ctx, d.closing, rest[0], deadline); err != nil {
-		for _, x := range d.flights.leave(rest) {
-			x.giveUp(err)
-		}
-		return nil, nil
-	}
-	return d.flights.start(rest)
-}
-
-// fly processes xs and takes them out of flight.
-func (d *Deduplicator) fly(ctx context.Context, xs []*delivery) {
-	if len(xs) == 0 {
-		return
-	}
-	defer d.flights.end(xs...)
-	d.process(&pass{call: xs[0].call, ctx: ctx, xs: xs})
-}
-
-// patience is how long a delivery waits for another of its key in this process.
-func (d *Deduplicator) patience() time.Duration { return min(d.o.Lease, time.Second) }
-
-func (d *Deduplicator) decided(x *delivery) {
-	if x.res.Outcome == 0 { // runtime.Goexit in the handler, or a panic on the way
-		x.end(Failed, errors.New("the call ended before its result was known; its claim lapses"))
-	}
-	d.observe(d.o.Hooks.Decided, x)
-	defer d.survive("the logger")
-	d.notes.decided(x)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 func TestDuplicateGetsTheRecordedResult(t *testing.T) {
@@ -321,7 +322,7 @@ func TestDuplicateInProcessWaitsWithoutASlot(t *testing.T) {
 		if processed.Load() != 1 || duplicates.Load() != 4 || h.runs() != 1 {
 			t.Errorf("got %d processed, %d duplicates, %d runs", processed.Load(), duplicates.Load(), h.runs())
 		}
-		if n := s.sent(dedup.OpClaim); n != 5 {
+		if n := s.sent(driver.OpClaim); n != 5 {
 			t.Errorf("got %d claims, want one for each", n)
 		}
 	})
@@ -385,7 +386,7 @@ func TestStoreOutageDuringTheRecordRunsTheHandlerOnce(t *testing.T) {
 		h := &handler{script: func(int, context.Context, *dedup.Message) ([]byte, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.before = func([]dedup.Op) error {
+			s.before = func([]driver.Op) error {
 				if time.Now().Before(down) {
 					return errBroken
 				}
@@ -401,7 +402,7 @@ func TestStoreOutageDuringTheRecordRunsTheHandlerOnce(t *testing.T) {
 }
 
 func TestLostReplies(t *testing.T) {
-	for _, kind := range []dedup.OpKind{dedup.OpClaim, dedup.OpComplete} {
+	for _, kind := range []driver.OpKind{driver.OpClaim, driver.OpComplete} {
 		t.Run(kind.String(), func(t *testing.T) {
 			s := newStore()
 			s.after = loseReplies(kind, 2)
@@ -415,7 +416,7 @@ func TestLostReplies(t *testing.T) {
 	}
 	t.Run("release", func(t *testing.T) {
 		s := newStore()
-		s.after = loseReplies(dedup.OpRelease, 1)
+		s.after = loseReplies(driver.OpRelease, 1)
 		d := newDedup(t, s, nil)
 		h := fails(dedup.MaybeDone(errBroken), 1)
 		want(t, d.Do(t.Context(), message("k", "v"), h.handle), dedup.Failed, false)
@@ -430,7 +431,7 @@ func TestUnavailableStore(t *testing.T) {
 	for policy, halt := range map[dedup.StorePolicy]bool{dedup.StorePause: false, dedup.StoreHalt: true} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newStore()
-			s.before = func([]dedup.Op) error { return errBroken }
+			s.before = func([]driver.Op) error { return errBroken }
 			d := newDedup(t, s, &dedup.Options{OnStoreError: policy})
 			h := &handler{}
 			r := d.Do(t.Context(), message("k", "v"), h.handle)
@@ -447,7 +448,7 @@ func TestGrantWhoseCallerHasGoneIsReleasedUncounted(t *testing.T) {
 		s := newStore()
 		d := newDedup(t, s, nil)
 		block := make(chan struct{})
-		s.before = func([]dedup.Op) error { <-block; return nil }
+		s.before = func([]driver.Op) error { <-block; return nil }
 		do := func(ctx context.Context, key string) <-chan dedup.Result {
 			out := make(chan dedup.Result, 1)
 			go func() { out <- d.Do(ctx, message(key, "v"), (&handler{}).handle) }()
@@ -469,11 +470,11 @@ func TestGrantWhoseCallerHasGoneIsReleasedUncounted(t *testing.T) {
 		want(t, <-second, dedup.Processed, true)
 		synctest.Wait()
 		rec, err := s.Lookup(t.Context(), dedup.NewID("orders", "gone"))
-		if err != nil || rec.State != dedup.StateReleased || rec.Attempt != 0 || rec.Ambiguous {
+		if err != nil || rec.State != driver.StateReleased || rec.Attempt != 0 || rec.Ambiguous {
 			t.Errorf("got record %+v, err %v; want it released, uncounted", rec, err)
 		}
 		rec, err = s.Lookup(t.Context(), dedup.NewID("orders", "queued"))
-		if err != nil || rec.State != dedup.StateFree {
+		if err != nil || rec.State != driver.StateFree {
 			t.Errorf("got record %+v, err %v; want none", rec, err)
 		}
 	})
@@ -546,8 +547,8 @@ func TestConcurrentCallersShareBatches(t *testing.T) {
 
 func testShareBatches(t *testing.T) {
 	s := newStore()
-	s.before = func(ops []dedup.Op) error {
-		if len(ops) > dedup.MaxBatch {
+	s.before = func(ops []driver.Op) error {
+		if len(ops) > driver.MaxBatch {
 			t.Errorf("got a batch of %d", len(ops))
 		}
 		time.Sleep(time.Millisecond) // a disk

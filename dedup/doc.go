@@ -1,7 +1,7 @@
 // Package dedup makes message consumers process each logical message once.
 //
 // Brokers deliver at least once, so a handler can see one message several times.
-// A [Deduplicator] takes a key from each message and claims it in a [Store]
+// A [Deduplicator] takes a key from each message and claims it in a [driver.Store]
 // before the handler runs. It records the result when the handler returns. Only
 // then does [Result.Settled] say that the delivery may be acknowledged. A
 // duplicate gets the recorded result, and the handler does not run again.
@@ -75,7 +75,7 @@
 //   - park: write the message to a dead-letter destination. The message is
 //     settled when that write is confirmed.
 //   - halt: stop without settling the message, because an operator must look.
-//   - vouch: a store states from when on its memory is complete. See [Vouch].
+//   - vouch: a store states from when on its memory is complete. See [driver.Vouch].
 //
 // # The guarantee
 //
@@ -151,16 +151,14 @@
 //     Prometheus.
 //   - Errors to match with errors.Is: [ErrHalted], [ErrClosed], [ErrNoKey],
 //     [ErrConflict] and the others beside them. [PanicError] is for errors.As.
-//   - Tools for operators: [Deduplicator.Release], [Inspector], [Stats],
-//     [StoredRecord], [ParseKey], [NewID], [ParseID].
+//   - Tools for operators: [Deduplicator.Release], [ParseKey], [NewID]. What a store
+//     remembers: [driver.Inspector], with [driver.StoredRecord], [driver.Stats] and
+//     [driver.ParseID].
 //
 // # Names for authors of stores
 //
-//   - The contract: [Store], with the optional [Pipelined], [Recycler] and
-//     [Inspector]. The package dedup/storetest tests a store against it.
-//   - The operations: [Op], [OpKind], [Reply], [Status], [MaxBatch], [MaxNote].
-//   - The rules: [Step], [NextToken], [Record], [State], [Token], [Fingerprint], [Tag].
-//   - The memory: [Vouch].
+// They are in the package dedup/driver. The types [ID], [Token], [Position] and
+// [Fingerprint] are here too, because users meet them.
 //
 // # Names for authors of transports
 //

@@ -1,11 +1,12 @@
 package dedup
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/admit"
 )
 
 const (
@@ -18,43 +19,9 @@ const (
 	eachLimit = 10 * eachTurn
 )
 
-// DoEach is [Deduplicator.Do] for the messages of a backlog. It is for authors of
-// transports.
-//
-// DoEach processes a prefix of ms: as many messages as h should finish in one millisecond,
-// judged by its average so far, but at least 1 and at most 8. It returns one Result for
-// each message of that prefix. Call it again with the rest.
-//
-// DoEach claims the keys of the prefix in one store operation, calls h for one message
-// after the other, and records their results in one store operation. Each call of h has
-// its own context and HandlerTimeout. A panic fails only its own message.
-//
-// If the calls together take longer than 10 ms, DoEach stops waiting for the slow one: it
-// records the results so far, sends their dead letters, and releases the claims of the
-// messages whose turn has not come. Those messages are [Unavailable], and the attempt does
-// not count.
-//
-// As in DoBatch, messages with the same key and payload get the Result of the first one,
-// and a message whose key is being processed elsewhere in this process comes last.
-// After a Result with Halt, no further message of the call is started. After a failed
-// message, the next one runs all the same: do not put messages in one call if a later one
-// must not overtake an earlier one.
-func (d *Deduplicator) DoEach(ctx context.Context, ms []*Message, h Handler) []Result {
-	n := min(len(ms), max(1, min(eachMost, d.admission.within(eachTurn))))
-	switch n {
-	case 0:
-		return nil
-	case 1:
-		return []Result{d.Do(ctx, ms[0], h)}
-	}
-	results := make([]Result, n)
-	d.doBatch(ctx, ms[:n], results, call{one: h})
-	return results
-}
-
 // handleEach is handle with a call of the handler for each, one after the other, in
 // one slot.
-func (d *Deduplicator) handleEach(p *pass) (again bool) {
+func (d *runner) handleEach(p *pass) (again bool) {
 	t := turn{d: d, xs: p.xs}
 	defer t.end()
 	for i, x := range p.xs {
@@ -67,14 +34,14 @@ func (d *Deduplicator) handleEach(p *pass) (again bool) {
 			continue
 		}
 		if t.timer == nil {
-			switch err := d.admission.start(&r.claims, d.closing, &p.call.ticket); {
-			case errors.Is(err, errTurnedBack):
+			switch err := d.admission.Start(&r.claims, d.closing, &p.call.ticket); {
+			case errors.Is(err, admit.ErrTurnedBack):
 				return true
 			case err != nil:
 				x.giveUp(err)
 				continue
 			}
-			defer d.admission.leave(&p.call.ticket) // before t.end, which may wait
+			defer d.admission.Leave(&p.call.ticket) // before t.end, which may wait
 			t.timer = time.AfterFunc(eachLimit, t.split)
 		}
 		t.calling = true
@@ -91,7 +58,7 @@ func (d *Deduplicator) handleEach(p *pass) (again bool) {
 // the one whose handler runs are ended beside that: a crash would flag them for
 // nothing, and a handler that hangs would keep them.
 type turn struct {
-	d       *Deduplicator
+	d       *runner
 	xs      []*delivery
 	timer   *time.Timer // from the first handler on
 	calling bool        // a handler
@@ -101,8 +68,6 @@ type turn struct {
 	apart bool          // no other has a turn any more
 	done  chan struct{} // closed when split has ended; nil: there was none
 }
-
-var errNotStarted = errors.New("not started: what came before it took long, or halted")
 
 // next goes on to xs[i], if that is not given back. Whose turn it is, split leaves alone.
 func (t *turn) next(i int) bool {
@@ -132,7 +97,7 @@ func (t *turn) split() {
 	t.mu.Unlock()
 	giveUp(t.xs[t.at+1:], errNotStarted)
 	others := slices.Delete(slices.Clone(t.xs), t.at, t.at+1)
-	t.d.finish(others)
+	t.d.recorder.finish(others)
 	t.d.flights.end(others...)
 }
 
@@ -155,6 +120,6 @@ func (t *turn) end() {
 	}
 	defer func() { <-done }() // also if a dead letter ends the goroutine
 	if !t.calling {
-		t.d.finish(t.xs[t.at : t.at+1])
+		t.d.recorder.finish(t.xs[t.at : t.at+1])
 	}
 }

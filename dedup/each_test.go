@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 func messages(keys ...string) (ms []*dedup.Message) {
@@ -219,7 +220,7 @@ func TestEachStopsAtAHalt(t *testing.T) {
 				t.Errorf("got %v, halt %v, and then %v, halt %v", rs[1].Outcome, rs[1].Halt, rs[2].Outcome, rs[2].Halt)
 			}
 			rec, err := s.Lookup(t.Context(), dedup.NewID("orders", "b"))
-			if err != nil || rec.State != dedup.StateReleased || rec.Attempt != 0 || rec.Ambiguous || h.runs() > runs+2 {
+			if err != nil || rec.State != driver.StateReleased || rec.Attempt != 0 || rec.Ambiguous || h.runs() > runs+2 {
 				t.Errorf("got record %+v, err %v, %d runs; want it released, uncounted, not run", rec, err, h.runs())
 			}
 		}
@@ -317,9 +318,9 @@ func TestEachGoexit(t *testing.T) {
 func TestEachLosesOneClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
-		s.before = func(ops []dedup.Op) error {
+		s.before = func(ops []driver.Op) error {
 			for i := range ops {
-				if ops[i].Kind == dedup.OpExtend && ops[i].ID == dedup.NewID("orders", "lost") {
+				if ops[i].Kind == driver.OpExtend && ops[i].ID == dedup.NewID("orders", "lost") {
 					ops[i].Token++
 				}
 			}
@@ -419,7 +420,7 @@ func TestEachStopsBetweenHandlers(t *testing.T) {
 			want(t, rs[1], dedup.Unavailable, false)
 			want(t, rs[2], dedup.Unavailable, false)
 			rec, err := s.Lookup(t.Context(), dedup.NewID("orders", "b"))
-			if err != nil || rec.State != dedup.StateReleased || rec.Attempt != 0 || rec.Ambiguous || h.runs() != 1 {
+			if err != nil || rec.State != driver.StateReleased || rec.Attempt != 0 || rec.Ambiguous || h.runs() != 1 {
 				t.Errorf("%s: got record %+v, err %v, %d runs; want it released, uncounted, not run", name, rec, err, h.runs())
 			}
 		})

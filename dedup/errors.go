@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"runtime/debug"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/mark"
+	"github.com/oncequeue/oncequeue/dedup/internal/reason"
 )
 
 // Errors to match with errors.Is. The errors that this package returns wrap them and say
@@ -13,7 +17,7 @@ var (
 	// ErrNoKey means that a message has no idempotency key. A KeyFunc returns it.
 	ErrNoKey = errors.New("no idempotency key")
 	// ErrBusy means that another run holds the key.
-	ErrBusy = errors.New("the key is held by another run")
+	ErrBusy = driver.ErrBusy
 	// ErrConflict means that the key is recorded with another payload.
 	ErrConflict = errors.New("the key is recorded with another payload")
 	// ErrStale means that the message is older than the store's memory reaches.
@@ -23,7 +27,7 @@ var (
 	// ErrLeaseLost means that the claim ended before the result was recorded: its lease
 	// could not be renewed in time, or another run took the key over. It is also the
 	// context.Cause of a handler's context that ended for this reason.
-	ErrLeaseLost = errors.New("the lease was lost")
+	ErrLeaseLost = reason.LeaseLost
 	// ErrAttempts means that Options.MaxAttempts runs failed or died.
 	ErrAttempts = errors.New("the attempts are used up")
 	// ErrStore means that the store did not answer.
@@ -38,7 +42,7 @@ var (
 	// Result.Halt says. Settle and Wrap return it.
 	ErrHalted = errors.New("halted")
 	// ErrClosed means that the Deduplicator is shut down.
-	ErrClosed = errors.New("the deduplicator is shut down")
+	ErrClosed = reason.Closed
 	// ErrOwnKey: a handler called Do, DoBatch, DoEach or Settle for the key of its own
 	// message, or for one that its batch holds. It matches ErrBusy too.
 	ErrOwnKey = fmt.Errorf("%w: that of the handler which makes this call", ErrBusy)
@@ -46,120 +50,32 @@ var (
 	ErrInHandler = errors.New("inside a handler or hook it would wait for itself: call it in a goroutine of its own, or after the handler has returned")
 )
 
-// steer carries what a handler says beyond "it failed".
-type steer struct {
-	err       error
-	permanent bool
-	transient bool
-	maybeDone bool
-	after     time.Duration
-	hasAfter  bool
-}
-
-func (s *steer) Error() string { return s.err.Error() }
-func (s *steer) Unwrap() error { return s.err }
-
 // Permanent marks a handler's error: trying again is useless. The message is parked at
 // once. Without Options.DeadLetter it halts. Permanent(nil) is nil.
 //
-// An Options.DeadLetter, and a [Store], can return errors with this mark too: see there.
-func Permanent(err error) error { return steered(err, steer{permanent: true}) }
+// An Options.DeadLetter, and a [driver.Store], can return errors with this mark too: see there.
+func Permanent(err error) error { return mark.Permanent(err) }
 
 // RetryAfter marks a handler's error: the message is to be delivered again after d,
 // instead of after Options.Backoff. A negative d counts as 0. RetryAfter(nil, d) is nil.
 //
 // Marks can be combined: RetryAfter(Transient(err), time.Minute). Of two delays the outer
 // one counts.
-func RetryAfter(err error, d time.Duration) error {
-	return steered(err, steer{after: max(d, 0), hasAfter: true})
-}
+func RetryAfter(err error, d time.Duration) error { return mark.RetryAfter(err, d) }
 
 // Transient marks a handler's error: a dependency is down and the handler had no effect.
 // The message runs again, and the attempt does not count towards Options.MaxAttempts.
 // Transient(nil) is nil.
-func Transient(err error) error { return steered(err, steer{transient: true}) }
+func Transient(err error) error { return mark.Transient(err) }
 
 // MaybeDone marks a handler's error: the effect may have happened, as when the reply of
 // another system was lost. The next claim of the key is flagged Ambiguous.
 // MaybeDone(nil) is nil.
-func MaybeDone(err error) error { return steered(err, steer{maybeDone: true}) }
-
-// IsPermanent reports whether err, or an error that it wraps, was marked by [Permanent].
-// It reports false if a method of err panics.
-func IsPermanent(err error) (permanent bool) {
-	defer func() { _ = recover() }()
-	return steering(err).permanent
-}
-
-func steered(err error, s steer) error {
-	if err == nil {
-		return nil
-	}
-	s.err = err
-	return &s
-}
-
-// steering merges what all the marks in err's tree say, so that marks nest:
-// RetryAfter(Transient(err), time.Minute). Of two delays the outer one counts.
-func steering(err error) (s steer) {
-	s.walk(err, new(int))
-	return s
-}
-
-// maxTree is how many errors a tree may have. One with more never ends: some error
-// in it unwraps to itself.
-const maxTree = 10_000
-
-// walk merges the marks in err's tree. It reports whether the tree ends.
-func (s *steer) walk(err error, seen *int) bool {
-	if *seen++; *seen > maxTree {
-		return false
-	}
-	if x, ok := err.(*steer); ok { //nolint:errorlint // this is the walk of the tree
-		s.merge(*x)
-	}
-	switch x := err.(type) { //nolint:errorlint // likewise
-	case interface{ Unwrap() error }:
-		return s.walk(x.Unwrap(), seen)
-	case interface{ Unwrap() []error }:
-		for _, e := range x.Unwrap() {
-			if !s.walk(e, seen) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// finite returns err, whose tree others walk, or only its text if the tree never ends.
-func finite(err error) (finite error) {
-	if err == nil {
-		return nil
-	}
-	defer func() {
-		if r := recover(); r != nil || finite == nil {
-			//nolint:errorlint // wrapped, the tree would be walked again
-			finite = fmt.Errorf("%v (an error of type %T, which cannot be unwrapped to its end)", err, err)
-		}
-	}()
-	if s := (steer{}); s.walk(err, new(int)) {
-		return err
-	}
-	return nil
-}
-
-func (s *steer) merge(inner steer) {
-	s.permanent = s.permanent || inner.permanent
-	s.transient = s.transient || inner.transient
-	s.maybeDone = s.maybeDone || inner.maybeDone
-	if !s.hasAfter {
-		s.after, s.hasAfter = inner.after, inner.hasAfter
-	}
-}
+func MaybeDone(err error) error { return mark.MaybeDone(err) }
 
 func panicError(r any) error {
 	if err, ok := r.(error); ok {
-		r = finite(err)
+		r = mark.Finite(err)
 	}
 	return &PanicError{Value: r, Stack: debug.Stack()}
 }

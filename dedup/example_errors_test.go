@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -100,8 +101,8 @@ func ExampleMaybeDone() {
 func ExampleIsPermanent() {
 	refused := errors.New("refused")
 	err := dedup.MaybeDone(dedup.Permanent(refused))
-	fmt.Println(dedup.IsPermanent(err), errors.Is(err, refused))
-	fmt.Println(dedup.IsPermanent(refused))
+	fmt.Println(driver.IsPermanent(err), errors.Is(err, refused))
+	fmt.Println(driver.IsPermanent(refused))
 	// Output:
 	// true true
 	// false

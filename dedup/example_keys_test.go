@@ -147,3 +147,10 @@ func ExampleHeaders_Get() {
 	// c-7 true
 	// false
 }
+
+// Scopes keep the keys of two uses of a store apart.
+func ExampleNewID() {
+	billing, shipping := dedup.NewID("billing", "order-1"), dedup.NewID("shipping", "order-1")
+	fmt.Println(billing == shipping, billing == dedup.NewID("billing", "order-1"))
+	// Output: false true
+}

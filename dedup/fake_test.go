@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/hangtest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	"go.uber.org/goleak"
@@ -21,17 +22,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(hangtest.M(m)) }
 type faulty struct {
 	*memstore.Store
 	mu     sync.Mutex
-	before func(ops []dedup.Op) error // called first; its error means that nothing was attempted
-	after  func(ops []dedup.Op, replies []dedup.Reply)
-	calls  [][]dedup.Op
+	before func(ops []driver.Op) error // called first; its error means that nothing was attempted
+	after  func(ops []driver.Op, replies []driver.Reply)
+	calls  [][]driver.Op
 
 	recycled int  // answers
 	twice    bool // one of them
 }
 
-func (f *faulty) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+func (f *faulty) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, error) {
 	f.mu.Lock()
-	f.calls = append(f.calls, append([]dedup.Op(nil), ops...))
+	f.calls = append(f.calls, append([]driver.Op(nil), ops...))
 	before, after := f.before, f.after
 	f.mu.Unlock()
 	if before != nil {
@@ -46,10 +47,10 @@ func (f *faulty) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, erro
 	return replies, err
 }
 
-var recycled = dedup.Reply{Status: 99, Record: dedup.Record{Token: 1 << 62, Result: []byte("recycled")}, Err: errors.New("read after it was recycled")}
+var recycled = driver.Reply{Status: 99, Record: driver.Record{Token: 1 << 62, Result: []byte("recycled")}, Err: errors.New("read after it was recycled")}
 
 // Recycle makes an error of what is read again, and counts.
-func (f *faulty) Recycle(replies []dedup.Reply) {
+func (f *faulty) Recycle(replies []driver.Reply) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.recycled++
@@ -59,7 +60,7 @@ func (f *faulty) Recycle(replies []dedup.Reply) {
 	}
 }
 
-func (f *faulty) sent(kind dedup.OpKind) (n int) {
+func (f *faulty) sent(kind driver.OpKind) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, ops := range f.calls {
@@ -76,15 +77,15 @@ var errBroken = errors.New("broken pipe")
 
 // loseReplies answers as a connection does that is cut after the server
 // executed: the ops of the kind took effect, and their replies are lost.
-func loseReplies(kind dedup.OpKind, times int) func([]dedup.Op, []dedup.Reply) {
+func loseReplies(kind driver.OpKind, times int) func([]driver.Op, []driver.Reply) {
 	var mu sync.Mutex
-	return func(ops []dedup.Op, replies []dedup.Reply) {
+	return func(ops []driver.Op, replies []driver.Reply) {
 		mu.Lock()
 		defer mu.Unlock()
 		for i := range ops {
 			if ops[i].Kind == kind && times > 0 {
 				times--
-				replies[i] = dedup.Reply{Err: errBroken}
+				replies[i] = driver.Reply{Err: errBroken}
 			}
 		}
 	}
@@ -95,7 +96,7 @@ func newStore() *faulty {
 	return &faulty{Store: memstore.New(&memstore.Options{VouchFrom: time.Unix(0, 0)})}
 }
 
-func newDedup(t *testing.T, s dedup.Store, o *dedup.Options) *dedup.Deduplicator {
+func newDedup(t *testing.T, s driver.Store, o *dedup.Options) *dedup.Deduplicator {
 	t.Helper()
 	hangtest.Watch(t)
 	d, err := dedup.New(s, "orders", dedup.HeaderKey(), o)

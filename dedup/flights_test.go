@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // meet has a batch with the key wait for one that processes it, and returns the
@@ -60,7 +61,7 @@ func TestBatchIsAnsweredByAnother(t *testing.T) {
 		if string(b.Value) != "result" {
 			t.Error("two callers share a value")
 		}
-		if got := s.sent(dedup.OpClaim); got != 2 {
+		if got := s.sent(driver.OpClaim); got != 2 {
 			t.Errorf("got %d claims, want one for each key", got)
 		}
 	})

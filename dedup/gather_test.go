@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // slowly makes each Apply take 10 ms.
-func slowly([]dedup.Op, []dedup.Reply) { time.Sleep(10 * time.Millisecond) }
+func slowly([]driver.Op, []driver.Reply) { time.Sleep(10 * time.Millisecond) }
 
 // rounds has callers process so many batches each, with a handler that takes a
 // while, and returns how many Applies that took and how long.
@@ -159,7 +160,7 @@ func TestAnswersAreRecycled(t *testing.T) {
 func TestOnlyAnswersOfTheStoreAreRecycled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
-		s.before = func([]dedup.Op) error {
+		s.before = func([]driver.Op) error {
 			if len(s.calls) == 1 {
 				return errBroken
 			}

@@ -1,6 +1,10 @@
 package dedup
 
-import "time"
+import (
+	"runtime"
+	"strings"
+	"time"
+)
 
 // Hooks are functions that observe a [Deduplicator]. Many goroutines call them at once,
 // in the path of the messages, so a slow hook slows the messages. A panic in a hook is
@@ -34,4 +38,22 @@ type Event struct {
 	FirstSeen time.Time     // when the key was first seen, by the store's clock; zero if that is not known
 	Took      time.Duration // how long the handler ran; of a batch handler, the whole call; 0 if it did not run
 	Started   time.Time     // when the Deduplicator received the message, by the local clock
+}
+
+// inHook reports whether its caller was called, in the end, by a hook.
+func inHook() bool {
+	pcs := make([]uintptr, 64)
+	for skip := 0; ; skip += len(pcs) {
+		n := runtime.Callers(skip, pcs)
+		for frames, more := runtime.CallersFrames(pcs[:n]), n > 0; more; {
+			var f runtime.Frame
+			f, more = frames.Next()
+			if strings.HasSuffix(f.Function, "/dedup.(*teller).callHook") {
+				return true
+			}
+		}
+		if n < len(pcs) {
+			return false
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // ledger notes which messages were started and decided.
@@ -71,7 +72,7 @@ func TestEachDeliveryIsStartedAndDecidedOnce(t *testing.T) {
 		want(t, d.Do(t.Context(), unkeyed, ok), dedup.Unkeyed, false)
 		want(t, d.Do(t.Context(), failing, func(context.Context, *dedup.Message) ([]byte, error) { return nil, errBroken }), dedup.Failed, false)
 		want(t, d.Do(t.Context(), panicking, func(context.Context, *dedup.Message) ([]byte, error) { panic("no") }), dedup.Failed, false)
-		s.before = func([]dedup.Op) error { return errBroken }
+		s.before = func([]driver.Op) error { return errBroken }
 		want(t, d.Do(t.Context(), down, ok), dedup.Unavailable, false)
 		l.check(t, 1, fresh, again, conflict, unkeyed, failing, panicking, down)
 	})
@@ -92,7 +93,7 @@ func TestEachDeliveryIsStartedAndDecidedOnce(t *testing.T) {
 	t.Run("a batch with duplicates, larger than one claim", func(t *testing.T) {
 		var l ledger
 		d := newDedup(t, newStore(), &dedup.Options{Hooks: l.hooks()})
-		ms := make([]*dedup.Message, dedup.MaxBatch+500)
+		ms := make([]*dedup.Message, driver.MaxBatch+500)
 		for i := range ms {
 			ms[i] = message(fmt.Sprint(i%700), "v")
 		}
@@ -153,7 +154,7 @@ func TestTookTellsWhetherTheHandlerRan(t *testing.T) {
 func TestAppliedOfABatchThatWasAnsweredInPart(t *testing.T) {
 	var errs []error
 	s := newStore()
-	s.after = loseReplies(dedup.OpClaim, 1)
+	s.after = loseReplies(driver.OpClaim, 1)
 	d := newDedup(t, s, &dedup.Options{Hooks: dedup.Hooks{Applied: func(_ int, _ time.Duration, err error) { errs = append(errs, err) }}})
 	d.DoBatch(t.Context(), []*dedup.Message{message("a", "v"), message("b", "v")}, okAll)
 	if len(errs) != 3 || errors.Join(errs...) != nil {
@@ -175,13 +176,13 @@ func TestAppliedTellsWhetherTheStoreAnswered(t *testing.T) {
 		t.Fatalf("got %v, want two calls without errors", errs)
 	}
 	errs = nil
-	s.after = loseReplies(dedup.OpClaim, 1) // the next try is answered
+	s.after = loseReplies(driver.OpClaim, 1) // the next try is answered
 	d.Do(t.Context(), message("b", "v"), ok)
 	if len(errs) != 3 || !errors.Is(errs[0], errBroken) || errs[1] != nil {
 		t.Errorf("got %v, want the error of the claim whose reply was lost, and then none", errs)
 	}
 	errs = nil
-	s.before = func([]dedup.Op) error { return errBroken }
+	s.before = func([]driver.Op) error { return errBroken }
 	d.Do(t.Context(), message("c", "v"), ok)
 	if len(errs) == 0 || !errors.Is(errs[0], errBroken) {
 		t.Errorf("got %v, want the error of Apply", errs)

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/mark"
 )
 
 // HeaderIdempotencyKey is the header that [Headers.SetKey] writes and [HeaderKey] reads by
@@ -54,28 +56,9 @@ func appendPart[T ~string | ~[]byte](b []byte, part T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(part))), part...)
 }
 
-// ID is the hash of a scope and a key, the only form in which stores see a key. It is the
-// first 16 bytes of SHA-256 over scope and key, each with its length before it.
-type ID [16]byte
-
 // NewID returns the ID of key within scope. Scope and key are kept apart: ("a", "bc") and
 // ("ab", "c") have different IDs.
 func NewID(scope string, key Key) ID { return newIDs(scope).of(key) }
-
-// String returns the ID as 32 hexadecimal digits.
-func (id ID) String() string { return hex.EncodeToString(id[:]) }
-
-// ParseID parses 32 hexadecimal digits, as [ID.String] writes them.
-func ParseID(s string) (ID, error) {
-	var id ID
-	if len(s) != hex.EncodedLen(len(id)) {
-		return id, fmt.Errorf("dedup: an ID has 32 hexadecimal digits, not %d characters", len(s))
-	}
-	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
-		return id, fmt.Errorf("dedup: ID %q: %w", s, err)
-	}
-	return id, nil
-}
 
 // ids makes the IDs of one scope; the scope is encoded once.
 type ids struct{ prefix []byte }
@@ -344,13 +327,8 @@ func callKey(fn KeyFunc, m *Message) (key Key, err error) {
 		}
 	}()
 	key, err = fn(m)
-	return key, finite(err)
+	return key, mark.Finite(err)
 }
-
-// Fingerprint is a short hash of a payload, kept in the record of a key. A message with the
-// same key and another Fingerprint is a conflict. The zero Fingerprint is equal to every
-// other. Fingerprints with different tags are not compared: see Options.FingerprintName.
-type Fingerprint [8]byte
 
 // PayloadFingerprint is the default of Options.Fingerprint. It returns the first 8 bytes of
 // SHA-256 over Value. Headers are not part of it.
@@ -361,12 +339,12 @@ func PayloadFingerprint(m *Message) Fingerprint {
 
 // tagOf returns the tag of the fingerprint function of that name: the first 4 bytes
 // of the name's SHA-256, and 0 for the empty name.
-func tagOf(name string) Tag {
+func tagOf(name string) driver.Tag {
 	if name == "" {
 		return 0
 	}
 	sum := sha256.Sum256([]byte(name))
-	return Tag(max(binary.BigEndian.Uint32(sum[:]), 1))
+	return driver.Tag(max(binary.BigEndian.Uint32(sum[:]), 1))
 }
 
 // NoFingerprint is a value for Options.Fingerprint that turns the comparison of payloads

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -28,7 +29,7 @@ func FuzzNewID(f *testing.F) {
 		if same := scopeA == scopeB && keyA == keyB; (a == b) != same {
 			t.Errorf("(%q, %q) and (%q, %q): got IDs %v and %v", scopeA, keyA, scopeB, keyB, a, b)
 		}
-		if back, err := dedup.ParseID(a.String()); err != nil || back != a {
+		if back, err := driver.ParseID(a.String()); err != nil || back != a {
 			t.Errorf("ParseID(%v): got %v, %v", a, back, err)
 		}
 	})
@@ -72,12 +73,12 @@ func TestParseID(t *testing.T) {
 		{strings.Repeat("0", 33), "33 characters"},
 		{strings.Repeat("g", 32), "invalid byte"},
 	} {
-		if _, err := dedup.ParseID(c.text); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := driver.ParseID(c.text); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("ParseID(%q): got error %v, want one with %q", c.text, err, c.want)
 		}
 	}
 	upper := "0123456789ABCDEF0123456789ABCDEF"
-	if id, err := dedup.ParseID(upper); err != nil || id.String() != strings.ToLower(upper) {
+	if id, err := driver.ParseID(upper); err != nil || id.String() != strings.ToLower(upper) {
 		t.Errorf("ParseID(%q): got %v, %v", upper, id, err)
 	}
 }

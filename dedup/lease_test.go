@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 func TestLeasesAreRenewedInBatches(t *testing.T) {
@@ -31,9 +32,9 @@ func TestLeasesAreRenewedInBatches(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		extends, batches := s.sent(dedup.OpExtend), 0
+		extends, batches := s.sent(driver.OpExtend), 0
 		for _, ops := range s.calls {
-			if ops[0].Kind == dedup.OpExtend {
+			if ops[0].Kind == driver.OpExtend {
 				batches++
 			}
 		}
@@ -53,9 +54,9 @@ func TestRefusedExtendCancelsTheHandler(t *testing.T) {
 				t.Errorf("got event %+v", e)
 			}
 		}}})
-		s.after = func(ops []dedup.Op, replies []dedup.Reply) {
-			if ops[0].Kind == dedup.OpExtend {
-				replies[0] = dedup.Reply{Status: dedup.StatusLost}
+		s.after = func(ops []driver.Op, replies []driver.Reply) {
+			if ops[0].Kind == driver.OpExtend {
+				replies[0] = driver.Reply{Status: driver.StatusLost}
 			}
 		}
 		r := d.Do(t.Context(), message("k", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
@@ -76,9 +77,9 @@ func TestRefusedExtendCancelsTheHandler(t *testing.T) {
 // or hangs.
 func TestUnrenewedLeaseCancelsTheHandlerAtItsEnd(t *testing.T) {
 	hang := make(chan struct{})
-	for name, before := range map[string]func([]dedup.Op) error{
-		"fails": func([]dedup.Op) error { return errBroken },
-		"hangs": func([]dedup.Op) error { <-hang; return errBroken },
+	for name, before := range map[string]func([]driver.Op) error{
+		"fails": func([]driver.Op) error { return errBroken },
+		"hangs": func([]driver.Op) error { <-hang; return errBroken },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -136,8 +137,8 @@ func TestLateExtendConcernsNoOtherBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
 		late := make(chan struct{})
-		s.before = func(ops []dedup.Op) error {
-			if ops[0].Kind == dedup.OpExtend {
+		s.before = func(ops []driver.Op) error {
+			if ops[0].Kind == driver.OpExtend {
 				<-late
 			}
 			return nil
@@ -152,7 +153,7 @@ func TestLateExtendConcernsNoOtherBatch(t *testing.T) {
 		}
 		for i := range 20 {
 			batch(fmt.Sprint("early ", i), func(context.Context) { time.Sleep(11 * time.Second) })
-			if got := s.sent(dedup.OpExtend); got != i+1 {
+			if got := s.sent(driver.OpExtend); got != i+1 {
 				t.Fatalf("got %d extends, want %d", got, i+1)
 			}
 			batch(fmt.Sprint("next ", i), func(ctx context.Context) {

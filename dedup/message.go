@@ -1,7 +1,6 @@
 package dedup
 
 import (
-	"fmt"
 	"iter"
 	"strings"
 	"time"
@@ -61,18 +60,6 @@ func (h *Headers) Set(name string, value []byte) {
 // No header can carry a derived key. For such a key, SetKey writes the text that
 // [Key.String] returns. Read back, that is another key, and the same one for equal keys.
 func (h *Headers) SetKey(key Key) { h.Set(HeaderIdempotencyKey, quoted(key)) }
-
-// Position is where the broker holds a message. It is the same in every redelivery of the
-// message. A copy that was published again has another Position. A message that no broker
-// holds, such as a request, has the zero Position.
-type Position struct {
-	Source    string // Kafka: the topic. JetStream: the stream.
-	Partition int32  // Kafka: the partition. JetStream: 0.
-	Offset    int64  // Kafka: the offset. JetStream: the stream sequence.
-}
-
-// String returns "source/partition@offset".
-func (p Position) String() string { return fmt.Sprintf("%s/%d@%d", p.Source, p.Partition, p.Offset) }
 
 // Message is one delivery. It has no method to acknowledge it: the transport does that, as
 // the [Result] says.

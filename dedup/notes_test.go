@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -156,7 +157,7 @@ func TestCircularErrors(t *testing.T) {
 		is(d.Do(t.Context(), message("c", "v"), fails(dedup.Permanent(errBroken), 1).handle).Err.(interface{ Unwrap() []error }).Unwrap()[1])
 		ctx, cancel := context.WithCancel(t.Context())
 		is(d.Do(ctx, message("d", "v"), func(context.Context, *dedup.Message) ([]byte, error) { cancel(); return nil, circular }).Err)
-		s.before = func([]dedup.Op) error { return circular }
+		s.before = func([]driver.Op) error { return circular }
 		is(d.Do(t.Context(), message("e", "v"), ok).Err)
 		s.before = nil
 		noKey := func(*dedup.Message) (dedup.Key, error) { return "", circular }
@@ -167,7 +168,7 @@ func TestCircularErrors(t *testing.T) {
 			}
 			is(keyed.Do(t.Context(), message("f", "v"), ok).Err)
 		}
-		if dedup.IsPermanent(circular) {
+		if driver.IsPermanent(circular) {
 			t.Errorf("%s: IsPermanent", name)
 		}
 	}

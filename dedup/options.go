@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Policy says what to do with a message that is flagged: unkeyed, in conflict, stale or
@@ -135,7 +137,7 @@ type Options struct {
 	// logging.
 	Logger *slog.Logger
 
-	tag Tag // of FingerprintName
+	tag driver.Tag // of FingerprintName
 }
 
 const (
@@ -181,6 +183,14 @@ func (o *Options) filled() (Options, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.fillPolicies(refuse)
+	c.check(refuse)
+	return c, errors.Join(wrong...)
+}
+
+// fillPolicies puts the default policies in place.
+func (c *Options) fillPolicies(refuse func(format string, args ...any)) {
+	dead := c.DeadLetter != nil
 	unfit := PolicyHalt
 	if dead {
 		unfit = PolicyPark
@@ -207,6 +217,10 @@ func (o *Options) filled() (Options, error) {
 			refuse("%s is park, which needs a DeadLetter: set one, or choose halt", p.name)
 		}
 	}
+}
+
+// check refuses values that make no sense.
+func (c *Options) check(refuse func(format string, args ...any)) {
 	switch {
 	case c.TTL < 0:
 		refuse("TTL %v is negative", c.TTL)
@@ -225,8 +239,10 @@ func (o *Options) filled() (Options, error) {
 	if c.OnStoreError > StoreHalt {
 		refuse("OnStoreError: there is no policy %d", c.OnStoreError)
 	}
-	return c, errors.Join(wrong...)
 }
+
+// patience is how long a delivery waits for another of its key in this process.
+func (o *Options) patience() time.Duration { return min(o.Lease, time.Second) }
 
 func orDefault[T comparable](v, preset T) T {
 	var zero T

@@ -1,63 +1,115 @@
 package dedup
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
 
-// State is the state of a key.
-type State uint8
-
-const (
-	// StateFree is the state of a key without a record: never seen, or forgotten.
-	StateFree State = iota
-	// StateClaimed means that a holder runs the handler, or died before it could record
-	// a result.
-	StateClaimed
-	// StateReleased means that the holder gave the claim back without a result.
-	StateReleased
-	// StateDone means that the result is recorded: the key is completed.
-	StateDone
-	// StateParked means that the message was parked. Record.Result holds the reason.
-	StateParked
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
 
-var stateNames = [...]string{"free", "claimed", "released", "done", "parked"}
-
-// String returns the name in lower case, such as "claimed".
-func (s State) String() string { return nameOf(stateNames[:], int(s)) }
-
-// Token is a fencing token: a number that grows with every claim of a key.
-type Token uint64
-
-// Record is the state that a store keeps for a key. The zero Record stands for a key
-// without a record. All times are by the store's clock.
-type Record struct {
-	State   State
-	Token   Token  // of the latest claim
-	Nonce   uint64 // of the latest claim; 0 in StateDone and StateParked
-	Attempt int    // number of runs that failed or died
-	// Ambiguous means that a run may have had its effect without recording it. It is set
-	// when a lapsed claim is taken over, or by an OpRelease or OpPark that says so. It is
-	// kept from then on. StateDone clears it.
-	Ambiguous   bool
-	LeaseEnd    time.Time   // StateClaimed only: when the lease runs out
-	Expires     time.Time   // from then on the key counts as free
-	FirstSeen   time.Time   // when the record was created
-	First       Position    // of the message that created it
-	Fingerprint Fingerprint // of that message's payload
-	Tag         Tag         // of the function that made Fingerprint; 0 without a Fingerprint
-	Result      []byte      // StateDone: the result. StateParked: the reason.
-	Omitted     bool        // StateDone: the result was longer than Options.MaxResult and was not kept
-
-	Held Position // StateClaimed only: of the message whose claim it is; zero if an earlier version recorded it
-	Note []byte   // StateClaimed only: see Op.Note
+// recorder is the step that ends claims in the store, and sends dead letters before.
+type recorder struct {
+	o       *Options
+	asker   *asker
+	renewer *renew.Renewer
+	teller  *teller
 }
 
-// Tag is a short hash of Options.FingerprintName. Fingerprints with different tags are not
-// compared.
-type Tag uint32
-
-func nameOf(names []string, i int) string {
-	if i < len(names) {
-		return names[i]
+// finish ends the claims of xs that stand. What needs no dead letter is recorded before
+// one is waited for.
+func (d *recorder) finish(xs []*delivery) {
+	d.record(xs, func(x *delivery) bool { return x.park == nil })
+	if d.bury(xs) {
+		d.record(xs, func(x *delivery) bool { return x.park != nil })
 	}
-	return "unknown"
+}
+
+// record ends those claims of xs in the store that stand and which selects, again and again
+// until it answers, says that it never will, or Shutdown's deadline has passed: a
+// finished handler is not run again for want of a record.
+func (d *recorder) record(xs []*delivery, which func(*delivery) bool) {
+	ended := make([]*delivery, 0, len(xs))
+	buffer := d.asker.buffers.Get().(*[]driver.Op)
+	ops := (*buffer)[:0]
+	for _, x := range xs {
+		if x.claimed && !x.over && which(x) {
+			ended = append(ended, x)
+			ops = append(ops, d.settlement(x))
+		}
+	}
+	all := ops
+	judged := make([]*renew.Lease, 0, len(ended))
+	for attempt := 1; len(ended) > 0; attempt++ {
+		var unknown []int
+		for at := 0; at < len(ops); {
+			sent := d.asker.send(ops[at:])
+			for i := range sent.Replies {
+				reply, x := &sent.Replies[i], ended[at]
+				if reply.Err != nil && d.asker.ctx.Err() == nil && !driver.IsPermanent(reply.Err) {
+					unknown = append(unknown, at)
+				} else {
+					judged = append(judged, x.lease)
+					x.over, x.known = true, sent.At()
+					x.recorded(reply)
+				}
+				at++
+			}
+			sent.Done()
+		}
+		d.renewer.Drop(judged...) // what a late extend says does not count
+		judged = judged[:0]
+		ended, ops = pick(ended, unknown), pick(ops, unknown)
+		if len(ended) > 0 {
+			_ = sleep(d.asker.ctx, min(10*time.Millisecond<<min(attempt, 7), time.Second)) // the next send tells
+		}
+	}
+	if d.asker.ctx.Err() == nil { // else somebody may be sending them still
+		d.asker.giveBack(buffer, all)
+	}
+}
+
+// recorded turns the store's answer to the end of a claim into the result.
+func (x *delivery) recorded(reply *driver.Reply) {
+	switch {
+	case x.ending.kind == driver.OpRelease: // not settled; a release that is refused or unknown changes nothing
+	case reply.Err != nil:
+		x.end(Uncertain, fmt.Errorf("the handler has finished and its record is unknown: %w", reply.Err))
+		x.res.RetryAfter = pause(time.Second)
+		x.res.Halt = driver.IsPermanent(reply.Err)
+	case reply.Status != driver.StatusOK:
+		x.end(Uncertain, fmt.Errorf("%w: another run took the key over before this one was recorded", ErrLeaseLost))
+		x.res.RetryAfter = pause(time.Second)
+	default:
+		x.res.settled = true
+		if x.ending.kind == driver.OpComplete {
+			x.res.Value, x.res.Omitted = reply.Record.Result, reply.Record.Omitted
+		}
+	}
+}
+
+// settlement returns the operation that ends the claim of x.
+func (d *recorder) settlement(x *delivery) driver.Op {
+	op := driver.Op{
+		Kind: x.ending.kind, ID: x.id, Token: x.lease.Token, TTL: d.o.TTL, Result: x.ending.result,
+		Omitted: x.ending.omitted, Ambiguous: x.ending.ambiguous, Uncounted: x.ending.uncounted,
+	}
+	if op.Kind != driver.OpRelease {
+		op.Fingerprint, op.Tag, op.Position = x.fingerprint, d.o.tag, x.m.Position
+	}
+	return op
+}
+
+// drop lets the claims of xs lapse that are held still, and reports the lost.
+func (d *recorder) drop(xs []*delivery, held []*renew.Lease) {
+	if slices.ContainsFunc(xs, func(x *delivery) bool { return x.claimed && !x.over }) {
+		d.renewer.Drop(held...)
+	} // else it was done when they were recorded
+	for _, x := range xs {
+		if x.claimed && errors.Is(x.lease.Fate(), ErrLeaseLost) {
+			d.teller.observe(d.o.Hooks.LeaseLost, x)
+		}
+	}
 }

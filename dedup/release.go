@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Release lets messages run again that were parked: call it once the cause is
@@ -22,30 +24,30 @@ import (
 // keys are released, and Release can be called again.
 func (d *Deduplicator) Release(ctx context.Context, keys ...Key) error {
 	var this call
-	if !d.enter(ctx, &this) {
+	if !d.calls.enter(ctx, &this) {
 		return ErrClosed
 	}
-	defer d.exit(&this)
+	defer d.calls.exit(&this)
 	var first error
 	failed := 0
-	for at := 0; at < len(keys); at += MaxBatch {
-		batch := keys[at:min(at+MaxBatch, len(keys))]
-		ops := make([]Op, len(batch)) // not shared: a caller that gives up leaves them to the sender
+	for at := 0; at < len(keys); at += driver.MaxBatch {
+		batch := keys[at:min(at+driver.MaxBatch, len(keys))]
+		ops := make([]driver.Op, len(batch)) // not shared: a caller that gives up leaves them to the sender
 		for i, key := range batch {
-			ops[i] = Op{Kind: OpUnpark, ID: d.ids.of(key), Floor: Token(d.floor.Load()), TTL: d.o.TTL}
+			ops[i] = driver.Op{Kind: driver.OpUnpark, ID: d.identifier.ids.of(key), Floor: Token(d.asker.floor.Load()), TTL: d.o.TTL}
 		}
-		asked, err := d.ask(ctx, ops)
+		asked, err := d.asker.ask(ctx, ops)
 		if err != nil {
 			return fmt.Errorf("dedup: release %d keys: %w", len(keys)-at, err)
 		}
-		for i := range asked.replies {
-			if err := unparked(&asked.replies[i]); err != nil {
+		for i := range asked.Replies {
+			if err := unparked(&asked.Replies[i]); err != nil {
 				if failed++; first == nil {
 					first = fmt.Errorf("dedup: release %v: %w", ops[i].ID, err)
 				}
 			}
 		}
-		asked.done()
+		asked.Done()
 	}
 	if failed > 1 {
 		return fmt.Errorf("%w; and %d other keys", first, failed-1)
@@ -54,15 +56,15 @@ func (d *Deduplicator) Release(ctx context.Context, keys ...Key) error {
 }
 
 // unparked says why a key was not released, from the store's answer.
-func unparked(r *Reply) error {
+func unparked(r *driver.Reply) error {
 	switch {
 	case r.Err != nil:
 		return r.Err
-	case r.Status == StatusOK:
+	case r.Status == driver.StatusOK:
 		return nil
-	case r.Status == StatusHeld:
+	case r.Status == driver.StatusHeld:
 		return fmt.Errorf("%w, at %v: what it did is not known yet", ErrBusy, r.Record.Held)
-	case r.Status == StatusDone:
+	case r.Status == driver.StatusDone:
 		return errors.New("its message is completed and not parked")
 	}
 	return fmt.Errorf("%w: it answered an unpark with %v", ErrStore, r.Status)

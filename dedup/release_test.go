@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // TestReleaseOfAParkedKey: a message under a parked key does not run, until the
@@ -56,8 +57,8 @@ func TestReleaseOfAParkedKey(t *testing.T) {
 func TestReleaseAfterARunThatDied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
-		dead := dedup.Op{Kind: dedup.OpClaim, ID: dedup.NewID("orders", "k"), Nonce: 1, Lease: time.Second, TTL: time.Hour}
-		if _, err := s.Apply(t.Context(), []dedup.Op{dead}); err != nil {
+		dead := driver.Op{Kind: driver.OpClaim, ID: dedup.NewID("orders", "k"), Nonce: 1, Lease: time.Second, TTL: time.Hour}
+		if _, err := s.Apply(t.Context(), []driver.Op{dead}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -118,14 +119,14 @@ func TestReleaseOfOtherKeys(t *testing.T) {
 func TestReleaseOfManyKeys(t *testing.T) {
 	s := newStore()
 	d := newDedup(t, s, nil)
-	keys := make([]dedup.Key, dedup.MaxBatch+1)
+	keys := make([]dedup.Key, driver.MaxBatch+1)
 	for i := range keys {
 		keys[i] = dedup.Key("k" + string(rune('0'+i)))
 	}
 	if err := d.Release(t.Context(), keys...); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.sent(dedup.OpUnpark); got != len(keys) {
+	if got := s.sent(driver.OpUnpark); got != len(keys) {
 		t.Errorf("got %d operations, want %d", got, len(keys))
 	}
 }
@@ -136,13 +137,13 @@ func TestReleaseWhenTheStoreFails(t *testing.T) {
 	d := newDedup(t, s, &dedup.Options{DeadLetter: l.send})
 	want(t, d.Do(t.Context(), message("k", "v"), fails(dedup.Permanent(errBroken), 1).handle), dedup.Parked, true)
 	s.mu.Lock()
-	s.after = loseReplies(dedup.OpUnpark, 1)
+	s.after = loseReplies(driver.OpUnpark, 1)
 	s.mu.Unlock()
 	if err := d.Release(t.Context(), "k"); err != nil {
 		t.Errorf("a reply is lost: got %v, want it sent again", err)
 	}
 	s.mu.Lock()
-	s.before = func([]dedup.Op) error { return errBroken }
+	s.before = func([]driver.Op) error { return errBroken }
 	s.mu.Unlock()
 	if err := d.Release(t.Context(), "k"); !errors.Is(err, dedup.ErrStore) || !errors.Is(err, errBroken) {
 		t.Errorf("the store is down: got %v, want ErrStore and why", err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // The answer to a claim may come when its lease is over, or nearly.
@@ -30,8 +31,8 @@ func TestLateAnswerToAClaim(t *testing.T) {
 				})
 			}()
 			synctest.Wait()
-			s.after = func(ops []dedup.Op, _ []dedup.Reply) {
-				if ops[0].Kind == dedup.OpClaim && ops[0].ID == dedup.NewID("orders", "k") {
+			s.after = func(ops []driver.Op, _ []driver.Reply) {
+				if ops[0].Kind == driver.OpClaim && ops[0].ID == dedup.NewID("orders", "k") {
 					s.mu.Lock()
 					s.after = nil
 					s.mu.Unlock()
@@ -82,7 +83,7 @@ func TestEndedContextStartsNothing(t *testing.T) {
 // noVouch is a store that cannot say how far back it remembers.
 type noVouch struct{ *faulty }
 
-func (noVouch) Vouch(context.Context) (dedup.Vouch, error) { return dedup.Vouch{}, errBroken }
+func (noVouch) Vouch(context.Context) (driver.Vouch, error) { return driver.Vouch{}, errBroken }
 
 func TestStoreThatCannotVouch(t *testing.T) {
 	h := &handler{}
@@ -133,7 +134,7 @@ func TestBatchIsRecordedBeforeItsDeadLetters(t *testing.T) {
 	recorded := false
 	d := newDedup(t, s, &dedup.Options{DeadLetter: func(ctx context.Context, _ *dedup.Message, _ error) error {
 		rec, err := s.Lookup(ctx, dedup.NewID("orders", "ok"))
-		recorded = err == nil && rec.State == dedup.StateDone
+		recorded = err == nil && rec.State == driver.StateDone
 		return err
 	}})
 	h := &handler{}
@@ -176,7 +177,7 @@ func TestDeadLetterThatIsRefusedForGoodHalts(t *testing.T) {
 func TestStoreThatFailedForGoodHalts(t *testing.T) {
 	s := newStore()
 	d := newDedup(t, s, nil)
-	gone := func([]dedup.Op) error { return dedup.Permanent(errors.New("poisoned")) }
+	gone := func([]driver.Op) error { return dedup.Permanent(errors.New("poisoned")) }
 	h := &handler{script: func(int, context.Context, *dedup.Message) ([]byte, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -249,7 +250,7 @@ func TestPanicsOfCallbacks(t *testing.T) {
 	}
 	t.Run("store", func(t *testing.T) {
 		s := newStore()
-		s.before = func([]dedup.Op) error { panic("bang") }
+		s.before = func([]driver.Op) error { panic("bang") }
 		d := newDedup(t, s, nil)
 		loud := newDedup(t, s, &dedup.Options{Logger: slog.New(loudLog{slog.DiscardHandler})})
 		want(t, loud.Do(t.Context(), message("k", "v"), (&handler{}).handle), dedup.Unavailable, false)
@@ -345,7 +346,7 @@ func TestShutdownDoesNotWaitForAStoreThatHangs(t *testing.T) {
 		go func() {
 			done <- d.Do(context.Background(), message("k", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
 				s.mu.Lock()
-				s.before = func([]dedup.Op) error { <-hang; return errBroken }
+				s.before = func([]driver.Op) error { <-hang; return errBroken }
 				s.mu.Unlock()
 				<-ctx.Done()
 				return nil, ctx.Err()
@@ -374,7 +375,7 @@ func TestEveryHaltIsLogged(t *testing.T) {
 		d.Do(t.Context(), message(fmt.Sprint(i), "v"), fails(dedup.Permanent(errBroken), 1).handle)
 	}
 	s.mu.Lock()
-	s.before = func([]dedup.Op) error { return errBroken }
+	s.before = func([]driver.Op) error { return errBroken }
 	s.mu.Unlock()
 	d.Do(t.Context(), message("k", "v"), (&handler{}).handle)
 	if got := strings.Count(log.String(), "it halts"); got != 4 {
@@ -389,8 +390,8 @@ func TestStoreThatRefusesSomeIsToldOfRarely(t *testing.T) {
 		var log strings.Builder
 		d := newDedup(t, s, &dedup.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		d.Do(t.Context(), message("known", "v"), ok)
-		s.before = func(ops []dedup.Op) error {
-			if ops[0].Kind == dedup.OpClaim && ops[0].ID != dedup.NewID("orders", "known") {
+		s.before = func(ops []driver.Op) error {
+			if ops[0].Kind == driver.OpClaim && ops[0].ID != dedup.NewID("orders", "known") {
 				return errBroken
 			}
 			return nil
@@ -412,10 +413,10 @@ func TestStoreThatRefusesPartOfABatchIsToldOf(t *testing.T) {
 		var log strings.Builder
 		d := newDedup(t, s, &dedup.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		refused := dedup.NewID("orders", "refused")
-		s.after = func(ops []dedup.Op, replies []dedup.Reply) {
+		s.after = func(ops []driver.Op, replies []driver.Reply) {
 			for i := range ops {
 				if ops[i].ID == refused {
-					replies[i] = dedup.Reply{Err: errBroken}
+					replies[i] = driver.Reply{Err: errBroken}
 				}
 			}
 		}

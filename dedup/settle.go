@@ -28,7 +28,7 @@ func (d *Deduplicator) Settle(ctx context.Context, m *Message, h Handler) (Resul
 			return r, fmt.Errorf("dedup: message at %v: %w: %w", m.Position, ErrHalted, r.Err)
 		case errors.Is(r.Err, ErrOwnKey):
 			return r, fmt.Errorf("dedup: message at %v is not settled: %w", m.Position, r.Err)
-		case d.isClosed():
+		case d.calls.isClosed():
 			return r, fmt.Errorf("dedup: message at %v is not settled: %w", m.Position, ErrClosed)
 		}
 		if err := sleep(ctx, max(r.RetryAfter, minRetry)); err != nil {
@@ -45,10 +45,4 @@ func (d *Deduplicator) Wrap(h Handler) func(ctx context.Context, m *Message) err
 		_, err := d.Settle(ctx, m, h)
 		return err
 	}
-}
-
-func (d *Deduplicator) isClosed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
 }

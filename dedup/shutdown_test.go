@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 func TestShutdownWaitsForWhatRuns(t *testing.T) {
@@ -66,7 +67,7 @@ func TestShutdownDeadline(t *testing.T) {
 					done <- d.Do(context.Background(), message("k", "v"), func(ctx context.Context, m *dedup.Message) ([]byte, error) {
 						if c.broken {
 							s.mu.Lock()
-							s.before = func([]dedup.Op) error { return errBroken }
+							s.before = func([]driver.Op) error { return errBroken }
 							s.mu.Unlock()
 						}
 						return c.handler(ctx, m)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // justBeforeARenewal makes a lease fall due between the timeout of a handler
@@ -40,8 +41,8 @@ func TestHandlerThatReturnsAfterItsTimeoutKeepsItsClaim(t *testing.T) {
 			o := &dedup.Options{HandlerTimeout: justBeforeARenewal}
 			a, b := newDedup(t, s, o), newDedup(t, s, o)
 			var down atomic.Bool
-			s.before = func(ops []dedup.Op) error {
-				if down.Load() && ops[0].Kind == dedup.OpComplete {
+			s.before = func(ops []driver.Op) error {
+				if down.Load() && ops[0].Kind == driver.OpComplete {
 					return errBroken
 				}
 				return nil

@@ -11,7 +11,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/bench/harness"
 	"github.com/oncequeue/oncequeue/bench/work"
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 )
 
@@ -64,7 +64,7 @@ func latency(ctx context.Context, dir string, ttl time.Duration, r *harness.Run)
 	count := r.Scaled(int(expiryFor / applyEvery))
 	stream := work.New(3)
 	var took []time.Duration
-	var completes []dedup.Op
+	var completes []driver.Op
 	keys := 0
 	tick := time.NewTicker(applyEvery)
 	defer tick.Stop()
@@ -86,13 +86,13 @@ func latency(ctx context.Context, dir string, ttl time.Duration, r *harness.Run)
 		}
 		claims := ops[len(completes):]
 		granted := replies[len(completes):]
-		next := make([]dedup.Op, len(claims))
+		next := make([]driver.Op, len(claims))
 		for j := range claims {
-			if granted[j].Status != dedup.StatusGranted {
+			if granted[j].Status != driver.StatusGranted {
 				return 0, fmt.Errorf("claim: %v %w", granted[j].Status, granted[j].Err)
 			}
 			next[j] = claims[j]
-			next[j].Kind, next[j].Token = dedup.OpComplete, granted[j].Record.Token
+			next[j].Kind, next[j].Token = driver.OpComplete, granted[j].Record.Token
 		}
 		completes = next
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/oncequeue/oncequeue/bench/harness"
 	"github.com/oncequeue/oncequeue/bench/work"
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 )
 
@@ -121,7 +121,7 @@ type growth struct {
 func (g *growth) grow(ctx context.Context, n int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	made := make(chan []dedup.Op, 4)
+	made := make(chan []driver.Op, 4)
 	go func() {
 		defer close(made)
 		for left := n - g.keys; left > 0 && ctx.Err() == nil; left -= fillStep {

@@ -13,6 +13,7 @@ import (
 	"github.com/oncequeue/oncequeue/bench/harness"
 	"github.com/oncequeue/oncequeue/bench/work"
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	natstransport "github.com/oncequeue/oncequeue/transport/nats"
@@ -162,7 +163,7 @@ func always(m *dedup.Message) bool { return sick(m) }
 func (o ours) duplicates() bool { return o.bolt }
 
 func (o ours) start(ctx context.Context, t *task) (func() error, error) {
-	var store dedup.Store = memstore.New(nil)
+	var store driver.Store = memstore.New(nil)
 	closeStore := func() error { return nil }
 	if o.bolt {
 		b, err := boltstore.Open(t.dir, nil)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Callers is how many goroutines call Do at once, and InFlight how many batches
@@ -18,7 +19,7 @@ const (
 )
 
 // NewDeduplicator returns a Deduplicator as a user has it, with the defaults.
-func NewDeduplicator(store dedup.Store) (*dedup.Deduplicator, error) {
+func NewDeduplicator(store driver.Store) (*dedup.Deduplicator, error) {
 	return dedup.New(store, Scope, dedup.HeaderKey(), &dedup.Options{TTL: TTL})
 }
 
@@ -87,11 +88,11 @@ func (b *Batch) Share(workers, size int, fn func(from, to int) error) error {
 }
 
 // Ops returns the operations that claim b's messages, as a Deduplicator makes them.
-func (b *Batch) Ops() []dedup.Op {
-	ops := make([]dedup.Op, len(b.Messages))
+func (b *Batch) Ops() []driver.Op {
+	ops := make([]driver.Op, len(b.Messages))
 	for i, m := range b.Messages {
-		ops[i] = dedup.Op{
-			Kind: dedup.OpClaim, ID: dedup.NewID(Scope, dedup.Key(b.Keys[i].String())), Nonce: uint64(i) + 1,
+		ops[i] = driver.Op{
+			Kind: driver.OpClaim, ID: dedup.NewID(Scope, dedup.Key(b.Keys[i].String())), Nonce: uint64(i) + 1,
 			Lease: Lease, TTL: TTL, Fingerprint: dedup.PayloadFingerprint(m), Position: m.Position,
 		}
 	}
@@ -101,9 +102,9 @@ func (b *Batch) Ops() []dedup.Op {
 // Apply claims and completes by the store alone: a batch's completes travel with
 // the claims of the next. A key that comes again within a batch is answered
 // there, as granted to the same run.
-func (b *Batch) Apply(ctx context.Context, s dedup.Store, claims []dedup.Op) error {
+func (b *Batch) Apply(ctx context.Context, s driver.Store, claims []driver.Op) error {
 	granted := make(map[dedup.ID]bool, BatchSize)
-	var ops []dedup.Op
+	var ops []driver.Op
 	for from := 0; ; from += BatchSize {
 		completes := len(ops)
 		if from < len(claims) {
@@ -122,12 +123,12 @@ func (b *Batch) Apply(ctx context.Context, s dedup.Store, claims []dedup.Op) err
 			switch r := &replies[i]; {
 			case r.Err != nil:
 				return r.Err
-			case i < completes && r.Status != dedup.StatusOK:
+			case i < completes && r.Status != driver.StatusOK:
 				return fmt.Errorf("complete: %v", r.Status)
-			case i >= completes && r.Status == dedup.StatusGranted && !granted[ops[i].ID]:
+			case i >= completes && r.Status == driver.StatusGranted && !granted[ops[i].ID]:
 				granted[ops[i].ID] = true
 				op := ops[i]
-				op.Kind, op.Token = dedup.OpComplete, r.Record.Token
+				op.Kind, op.Token = driver.OpComplete, r.Record.Token
 				next = append(next, op)
 				b.Handled(1)
 			}
@@ -138,18 +139,18 @@ func (b *Batch) Apply(ctx context.Context, s dedup.Store, claims []dedup.Op) err
 
 // Completes returns the operations that record a result for each of b's messages,
 // as if it had been claimed.
-func (b *Batch) Completes(result []byte) []dedup.Op {
+func (b *Batch) Completes(result []byte) []driver.Op {
 	ops := b.Ops()
 	for i := range ops {
-		ops[i].Kind, ops[i].Token, ops[i].Result = dedup.OpComplete, 1, result
+		ops[i].Kind, ops[i].Token, ops[i].Result = driver.OpComplete, 1, result
 	}
 	return ops
 }
 
 // CheckCompleted returns an error unless all is recorded.
-func CheckCompleted(replies []dedup.Reply) error {
+func CheckCompleted(replies []driver.Reply) error {
 	for i := range replies {
-		if r := &replies[i]; r.Err != nil || r.Status != dedup.StatusOK {
+		if r := &replies[i]; r.Err != nil || r.Status != driver.StatusOK {
 			return fmt.Errorf("complete: %v %w", r.Status, r.Err)
 		}
 	}
@@ -157,9 +158,9 @@ func CheckCompleted(replies []dedup.Reply) error {
 }
 
 // Fill records n new keys of the stream in the store, with a result.
-func Fill(ctx context.Context, s dedup.Store, stream *Stream, n int, result []byte) error {
-	for ; n > 0; n -= dedup.MaxBatch {
-		replies, err := s.Apply(ctx, stream.Fresh(min(n, dedup.MaxBatch)).Completes(result))
+func Fill(ctx context.Context, s driver.Store, stream *Stream, n int, result []byte) error {
+	for ; n > 0; n -= driver.MaxBatch {
+		replies, err := s.Apply(ctx, stream.Fresh(min(n, driver.MaxBatch)).Completes(result))
 		if err != nil {
 			return err
 		}

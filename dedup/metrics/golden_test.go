@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/golden"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
@@ -15,9 +15,9 @@ import (
 // talkative is a store that tells every figure there is.
 type talkative struct{ *memstore.Store }
 
-func (talkative) Stats(context.Context) (dedup.Stats, error) {
+func (talkative) Stats(context.Context) (driver.Stats, error) {
 	then := time.Unix(1_700_000_000, 0)
-	return dedup.Stats{Limit: 1, Oldest: then, Vouch: dedup.Vouch{Since: then}}, nil
+	return driver.Stats{Limit: 1, Oldest: then, Vouch: driver.Vouch{Since: then}}, nil
 }
 
 // The metrics change only with a word in the changelog.

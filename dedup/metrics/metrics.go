@@ -111,7 +111,7 @@ func newFamilies() *families {
 		store: histogram("dedup_store_seconds", "How long each call of the store took.",
 			[]float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}),
 		batch: histogram("dedup_store_batch_ops", "Operations in each call of the store.",
-			prometheus.ExponentialBuckets(1, 2, 13)), // to dedup.MaxBatch
+			prometheus.ExponentialBuckets(1, 2, 13)), // to driver.MaxBatch
 		age: histogram("dedup_duplicate_age_seconds", "How long after the first sight of its key a duplicate came.",
 			[]float64{1, 10, minute, 5 * minute, 15 * minute, hour, 3 * hour, 6 * hour, 12 * hour, 24 * hour, 48 * hour, 7 * 24 * hour}),
 		inFlight: prometheus.NewDesc("dedup_in_flight", "Deliveries that are being processed.", []string{labelScope}, nil),

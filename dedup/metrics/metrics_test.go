@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/hangtest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
@@ -36,7 +37,7 @@ type bench struct {
 	scope string
 }
 
-func newBench(t *testing.T, reg *prometheus.Registry, scope string, store dedup.Store, next dedup.Hooks) *bench {
+func newBench(t *testing.T, reg *prometheus.Registry, scope string, store driver.Store, next dedup.Hooks) *bench {
 	t.Helper()
 	hangtest.Watch(t)
 	m, err := New(reg, scope, &Options{TTL: time.Hour})
@@ -270,19 +271,19 @@ func TestAlreadyParked(t *testing.T) {
 // failing is a store that does not answer.
 type failing struct{ *memstore.Store }
 
-func (failing) Apply(context.Context, []dedup.Op) ([]dedup.Reply, error) {
+func (failing) Apply(context.Context, []driver.Op) ([]driver.Reply, error) {
 	return nil, errors.New("connection refused")
 }
 
-func (failing) Stats(context.Context) (dedup.Stats, error) {
-	return dedup.Stats{}, errors.New("connection refused")
+func (failing) Stats(context.Context) (driver.Stats, error) {
+	return driver.Stats{}, errors.New("connection refused")
 }
 
 // limited is a store with a quota, on servers that were replaced.
 type limited struct{ *memstore.Store }
 
-func (limited) Stats(context.Context) (dedup.Stats, error) {
-	return dedup.Stats{Bytes: 1, Limit: 2, Changes: 3}, nil
+func (limited) Stats(context.Context) (driver.Stats, error) {
+	return driver.Stats{Bytes: 1, Limit: 2, Changes: 3}, nil
 }
 
 func TestStore(t *testing.T) {
@@ -497,7 +498,7 @@ func TestScrape(t *testing.T) {
 	if err != nil || res.StatusCode != 200 {
 		t.Fatalf("got %s, %v", res.Status, err)
 	}
-	if last := fmt.Sprintf(`dedup_store_batch_ops_bucket{scope="orders",le="%d"} `, dedup.MaxBatch); !strings.Contains(string(text), last) {
+	if last := fmt.Sprintf(`dedup_store_batch_ops_bucket{scope="orders",le="%d"} `, driver.MaxBatch); !strings.Contains(string(text), last) {
 		t.Errorf("the scrape has no %s: a full batch is in no bucket", last)
 	}
 	for _, want := range []string{

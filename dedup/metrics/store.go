@@ -9,7 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // statsTimeout is how long a scrape waits for all stores together.
@@ -20,7 +20,7 @@ const statsTimeout = 2 * time.Second
 // scope is the scope of the Deduplicator. If several scopes share the store, use any name for the
 // store. A second store of the same scope is an error. Close the store after the last scrape: a
 // closed store counts as not up.
-func RegisterStore(reg prometheus.Registerer, scope string, store dedup.Inspector) error {
+func RegisterStore(reg prometheus.Registerer, scope string, store driver.Inspector) error {
 	switch {
 	case reg == nil:
 		return errNoRegistry
@@ -41,7 +41,7 @@ type stores struct {
 	up, records, bytes, limit, oldest, vouched, changes *prometheus.Desc
 
 	mu      sync.Mutex
-	byScope map[string]dedup.Inspector
+	byScope map[string]driver.Inspector
 }
 
 func newStores() *stores {
@@ -49,7 +49,7 @@ func newStores() *stores {
 		return prometheus.NewDesc(name, help, []string{labelScope}, nil)
 	}
 	return &stores{
-		byScope: make(map[string]dedup.Inspector),
+		byScope: make(map[string]driver.Inspector),
 		up:      gauge("dedup_store_up", "1 if the store told its figures."),
 		records: gauge("dedup_store_records", "Records remembered, expired ones not yet dropped included."),
 		bytes:   gauge("dedup_store_bytes", "Size of the store."),
@@ -60,7 +60,7 @@ func newStores() *stores {
 	}
 }
 
-func (s *stores) add(scope string, store dedup.Inspector) error {
+func (s *stores) add(scope string, store driver.Inspector) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byScope[scope] != nil {

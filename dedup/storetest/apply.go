@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 var applyRules = []rule{
 	{"empty batch", func(s *suite) {
-		for _, ops := range [][]dedup.Op{nil, {}} {
+		for _, ops := range [][]driver.Op{nil, {}} {
 			replies, err := s.store.Apply(s.t.Context(), ops)
 			if err != nil || len(replies) != 0 {
 				s.t.Errorf("Apply of no ops: got %d replies and error %v, want none", len(replies), err)
@@ -22,19 +22,19 @@ var applyRules = []rule{
 	{"ops on one key act in order", func(s *suite) {
 		id := s.id()
 		got := s.apply(claim(id, 1), claim(id, 2), claim(id, 1))
-		s.statuses(got, dedup.StatusGranted, dedup.StatusHeld, dedup.StatusGranted)
+		s.statuses(got, driver.StatusGranted, driver.StatusHeld, driver.StatusGranted)
 		token := got[0].Record.Token
 		s.same("repeated claim", got[2].Record, got[0].Record)
 
 		got = s.apply(release(id, token), release(id, token), claim(id, 2), claim(id, 3))
-		s.statuses(got, dedup.StatusOK, dedup.StatusLost, dedup.StatusGranted, dedup.StatusHeld)
+		s.statuses(got, driver.StatusOK, driver.StatusLost, driver.StatusGranted, driver.StatusHeld)
 		if got[2].Record.Token <= token {
 			s.t.Errorf("Token of the second grant: got %d, want more than %d", got[2].Record.Token, token)
 		}
 		token = got[2].Record.Token
 
 		got = s.apply(extend(id, token), complete(id, token, "result"), claim(id, 4), extend(id, token), park(id, token, "reason"), release(id, token))
-		s.statuses(got, dedup.StatusOK, dedup.StatusOK, dedup.StatusDone, dedup.StatusLost, dedup.StatusOK, dedup.StatusLost)
+		s.statuses(got, driver.StatusOK, driver.StatusOK, driver.StatusDone, driver.StatusLost, driver.StatusOK, driver.StatusLost)
 		for i, reply := range got[1:] {
 			if string(reply.Record.Result) != "result" {
 				s.t.Errorf("reply %d: got result %q, want what was recorded first", i+1, reply.Record.Result)
@@ -44,7 +44,7 @@ var applyRules = []rule{
 	{"replies show the record after their own op", func(s *suite) {
 		id, r := s.granted()
 		got := s.apply(release(id, r.Token), claim(id, 2))
-		if got[0].Record.State != dedup.StateReleased || got[1].Record.State != dedup.StateClaimed {
+		if got[0].Record.State != driver.StateReleased || got[1].Record.State != driver.StateClaimed {
 			s.t.Errorf("got %v, %v, want released, then claimed", got[0].Record.State, got[1].Record.State)
 		}
 	}},
@@ -52,7 +52,7 @@ var applyRules = []rule{
 		held, _ := s.granted()
 		mine, r := s.granted()
 		done, d := s.granted()
-		s.want(complete(done, d.Token, "result"), dedup.StatusOK)
+		s.want(complete(done, d.Token, "result"), driver.StatusOK)
 		conflict := claim(done, 2)
 		conflict.Fingerprint = otherPrint
 		got := s.apply(
@@ -60,37 +60,37 @@ var applyRules = []rule{
 			claim(s.id(), 1), release(held, 1), claim(done, 2), park(s.id(), 1, "reason"),
 		)
 		s.statuses(got,
-			dedup.StatusLost, dedup.StatusHeld, dedup.StatusOK, dedup.StatusConflict,
-			dedup.StatusGranted, dedup.StatusLost, dedup.StatusDone, dedup.StatusOK)
-		s.want(claim(mine, 2), dedup.StatusDone)
+			driver.StatusLost, driver.StatusHeld, driver.StatusOK, driver.StatusConflict,
+			driver.StatusGranted, driver.StatusLost, driver.StatusDone, driver.StatusOK)
+		s.want(claim(mine, 2), driver.StatusDone)
 	}},
 	{"a full batch", func(s *suite) {
-		claims := make([]dedup.Op, dedup.MaxBatch)
+		claims := make([]driver.Op, driver.MaxBatch)
 		for i := range claims {
 			claims[i] = claim(s.id(), 1)
 		}
-		var next []dedup.Op
+		var next []driver.Op
 		for i, reply := range s.apply(claims...) {
-			if reply.Status != dedup.StatusGranted {
+			if reply.Status != driver.StatusGranted {
 				s.t.Fatalf("claim %d: got %v, want granted", i, reply.Status)
 			}
 			next = append(next, complete(claims[i].ID, reply.Record.Token, fmt.Sprint("result ", i)))
 		}
 		for i, reply := range s.apply(next...) {
-			if want := fmt.Sprint("result ", i); reply.Status != dedup.StatusOK || string(reply.Record.Result) != want {
+			if want := fmt.Sprint("result ", i); reply.Status != driver.StatusOK || string(reply.Record.Result) != want {
 				s.t.Fatalf("complete %d: got %v with %q, want ok with %q", i, reply.Status, reply.Record.Result, want)
 			}
 		}
 		for i, reply := range s.apply(claims...) {
-			if want := fmt.Sprint("result ", i); reply.Status != dedup.StatusDone || string(reply.Record.Result) != want {
+			if want := fmt.Sprint("result ", i); reply.Status != driver.StatusDone || string(reply.Record.Result) != want {
 				s.t.Fatalf("claim %d: got %v with %q, want done with %q", i, reply.Status, reply.Record.Result, want)
 			}
 		}
 	}},
 	{"values survive", func(s *suite) {
-		ids := []dedup.ID{{}, bytes16(0xff), bytes16('\n'), {1}, {15: 1}}
+		ids := []driver.ID{{}, bytes16(0xff), bytes16('\n'), {1}, {15: 1}}
 		results := [][]byte{nil, {}, {0}, []byte("\x00\xff\r\n'\"\\"), bytes.Repeat([]byte{0, 1, 0xfe}, 64<<10/3)}
-		positions := []dedup.Position{
+		positions := []driver.Position{
 			{},
 			{Source: "orders", Partition: math.MaxInt32, Offset: math.MaxInt64},
 			{Source: "großer Strom/日本 \x00|", Partition: 0, Offset: 1 << 53},
@@ -100,32 +100,32 @@ var applyRules = []rule{
 		for i, id := range ids {
 			op := claim(id, math.MaxUint64-uint64(i))
 			op.Position = positions[i]
-			op.Fingerprint = dedup.Fingerprint{0xff, 0, byte(i)}
-			r := s.want(op, dedup.StatusGranted)
-			s.same("granted", r, dedup.Record{
-				State: dedup.StateClaimed, Token: r.Token, Nonce: op.Nonce,
+			op.Fingerprint = driver.Fingerprint{0xff, 0, byte(i)}
+			r := s.want(op, driver.StatusGranted)
+			s.same("granted", r, driver.Record{
+				State: driver.StateClaimed, Token: r.Token, Nonce: op.Nonce,
 				LeaseEnd: s.now().Add(lease), Expires: s.now().Add(lease + ttl),
 				FirstSeen: s.now(), First: positions[i], Fingerprint: op.Fingerprint, Held: positions[i],
 			})
 			other := op
 			other.Nonce--
-			s.same("held", s.want(other, dedup.StatusHeld), r)
+			s.same("held", s.want(other, driver.StatusHeld), r)
 			end := complete(id, r.Token, string(results[i]))
 			if results[i] == nil {
 				end.Result = nil
 			}
 			r = dropLease(r)
-			r.State, r.Nonce, r.Result = dedup.StateDone, 0, results[i]
+			r.State, r.Nonce, r.Result = driver.StateDone, 0, results[i]
 			r.Expires = s.now().Add(ttl)
-			s.same("done", s.want(end, dedup.StatusOK), r)
-			s.same("answer", s.want(op, dedup.StatusDone), r)
+			s.same("done", s.want(end, driver.StatusOK), r)
+			s.same("answer", s.want(op, driver.StatusDone), r)
 		}
 	}},
 	{"many attempts", func(s *suite) {
 		id, r := s.granted()
 		for i := range 300 {
 			got := s.apply(release(id, r.Token), claim(id, uint64(i+2)))
-			s.statuses(got, dedup.StatusOK, dedup.StatusGranted)
+			s.statuses(got, driver.StatusOK, driver.StatusGranted)
 			r = got[1].Record
 			if r.Attempt != i+1 {
 				s.t.Fatalf("Attempt: got %d, want %d", r.Attempt, i+1)
@@ -133,15 +133,15 @@ var applyRules = []rule{
 		}
 	}},
 	{"does not keep ops", func(s *suite) {
-		for _, kind := range []dedup.OpKind{dedup.OpComplete, dedup.OpPark} {
+		for _, kind := range []driver.OpKind{driver.OpComplete, driver.OpPark} {
 			id, r := s.granted()
 			result := []byte("result")
 			op := settle(kind, id, r.Token, "")
 			op.Result = result
-			ops := []dedup.Op{op}
+			ops := []driver.Op{op}
 			replies := s.apply(ops...)
 			copy(result, "XXXXXX")
-			ops[0] = dedup.Op{}
+			ops[0] = driver.Op{}
 			if got := replies[0].Record.Result; string(got) != "result" {
 				s.t.Errorf("%v: the reply changed with the op: got %q", kind, got)
 			}
@@ -153,17 +153,17 @@ var applyRules = []rule{
 	{"does not change ops", func(s *suite) {
 		id, r := s.granted()
 		result := []byte("result")
-		ops := []dedup.Op{complete(id, r.Token, ""), claim(id, 2)}
+		ops := []driver.Op{complete(id, r.Token, ""), claim(id, 2)}
 		ops[0].Result = result
 		s.apply(ops...)
-		want := []dedup.Op{complete(id, r.Token, "result"), claim(id, 2)}
+		want := []driver.Op{complete(id, r.Token, "result"), claim(id, 2)}
 		if got := fmt.Sprintf("%+v", ops); got != fmt.Sprintf("%+v", want) {
 			s.t.Errorf("ops after Apply: got %s, want %+v", got, want)
 		}
 	}},
 	{"results belong to the caller", func(s *suite) {
 		id, r := s.granted()
-		done := s.want(complete(id, r.Token, "result"), dedup.StatusOK)
+		done := s.want(complete(id, r.Token, "result"), driver.StatusOK)
 		copy(done.Result, "XXXXXX")
 		_ = append(done.Result, "YYY"...)
 		got := s.apply(claim(id, 2), claim(id, 3))
@@ -171,7 +171,7 @@ var applyRules = []rule{
 		if r := got[1].Record.Result; string(r) != "result" {
 			s.t.Errorf("two replies share a result: got %q", r)
 		}
-		if r := s.want(claim(id, 4), dedup.StatusDone).Result; string(r) != "result" {
+		if r := s.want(claim(id, 4), driver.StatusDone).Result; string(r) != "result" {
 			s.t.Errorf("the record changed with a reply: got %q", r)
 		}
 	}},
@@ -180,26 +180,26 @@ var applyRules = []rule{
 		ctx, cancel := context.WithCancelCause(s.t.Context())
 		cancel(why)
 		id, r := s.granted()
-		for _, op := range []dedup.Op{claim(s.id(), 1), complete(id, r.Token, "result")} {
-			replies, err := s.store.Apply(ctx, []dedup.Op{op})
+		for _, op := range []driver.Op{claim(s.id(), 1), complete(id, r.Token, "result")} {
+			replies, err := s.store.Apply(ctx, []driver.Op{op})
 			if err == nil {
 				s.t.Fatalf("%v under an ended context: got replies %+v, want an error", op.Kind, replies)
 			}
 			if !errors.Is(err, context.Canceled) && !errors.Is(err, why) {
 				s.t.Errorf("%v under an ended context: got error %q, want one that matches the context's", op.Kind, err)
 			}
-			if op.Kind == dedup.OpClaim {
-				s.want(claim(op.ID, 2), dedup.StatusGranted)
+			if op.Kind == driver.OpClaim {
+				s.want(claim(op.ID, 2), driver.StatusGranted)
 			}
 		}
-		s.same("untouched", s.want(claim(id, 2), dedup.StatusHeld), r)
+		s.same("untouched", s.want(claim(id, 2), driver.StatusHeld), r)
 	}},
 }
 
 // statuses wants the replies to have these statuses.
-func (s *suite) statuses(replies []dedup.Reply, want ...dedup.Status) {
+func (s *suite) statuses(replies []driver.Reply, want ...driver.Status) {
 	s.t.Helper()
-	var got []dedup.Status
+	var got []driver.Status
 	for _, reply := range replies {
 		got = append(got, reply.Status)
 	}
@@ -208,7 +208,7 @@ func (s *suite) statuses(replies []dedup.Reply, want ...dedup.Status) {
 	}
 }
 
-func bytes16(b byte) (id dedup.ID) {
+func bytes16(b byte) (id driver.ID) {
 	for i := range id {
 		id[i] = b
 	}

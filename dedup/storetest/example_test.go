@@ -3,7 +3,7 @@ package storetest_test
 import (
 	"testing"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
@@ -11,7 +11,7 @@ import (
 // The test of a store calls Run.
 func ExampleRun() {
 	_ = func(t *testing.T) { // func TestStore(t *testing.T)
-		storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+		storetest.Run(t, func(t *testing.T, clock storetest.Clock) driver.Store {
 			return memstore.New(&memstore.Options{Now: clock.Now})
 		})
 	}

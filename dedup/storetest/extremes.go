@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 const (
@@ -32,26 +32,26 @@ var extremeRules = []rule{
 		id := s.id()
 		op := claim(id, 1)
 		op.Lease = longest
-		r := s.want(op, dedup.StatusGranted)
+		r := s.want(op, driver.StatusGranted)
 		extended, e := s.granted()
 		ext := extend(extended, e.Token)
 		ext.Lease, ext.TTL = longest, longest
-		s.want(ext, dedup.StatusOK)
+		s.want(ext, driver.StatusOK)
 		s.advance(century)
-		s.want(claim(id, 2), dedup.StatusHeld)
-		s.want(claim(extended, 2), dedup.StatusHeld)
-		s.want(complete(id, r.Token, "result"), dedup.StatusOK)
-		s.want(claim(id, 2), dedup.StatusDone)
+		s.want(claim(id, 2), driver.StatusHeld)
+		s.want(claim(extended, 2), driver.StatusHeld)
+		s.want(complete(id, r.Token, "result"), driver.StatusOK)
+		s.want(claim(id, 2), driver.StatusDone)
 	}},
 	{"no TTL: nothing is kept", func(s *suite) {
 		for _, d := range []time.Duration{0, -1, math.MinInt64} {
-			for _, end := range []func(dedup.ID, dedup.Token) dedup.Op{
+			for _, end := range []func(driver.ID, driver.Token) driver.Op{
 				release,
-				func(id dedup.ID, token dedup.Token) dedup.Op { return complete(id, token, "result") },
-				func(id dedup.ID, token dedup.Token) dedup.Op { return park(id, token, "reason") },
+				func(id driver.ID, token driver.Token) driver.Op { return complete(id, token, "result") },
+				func(id driver.ID, token driver.Token) driver.Op { return park(id, token, "reason") },
 			} {
 				id, r := s.granted()
-				if got := s.want(lasting(end(id, r.Token), d), dedup.StatusOK); !got.Expires.Equal(s.now()) {
+				if got := s.want(lasting(end(id, r.Token), d), driver.StatusOK); !got.Expires.Equal(s.now()) {
 					s.t.Errorf("TTL %v: got a record that expires at %v, want now, %v", d, got.Expires, s.now())
 				}
 				s.fresh(id, r.Token)
@@ -62,8 +62,8 @@ var extremeRules = []rule{
 		for _, d := range []time.Duration{0, -1, math.MinInt64} {
 			op := claim(s.id(), 1)
 			op.Lease = d
-			r := s.want(op, dedup.StatusGranted)
-			if got := s.want(claim(op.ID, 2), dedup.StatusGranted); !got.Ambiguous || got.Token <= r.Token {
+			r := s.want(op, driver.StatusGranted)
+			if got := s.want(claim(op.ID, 2), driver.StatusGranted); !got.Ambiguous || got.Token <= r.Token {
 				s.t.Errorf("lease %v: got Ambiguous %t, token %d after %d, want a take-over", d, got.Ambiguous, got.Token, r.Token)
 			}
 		}
@@ -72,8 +72,8 @@ var extremeRules = []rule{
 	{"the longest TTL raises Since", func(s *suite) {
 		s.advance(3 * ttl)
 		id, _ := s.granted()
-		s.want(lasting(claim(id, 2), longest), dedup.StatusHeld)
-		s.raised(dedup.OpClaim, ttl)
+		s.want(lasting(claim(id, 2), longest), driver.StatusHeld)
+		s.raised(driver.OpClaim, ttl)
 	}},
 }
 
@@ -81,30 +81,30 @@ var extremeRules = []rule{
 func (s *suite) keptForEver() (check func()) {
 	s.t.Helper()
 	released, r := s.granted()
-	s.want(lasting(release(released, r.Token), longest), dedup.StatusOK)
+	s.want(lasting(release(released, r.Token), longest), driver.StatusOK)
 	claimed := s.id()
-	s.want(lasting(claim(claimed, 1), longest), dedup.StatusGranted)
+	s.want(lasting(claim(claimed, 1), longest), driver.StatusGranted)
 	extended, e := s.granted()
-	s.want(lasting(noted(extend(extended, e.Token), "note"), longest), dedup.StatusOK)
+	s.want(lasting(noted(extend(extended, e.Token), "note"), longest), driver.StatusOK)
 	done, d := s.granted()
-	want := s.want(lasting(complete(done, d.Token, "result"), longest), dedup.StatusOK)
+	want := s.want(lasting(complete(done, d.Token, "result"), longest), driver.StatusOK)
 	parked, p := s.granted()
-	s.want(lasting(park(parked, p.Token, "reason"), longest), dedup.StatusOK)
+	s.want(lasting(park(parked, p.Token, "reason"), longest), driver.StatusOK)
 	unparked, u := s.granted()
-	s.want(park(unparked, u.Token, "reason"), dedup.StatusOK)
-	u = s.want(lasting(unpark(unparked), longest), dedup.StatusOK)
+	s.want(park(unparked, u.Token, "reason"), driver.StatusOK)
+	u = s.want(lasting(unpark(unparked), longest), driver.StatusOK)
 	return func() {
 		s.t.Helper()
-		if got := s.want(claim(released, 2), dedup.StatusGranted); got.Attempt != 1 {
+		if got := s.want(claim(released, 2), driver.StatusGranted); got.Attempt != 1 {
 			s.t.Errorf("released: got attempt %d, want what is remembered, 1", got.Attempt)
 		}
-		if got := s.want(claim(claimed, 2), dedup.StatusGranted); !got.Ambiguous {
+		if got := s.want(claim(claimed, 2), driver.StatusGranted); !got.Ambiguous {
 			s.t.Errorf("claimed: not Ambiguous, want a take-over")
 		}
-		s.want(claim(extended, 2), dedup.StatusHeld)
-		s.same("done", s.want(claim(done, 2), dedup.StatusDone), want)
-		s.want(claim(parked, 2), dedup.StatusParked)
-		if got := s.want(claim(unparked, 2), dedup.StatusGranted); !got.FirstSeen.Equal(u.FirstSeen) {
+		s.want(claim(extended, 2), driver.StatusHeld)
+		s.same("done", s.want(claim(done, 2), driver.StatusDone), want)
+		s.want(claim(parked, 2), driver.StatusParked)
+		if got := s.want(claim(unparked, 2), driver.StatusGranted); !got.FirstSeen.Equal(u.FirstSeen) {
 			s.t.Errorf("unparked: got first seen %v, want what is remembered, %v", got.FirstSeen, u.FirstSeen)
 		}
 	}
@@ -114,30 +114,30 @@ func (s *suite) keptForEver() (check func()) {
 // times to the tick only, if it rounds them up.
 func (s *suite) extreme(t *rapid.T) {
 	id := s.id()
-	var r dedup.Record
-	var token dedup.Token
+	var r driver.Record
+	var token driver.Token
 	duration := rapid.SampledFrom(extremes)
 	for range rapid.IntRange(1, 8).Draw(t, "ops") {
-		op := dedup.Op{
-			Kind: rapid.SampledFrom([]dedup.OpKind{
-				dedup.OpClaim, dedup.OpClaim, dedup.OpExtend, dedup.OpExtend, dedup.OpComplete, dedup.OpPark, dedup.OpRelease, dedup.OpUnpark,
+		op := driver.Op{
+			Kind: rapid.SampledFrom([]driver.OpKind{
+				driver.OpClaim, driver.OpClaim, driver.OpExtend, driver.OpExtend, driver.OpComplete, driver.OpPark, driver.OpRelease, driver.OpUnpark,
 			}).Draw(t, "kind"),
 			ID: id, Token: token, Lease: duration.Draw(t, "lease"), TTL: duration.Draw(t, "TTL"), Nonce: rapid.Uint64Range(1, 2).Draw(t, "nonce"),
 			Fingerprint: fingerprint, Position: position,
 		}
-		if op.Kind == dedup.OpClaim || op.Kind == dedup.OpUnpark {
+		if op.Kind == driver.OpClaim || op.Kind == driver.OpUnpark {
 			op.Token = 0
 		}
 		if op.Lease%tick != 0 && op.TTL > 0 {
 			op.TTL = op.TTL.Truncate(tick) // two times rounded up are too far from one
 		}
-		replies, err := apply(s.t, s.store, []dedup.Op{op})
+		replies, err := apply(s.t, s.store, []driver.Op{op})
 		if err != nil {
 			t.Fatal(err)
 		}
 		got, now := replies[0], s.now()
-		got.Record.LeaseEnd = s.rounded(got.Record.LeaseEnd, r, op, now, func(r dedup.Record) time.Time { return r.LeaseEnd })
-		got.Record.Expires = s.rounded(got.Record.Expires, r, op, now, func(r dedup.Record) time.Time { return r.Expires })
+		got.Record.LeaseEnd = s.rounded(got.Record.LeaseEnd, r, op, now, func(r driver.Record) time.Time { return r.LeaseEnd })
+		got.Record.Expires = s.rounded(got.Record.Expires, r, op, now, func(r driver.Record) time.Time { return r.Expires })
 		after, err := follow(r, op, now, token, got)
 		if err != nil {
 			t.Fatalf("%+v on %+v at %v: %v", op, r, now, err)
@@ -149,8 +149,8 @@ func (s *suite) extreme(t *rapid.T) {
 
 // rounded returns the time in a reply, or the one that Step says if it is that to
 // the tick.
-func (s *suite) rounded(got time.Time, r dedup.Record, op dedup.Op, now time.Time, field func(dedup.Record) time.Time) time.Time {
-	_, want := dedup.Step(r, op, now, 0)
+func (s *suite) rounded(got time.Time, r driver.Record, op driver.Op, now time.Time, field func(driver.Record) time.Time) time.Time {
+	_, want := driver.Step(r, op, now, 0)
 	if w := field(want.Record); got.Sub(w).Abs() <= 2*tick {
 		return w
 	}

@@ -11,13 +11,13 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Linearizable lets 64 goroutines work on a few keys at once and records the answers. It fails if
 // there is no order in which the operations of a key, one after the other, would have had these
 // answers. So each operation must take effect at one moment between its call and its return.
-func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
+func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) driver.Store) {
 	const (
 		workers = 64
 		rounds  = 3 // the time stands still in a round, and leases end between two
@@ -29,7 +29,7 @@ func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store
 		patience = 2 * time.Minute
 	)
 	s := newSuite(t, open)
-	ids := make([]dedup.ID, keys)
+	ids := make([]driver.ID, keys)
 	for i := range ids {
 		ids[i] = s.id()
 	}
@@ -41,7 +41,7 @@ func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store
 	)
 	all := make([]*worker, workers)
 	for i := range all {
-		all[i] = &worker{rand: rand.New(rand.NewPCG(1, uint64(i))), ids: ids, nonce: uint64(i+1) << 32, tokens: make(map[dedup.ID]dedup.Token)}
+		all[i] = &worker{rand: rand.New(rand.NewPCG(1, uint64(i))), ids: ids, nonce: uint64(i+1) << 32, tokens: make(map[driver.ID]driver.Token)}
 	}
 	for range rounds {
 		now := s.now()
@@ -89,15 +89,15 @@ func Linearizable(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store
 // worker draws the batches of one goroutine.
 type worker struct {
 	rand   *rand.Rand
-	ids    []dedup.ID
+	ids    []driver.ID
 	nonce  uint64
-	tokens map[dedup.ID]dedup.Token // of its grants
+	tokens map[driver.ID]driver.Token // of its grants
 }
 
 // batch returns operations on different keys. Operations of one batch on one key would have an
 // order, which the history of calls and returns cannot express.
-func (w *worker) batch() []dedup.Op {
-	var ops []dedup.Op
+func (w *worker) batch() []driver.Op {
+	var ops []driver.Op
 	for _, k := range w.rand.Perm(len(w.ids))[:4] {
 		id := w.ids[k]
 		token, granted := w.tokens[id]
@@ -132,32 +132,32 @@ func (w *worker) batch() []dedup.Op {
 	return ops
 }
 
-func (w *worker) learn(ops []dedup.Op, replies []dedup.Reply) {
+func (w *worker) learn(ops []driver.Op, replies []driver.Reply) {
 	for i, op := range ops {
 		switch {
-		case replies[i].Status == dedup.StatusGranted:
+		case replies[i].Status == driver.StatusGranted:
 			w.tokens[op.ID] = replies[i].Record.Token
-		case op.Kind == dedup.OpRelease && w.rand.IntN(4) > 0: // else it speaks for the old claim again
+		case op.Kind == driver.OpRelease && w.rand.IntN(4) > 0: // else it speaks for the old claim again
 			delete(w.tokens, op.ID)
 		}
 	}
 }
 
 type input struct {
-	op  dedup.Op
+	op  driver.Op
 	now time.Time
 }
 
 // keyState is the state of one key: its record, and the greatest token it had.
 type keyState struct {
-	record  dedup.Record
-	highest dedup.Token
+	record  driver.Record
+	highest driver.Token
 }
 
 // linear is Step as the sequential model of one key.
 var linear = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-		byKey := make(map[dedup.ID][]porcupine.Operation)
+		byKey := make(map[driver.ID][]porcupine.Operation)
 		for _, o := range history {
 			id := o.Input.(input).op.ID
 			byKey[id] = append(byKey[id], o)
@@ -171,7 +171,7 @@ var linear = porcupine.Model{
 	Init: func() any { return keyState{} },
 	Step: func(state, in, out any) (bool, any) {
 		s, i := state.(keyState), in.(input)
-		record, err := follow(s.record, i.op, i.now, s.highest, out.(dedup.Reply))
+		record, err := follow(s.record, i.op, i.now, s.highest, out.(driver.Reply))
 		if err != nil {
 			return false, state
 		}
@@ -190,7 +190,7 @@ var linear = porcupine.Model{
 
 func describe(part []porcupine.Operation) (text string) {
 	for _, o := range part {
-		op, reply := o.Input.(input).op, o.Output.(dedup.Reply)
+		op, reply := o.Input.(input).op, o.Output.(driver.Reply)
 		text += fmt.Sprintf("%d-%d worker %d: %v nonce %x token %d: %v, token %d\n",
 			o.Call, o.Return, o.ClientId, op.Kind, op.Nonce, op.Token, reply.Status, reply.Record.Token)
 	}

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 )
 
@@ -33,10 +33,10 @@ type reference struct {
 
 // saved is the file that the reference store writes when it is closed.
 type saved struct {
-	Vouch   dedup.Vouch
-	High    dedup.Token
+	Vouch   driver.Vouch
+	High    driver.Token
 	Base    time.Time // store time at open
-	Records map[string]dedup.Record
+	Records map[string]driver.Record
 	TTL     time.Duration // longest so far
 	Longer  []longer
 }
@@ -51,7 +51,7 @@ func openReference(t *testing.T, dir string, clock storetest.Clock, fault string
 	t.Helper()
 	now := clock.Now()
 	s := &reference{fault: fault, file: filepath.Join(dir, "reference.json"), clock: clock, start: now}
-	s.saved = saved{Base: now, Records: make(map[string]dedup.Record)}
+	s.saved = saved{Base: now, Records: make(map[string]driver.Record)}
 	s.saved.Vouch = fresh(now)
 	data, err := os.ReadFile(s.file)
 	if errors.Is(err, os.ErrNotExist) {
@@ -81,11 +81,11 @@ func openReference(t *testing.T, dir string, clock storetest.Clock, fault string
 			delete(s.saved.Records, id)
 			continue
 		}
-		if r.State == dedup.StateClaimed && fault != "leases outlive their process" {
+		if r.State == driver.StateClaimed && fault != "leases outlive their process" {
 			r.LeaseEnd = s.saved.Base
 		}
-		if r.State == dedup.StateClaimed && fault == "orphans released" {
-			r.State = dedup.StateReleased
+		if r.State == driver.StateClaimed && fault == "orphans released" {
+			r.State = driver.StateReleased
 		}
 		if fault == "lost notes" {
 			r.Note = nil
@@ -98,8 +98,8 @@ func openReference(t *testing.T, dir string, clock storetest.Clock, fault string
 	return s
 }
 
-func fresh(now time.Time) dedup.Vouch {
-	return dedup.Vouch{ID: fmt.Sprint("reference ", now), Since: now}
+func fresh(now time.Time) driver.Vouch {
+	return driver.Vouch{ID: fmt.Sprint("reference ", now), Since: now}
 }
 
 func (s *reference) Close() error {
@@ -121,7 +121,7 @@ func (s *reference) now() time.Time {
 	return s.saved.Base.Add(s.clock.Now().Sub(s.start))
 }
 
-func (s *reference) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+func (s *reference) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, error) {
 	if err := ctx.Err(); err != nil && s.fault != "deaf to the context" {
 		return nil, err
 	}
@@ -131,18 +131,18 @@ func (s *reference) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, e
 		return nil, errors.New("reference: the store is closed")
 	}
 	if len(ops) == 0 && s.fault == "empty batch" {
-		return make([]dedup.Reply, 1), nil
+		return make([]driver.Reply, 1), nil
 	}
-	replies := make([]dedup.Reply, len(ops))
+	replies := make([]driver.Reply, len(ops))
 	for i := range ops {
 		at := i
 		if s.fault == "last op first" {
 			at = len(ops) - 1 - i
 		}
 		replies[at] = s.apply(ops[at])
-		if s.fault == "stops at the first refusal" && replies[at].Status == dedup.StatusLost {
+		if s.fault == "stops at the first refusal" && replies[at].Status == driver.StatusLost {
 			for j := at + 1; j < len(ops); j++ {
-				replies[j] = dedup.Reply{Status: dedup.StatusLost}
+				replies[j] = driver.Reply{Status: driver.StatusLost}
 			}
 			break
 		}
@@ -155,7 +155,7 @@ func (s *reference) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, e
 	return replies, nil
 }
 
-func (s *reference) apply(op dedup.Op) dedup.Reply {
+func (s *reference) apply(op driver.Op) driver.Reply {
 	now := s.now()
 	if s.fault == "53-bit nonces" {
 		op.Nonce = uint64(float64(op.Nonce))
@@ -175,39 +175,39 @@ func (s *reference) apply(op dedup.Op) dedup.Reply {
 		s.mu.Lock()
 	}
 	switch {
-	case s.fault == "takes a note over" && op.Kind == dedup.OpClaim && !before.LeaseEnd.After(now):
+	case s.fault == "takes a note over" && op.Kind == driver.OpClaim && !before.LeaseEnd.After(now):
 		before.Note = nil
 	case s.fault == "compares all fingerprints":
 		op.Tag = before.Tag
-	case s.fault == "unparks under the old token" && op.Kind == dedup.OpUnpark:
+	case s.fault == "unparks under the old token" && op.Kind == driver.OpUnpark:
 		next = before.Token
-	case s.fault == "forgets who holds" && op.Kind == dedup.OpClaim && before.State != dedup.StateFree:
+	case s.fault == "forgets who holds" && op.Kind == driver.OpClaim && before.State != driver.StateFree:
 		op.Position = before.First
-	case s.fault == "drops notes of extends" && op.Kind == dedup.OpExtend:
+	case s.fault == "drops notes of extends" && op.Kind == driver.OpExtend:
 		op.Note = nil
 	}
-	after, reply := dedup.Step(before, op, now, next)
+	after, reply := driver.Step(before, op, now, next)
 	if reply.Err != nil {
 		return reply
 	}
 	switch {
-	case s.fault == "park forgets ambiguous" && op.Kind == dedup.OpPark:
+	case s.fault == "park forgets ambiguous" && op.Kind == driver.OpPark:
 		after.Ambiguous = false
-	case s.fault == "unpark keeps attempts" && op.Kind == dedup.OpUnpark:
+	case s.fault == "unpark keeps attempts" && op.Kind == driver.OpUnpark:
 		after.Attempt = before.Attempt
-	case s.fault == "release forgets ambiguous" && op.Kind == dedup.OpRelease:
+	case s.fault == "release forgets ambiguous" && op.Kind == driver.OpRelease:
 		after.Ambiguous = false
-	case s.fault == "repeated claim prolongs" && reply.Status == dedup.StatusGranted:
+	case s.fault == "repeated claim prolongs" && reply.Status == driver.StatusGranted:
 		after.LeaseEnd = now.Add(op.Lease)
-	case s.fault == "duplicate prolongs" && reply.Status == dedup.StatusDone:
+	case s.fault == "duplicate prolongs" && reply.Status == driver.StatusDone:
 		after.Expires = now.Add(op.TTL)
-	case s.fault == "retried complete overwrites" && op.Kind == dedup.OpComplete && reply.Status == dedup.StatusOK:
+	case s.fault == "retried complete overwrites" && op.Kind == driver.OpComplete && reply.Status == driver.StatusOK:
 		after.Result = op.Result
 	}
 	reply.Record = after
 	s.saved.High = max(s.saved.High, after.Token)
 	s.saved.Records[op.ID.String()] = after
-	if after.State == dedup.StateFree {
+	if after.State == driver.StateFree {
 		delete(s.saved.Records, op.ID.String())
 	}
 	if s.fault != "gives away what it keeps" {
@@ -216,28 +216,28 @@ func (s *reference) apply(op dedup.Op) dedup.Reply {
 	return reply
 }
 
-func (s *reference) next(r dedup.Record, floor dedup.Token) dedup.Token {
+func (s *reference) next(r driver.Record, floor driver.Token) driver.Token {
 	now := s.now()
 	switch s.fault {
 	case "tokens of a record":
 		if r.Expires.After(now) {
-			return dedup.NextToken(r.Token, floor, s.start)
+			return driver.NextToken(r.Token, floor, s.start)
 		}
-		return dedup.NextToken(0, floor, s.start)
+		return driver.NextToken(0, floor, s.start)
 	case "tokens count from one":
 		return max(s.saved.High, floor) + 1
 	case "no floor":
 		floor = 0
 	}
-	return dedup.NextToken(s.saved.High, floor, now)
+	return driver.NextToken(s.saved.High, floor, now)
 }
 
-func (s *reference) see(op dedup.Op, now time.Time) {
+func (s *reference) see(op driver.Op, now time.Time) {
 	longest := s.saved.TTL
 	switch {
-	case op.Kind == dedup.OpExtend:
+	case op.Kind == driver.OpExtend:
 		return
-	case s.fault == "TTL of claims alone" && op.Kind != dedup.OpClaim:
+	case s.fault == "TTL of claims alone" && op.Kind != driver.OpClaim:
 		return
 	case s.fault == "TTL of the last op":
 		s.saved.TTL = op.TTL
@@ -249,7 +249,7 @@ func (s *reference) see(op dedup.Op, now time.Time) {
 	}
 }
 
-func (s *reference) vouch() dedup.Vouch {
+func (s *reference) vouch() driver.Vouch {
 	v := s.saved.Vouch
 	for _, l := range s.saved.Longer {
 		since := s.now().Add(-l.Old)
@@ -266,7 +266,7 @@ func (s *reference) vouch() dedup.Vouch {
 	return v
 }
 
-func (s *reference) Vouch(context.Context) (dedup.Vouch, error) {
+func (s *reference) Vouch(context.Context) (driver.Vouch, error) {
 	if s.fault == "restless vouch" {
 		return fresh(s.clock.Now()), nil
 	}
@@ -275,29 +275,29 @@ func (s *reference) Vouch(context.Context) (dedup.Vouch, error) {
 	return s.vouch(), nil
 }
 
-func (s *reference) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
+func (s *reference) Lookup(ctx context.Context, id driver.ID) (driver.Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lookup(id), ctx.Err()
 }
 
-func (s *reference) lookup(id dedup.ID) dedup.Record {
+func (s *reference) lookup(id driver.ID) driver.Record {
 	r := s.saved.Records[id.String()]
 	if !r.Expires.After(s.now()) && s.fault != "shows the expired" {
-		return dedup.Record{}
+		return driver.Record{}
 	}
 	r.Result = bytes.Clone(r.Result)
 	return r
 }
 
-func (s *reference) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
-	return func(yield func(dedup.StoredRecord, error) bool) {
+func (s *reference) Records(ctx context.Context) iter.Seq2[driver.StoredRecord, error] {
+	return func(yield func(driver.StoredRecord, error) bool) {
 		s.mu.Lock()
-		var all []dedup.StoredRecord
+		var all []driver.StoredRecord
 		for text := range s.saved.Records {
-			id, _ := dedup.ParseID(text)
-			if r := s.lookup(id); r.State != dedup.StateFree {
-				all = append(all, dedup.StoredRecord{ID: id, Record: r})
+			id, _ := driver.ParseID(text)
+			if r := s.lookup(id); r.State != driver.StateFree {
+				all = append(all, driver.StoredRecord{ID: id, Record: r})
 			}
 		}
 		if s.fault != "locked while it lists" {
@@ -305,7 +305,7 @@ func (s *reference) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, e
 		}
 		for _, r := range all {
 			if err := ctx.Err(); err != nil {
-				yield(dedup.StoredRecord{}, err)
+				yield(driver.StoredRecord{}, err)
 				return
 			}
 			if !yield(r, nil) {
@@ -315,33 +315,33 @@ func (s *reference) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, e
 	}
 }
 
-func (s *reference) Stats(ctx context.Context) (dedup.Stats, error) {
+func (s *reference) Stats(ctx context.Context) (driver.Stats, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := int64(len(s.saved.Records))
 	if s.fault == "miscounts" {
 		n = 1
 	}
-	return dedup.Stats{Records: n, Now: s.now(), Token: s.saved.High, Vouch: s.vouch()}, ctx.Err()
+	return driver.Stats{Records: n, Now: s.now(), Token: s.saved.High, Vouch: s.vouch()}, ctx.Err()
 }
 
-func (s *reference) Forget(ctx context.Context, ids []dedup.ID) error {
-	return s.forget(ctx, ids, func(r dedup.Record) bool {
+func (s *reference) Forget(ctx context.Context, ids []driver.ID) error {
+	return s.forget(ctx, ids, func(r driver.Record) bool {
 		switch {
-		case r.State == dedup.StateClaimed && r.LeaseEnd.After(s.now()):
+		case r.State == driver.StateClaimed && r.LeaseEnd.After(s.now()):
 			return s.fault != "forgets the living"
-		case r.State == dedup.StateClaimed:
+		case r.State == driver.StateClaimed:
 			return s.fault != "forgets the lapsed"
 		}
 		return r.Ambiguous && s.fault != "forgets the ambiguous"
 	})
 }
 
-func (s *reference) ForceForget(ctx context.Context, ids []dedup.ID) error {
-	return s.forget(ctx, ids, func(r dedup.Record) bool { return r.Note != nil && s.fault != "forces a note" })
+func (s *reference) ForceForget(ctx context.Context, ids []driver.ID) error {
+	return s.forget(ctx, ids, func(r driver.Record) bool { return r.Note != nil && s.fault != "forces a note" })
 }
 
-func (s *reference) forget(ctx context.Context, ids []dedup.ID, refuses func(dedup.Record) bool) error {
+func (s *reference) forget(ctx context.Context, ids []driver.ID, refuses func(driver.Record) bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -349,7 +349,7 @@ func (s *reference) forget(ctx context.Context, ids []dedup.ID, refuses func(ded
 	defer s.mu.Unlock()
 	for _, id := range ids {
 		if refuses(s.lookup(id)) {
-			return fmt.Errorf("reference: %v: %w", id, dedup.ErrBusy)
+			return fmt.Errorf("reference: %v: %w", id, driver.ErrBusy)
 		}
 		if s.fault == "forgets up to the refused" {
 			delete(s.saved.Records, id.String())

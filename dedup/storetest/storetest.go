@@ -1,8 +1,8 @@
-// Package storetest tests whether a [dedup.Store] keeps its contract. Every store runs it in its
+// Package storetest tests whether a [driver.Store] keeps its contract. Every store runs it in its
 // own tests:
 //
 //	func TestStore(t *testing.T) {
-//		storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+//		storetest.Run(t, func(t *testing.T, clock storetest.Clock) driver.Store {
 //			return memstore.New(&memstore.Options{Now: clock.Now})
 //		})
 //	}
@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Clock is the clock of a store under test. Its methods may be called by many goroutines at once.
@@ -27,20 +27,20 @@ type Clock interface {
 	OnAdvance(f func(now time.Time))
 }
 
-// Run tests the contract of [dedup.Store], and the contract of [dedup.Inspector] if the store
+// Run tests the contract of [driver.Store], and the contract of [driver.Inspector] if the store
 // implements it. Each rule is a sub-test. [Model] and [Linearizable] are sub-tests too.
 //
 // Run calls open once for each sub-test. open returns an empty store that uses the clock, and
 // registers its cleanup with t.Cleanup.
-func Run(t *testing.T, open func(t *testing.T, clock Clock) dedup.Store) {
+func Run(t *testing.T, open func(t *testing.T, clock Clock) driver.Store) {
 	for _, group := range []struct {
 		name  string
 		rules []rule
 	}{
 		{"claim", claimRules},
 		{"extend", extendRules},
-		{"complete", settleRules(dedup.OpComplete)},
-		{"park", settleRules(dedup.OpPark)},
+		{"complete", settleRules(driver.OpComplete)},
+		{"park", settleRules(driver.OpPark)},
 		{"release", releaseRules},
 		{"note", noteRules},
 		{"unpark", unparkRules},

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 )
 
@@ -14,13 +14,13 @@ func TestReference(t *testing.T)        { run(t, "") }
 func TestReferenceDurable(t *testing.T) { runDurable(t, "") }
 
 func run(t *testing.T, fault string) {
-	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+	storetest.Run(t, func(t *testing.T, clock storetest.Clock) driver.Store {
 		return openReference(t, t.TempDir(), clock, fault)
 	})
 }
 
 func runDurable(t *testing.T, fault string) {
-	storetest.RunDurable(t, func(t *testing.T, dir string, clock storetest.Clock) dedup.Store {
+	storetest.RunDurable(t, func(t *testing.T, dir string, clock storetest.Clock) driver.Store {
 		return openReference(t, dir, clock, fault)
 	})
 }

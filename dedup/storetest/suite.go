@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // The operations of the rules carry these, unless a rule says otherwise.
@@ -20,23 +21,23 @@ const (
 )
 
 var (
-	fingerprint = dedup.Fingerprint{1, 2, 3}
-	otherPrint  = dedup.Fingerprint{4, 5, 6}
-	tag         = dedup.Tag(7)
-	position    = dedup.Position{Source: "orders", Partition: 3, Offset: 42}
-	elsewhere   = dedup.Position{Source: "orders", Partition: 4, Offset: 99}
+	fingerprint = driver.Fingerprint{1, 2, 3}
+	otherPrint  = driver.Fingerprint{4, 5, 6}
+	tag         = driver.Tag(7)
+	position    = driver.Position{Source: "orders", Partition: 3, Offset: 42}
+	elsewhere   = driver.Position{Source: "orders", Partition: 4, Offset: 99}
 )
 
 // suite is one store under test.
 type suite struct {
 	t      *testing.T
-	store  dedup.Store
+	store  driver.Store
 	clock  *movingClock
 	offset time.Duration // how far the store's time is from the clock's
 	keys   int
 }
 
-func newSuite(t *testing.T, open func(*testing.T, Clock) dedup.Store) *suite {
+func newSuite(t *testing.T, open func(*testing.T, Clock) driver.Store) *suite {
 	t.Helper()
 	s := &suite{t: t, clock: newClock()}
 	s.store = open(t, s.clock)
@@ -48,7 +49,7 @@ func newSuite(t *testing.T, open func(*testing.T, Clock) dedup.Store) *suite {
 // clock's time, but it keeps pace with it.
 func (s *suite) probe() {
 	s.t.Helper()
-	r := s.want(claim(s.id(), 1), dedup.StatusGranted)
+	r := s.want(claim(s.id(), 1), driver.StatusGranted)
 	if r.FirstSeen.IsZero() {
 		s.t.Fatalf("claim of a free key: got no FirstSeen, want the store's time")
 	}
@@ -61,13 +62,13 @@ func (s *suite) now() time.Time { return s.clock.Now().Add(s.offset) }
 func (s *suite) advance(d time.Duration) { s.clock.advance(d) }
 
 // id returns the ID of a key that no one has seen.
-func (s *suite) id() dedup.ID {
+func (s *suite) id() driver.ID {
 	s.keys++
 	return dedup.NewID(s.t.Name(), dedup.Key(fmt.Sprint(s.keys)))
 }
 
 // apply applies ops as one batch and wants an answer to each.
-func (s *suite) apply(ops ...dedup.Op) []dedup.Reply {
+func (s *suite) apply(ops ...driver.Op) []driver.Reply {
 	s.t.Helper()
 	replies, err := apply(s.t, s.store, ops)
 	if err != nil {
@@ -76,7 +77,7 @@ func (s *suite) apply(ops ...dedup.Op) []dedup.Reply {
 	return replies
 }
 
-func apply(t *testing.T, store dedup.Store, ops []dedup.Op) ([]dedup.Reply, error) {
+func apply(t *testing.T, store driver.Store, ops []driver.Op) ([]driver.Reply, error) {
 	replies, err := store.Apply(t.Context(), ops)
 	if err != nil {
 		return nil, fmt.Errorf("Apply(%d ops): %w", len(ops), err)
@@ -89,7 +90,7 @@ func apply(t *testing.T, store dedup.Store, ops []dedup.Op) ([]dedup.Reply, erro
 			return nil, fmt.Errorf("reply %d of Apply, to %v: %w", i, ops[i].Kind, reply.Err)
 		}
 	}
-	if r, ok := store.(dedup.Recycler); ok {
+	if r, ok := store.(driver.Recycler); ok {
 		own := slices.Clone(replies)
 		r.Recycle(replies)
 		return own, nil
@@ -98,7 +99,7 @@ func apply(t *testing.T, store dedup.Store, ops []dedup.Op) ([]dedup.Reply, erro
 }
 
 // want applies op alone, wants the status, and returns the record.
-func (s *suite) want(op dedup.Op, status dedup.Status) dedup.Record {
+func (s *suite) want(op driver.Op, status driver.Status) driver.Record {
 	s.t.Helper()
 	reply := s.apply(op)[0]
 	if reply.Status != status {
@@ -108,7 +109,7 @@ func (s *suite) want(op dedup.Op, status dedup.Status) dedup.Record {
 }
 
 // same wants the two records to be equal.
-func (s *suite) same(what string, got, want dedup.Record) {
+func (s *suite) same(what string, got, want driver.Record) {
 	s.t.Helper()
 	if err := diff(got, want, s.now()); err != nil {
 		s.t.Fatalf("%s: %v", what, err)
@@ -116,15 +117,15 @@ func (s *suite) same(what string, got, want dedup.Record) {
 }
 
 // granted makes a claim of a new key and returns the record of it.
-func (s *suite) granted() (dedup.ID, dedup.Record) {
+func (s *suite) granted() (driver.ID, driver.Record) {
 	s.t.Helper()
 	id := s.id()
-	return id, s.want(claim(id, 1), dedup.StatusGranted)
+	return id, s.want(claim(id, 1), driver.StatusGranted)
 }
 
 // diff names the fields in which two records differ at the store's time now. A
 // nil Result is an empty one; when a lease ended that is over does not matter.
-func diff(got, want dedup.Record, now time.Time) error {
+func diff(got, want driver.Record, now time.Time) error {
 	var wrong []string
 	add := func(equal bool, field string, got, want any) {
 		if !equal {
@@ -160,35 +161,35 @@ func short(b []byte) string {
 	return fmt.Sprintf("%q", b)
 }
 
-func claim(id dedup.ID, nonce uint64) dedup.Op {
-	return dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: nonce, Lease: lease, TTL: ttl, Fingerprint: fingerprint, Position: position}
+func claim(id driver.ID, nonce uint64) driver.Op {
+	return driver.Op{Kind: driver.OpClaim, ID: id, Nonce: nonce, Lease: lease, TTL: ttl, Fingerprint: fingerprint, Position: position}
 }
 
-func extend(id dedup.ID, token dedup.Token) dedup.Op {
-	return dedup.Op{Kind: dedup.OpExtend, ID: id, Token: token, Lease: lease, TTL: ttl}
+func extend(id driver.ID, token driver.Token) driver.Op {
+	return driver.Op{Kind: driver.OpExtend, ID: id, Token: token, Lease: lease, TTL: ttl}
 }
 
 // settle is a complete or a park.
-func settle(kind dedup.OpKind, id dedup.ID, token dedup.Token, result string) dedup.Op {
-	return dedup.Op{Kind: kind, ID: id, Token: token, TTL: ttl, Fingerprint: fingerprint, Position: position, Result: []byte(result)}
+func settle(kind driver.OpKind, id driver.ID, token driver.Token, result string) driver.Op {
+	return driver.Op{Kind: kind, ID: id, Token: token, TTL: ttl, Fingerprint: fingerprint, Position: position, Result: []byte(result)}
 }
 
-func complete(id dedup.ID, token dedup.Token, result string) dedup.Op {
-	return settle(dedup.OpComplete, id, token, result)
+func complete(id driver.ID, token driver.Token, result string) driver.Op {
+	return settle(driver.OpComplete, id, token, result)
 }
 
-func park(id dedup.ID, token dedup.Token, reason string) dedup.Op {
-	return settle(dedup.OpPark, id, token, reason)
+func park(id driver.ID, token driver.Token, reason string) driver.Op {
+	return settle(driver.OpPark, id, token, reason)
 }
 
-func unpark(id dedup.ID) dedup.Op { return dedup.Op{Kind: dedup.OpUnpark, ID: id, TTL: ttl} }
+func unpark(id driver.ID) driver.Op { return driver.Op{Kind: driver.OpUnpark, ID: id, TTL: ttl} }
 
 // noted returns the claim or extend with a note.
-func noted(op dedup.Op, note string) dedup.Op {
+func noted(op driver.Op, note string) driver.Op {
 	op.Note = []byte(note)
 	return op
 }
 
-func release(id dedup.ID, token dedup.Token) dedup.Op {
-	return dedup.Op{Kind: dedup.OpRelease, ID: id, Token: token, TTL: ttl}
+func release(id driver.ID, token driver.Token) driver.Op {
+	return driver.Op{Kind: driver.OpRelease, ID: id, Token: token, TTL: ttl}
 }

@@ -3,16 +3,16 @@ package storetest
 import (
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 var vouchRules = []rule{
 	{"stable", func(s *suite) {
 		before := s.vouch()
 		id, r := s.granted()
-		s.want(complete(id, r.Token, "result"), dedup.StatusOK)
+		s.want(complete(id, r.Token, "result"), driver.StatusOK)
 		s.advance(lease + ttl)
-		s.want(claim(id, 2), dedup.StatusGranted)
+		s.want(claim(id, 2), driver.StatusGranted)
 		if after := s.vouch(); !sameVouch(after, before) {
 			s.t.Errorf("Vouch: got %+v, want the same as before, %+v", after, before)
 		}
@@ -29,10 +29,10 @@ var vouchRules = []rule{
 	{"longer TTL raises Since", func(s *suite) {
 		s.advance(3 * ttl) // the records of the first two hours are forgotten
 		done, d := s.granted()
-		s.want(complete(done, d.Token, "result"), dedup.StatusOK)
+		s.want(complete(done, d.Token, "result"), driver.StatusOK)
 		held, h := s.granted()
 		before := s.vouch()
-		same := func(op dedup.Op, status dedup.Status) {
+		same := func(op driver.Op, status driver.Status) {
 			s.t.Helper()
 			s.want(op, status)
 			if after := s.vouch(); !sameVouch(after, before) {
@@ -40,27 +40,27 @@ var vouchRules = []rule{
 			}
 		}
 		for _, d := range []time.Duration{ttl / 2, ttl} {
-			same(lasting(claim(s.id(), 1), d), dedup.StatusGranted)
-			same(lasting(release(held, h.Token), d), dedup.StatusOK)
-			h = s.want(claim(held, 2), dedup.StatusGranted)
+			same(lasting(claim(s.id(), 1), d), driver.StatusGranted)
+			same(lasting(release(held, h.Token), d), driver.StatusOK)
+			h = s.want(claim(held, 2), driver.StatusGranted)
 		}
 		longest := ttl
 		for _, c := range []struct {
-			op     dedup.Op
-			status dedup.Status
+			op     driver.Op
+			status driver.Status
 		}{
-			{claim(done, 2), dedup.StatusDone}, // changes no record
-			{claim(s.id(), 1), dedup.StatusGranted},
-			{complete(s.id(), h.Token, "result"), dedup.StatusOK},
-			{park(s.id(), h.Token, "reason"), dedup.StatusOK},
-			{release(s.id(), h.Token), dedup.StatusLost},
+			{claim(done, 2), driver.StatusDone}, // changes no record
+			{claim(s.id(), 1), driver.StatusGranted},
+			{complete(s.id(), h.Token, "result"), driver.StatusOK},
+			{park(s.id(), h.Token, "reason"), driver.StatusOK},
+			{release(s.id(), h.Token), driver.StatusLost},
 		} {
 			s.want(lasting(c.op, longest+ttl), c.status)
 			s.raised(c.op.Kind, longest)
 			longest += ttl
 			before = s.vouch()
-			same(lasting(claim(s.id(), 1), longest), dedup.StatusGranted)
-			same(claim(s.id(), 1), dedup.StatusGranted)
+			same(lasting(claim(s.id(), 1), longest), driver.StatusGranted)
+			same(claim(s.id(), 1), driver.StatusGranted)
 		}
 	}},
 	{"longer TTL twice at once", func(s *suite) {
@@ -78,7 +78,7 @@ var vouchRules = []rule{
 	}},
 }
 
-func (s *suite) vouch() dedup.Vouch {
+func (s *suite) vouch() driver.Vouch {
 	s.t.Helper()
 	v, err := s.store.Vouch(s.t.Context())
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *suite) vouch() dedup.Vouch {
 }
 
 // lasting returns op with another TTL.
-func lasting(op dedup.Op, ttl time.Duration) dedup.Op {
+func lasting(op driver.Op, ttl time.Duration) driver.Op {
 	op.TTL = ttl
 	return op
 }
@@ -96,7 +96,7 @@ func lasting(op dedup.Op, ttl time.Duration) dedup.Op {
 // raised wants Since to be raised by an operation of just now, whose TTL is
 // longer than all before, of which the longest was old. It moves the time on
 // until the next such operation can raise Since again.
-func (s *suite) raised(kind dedup.OpKind, old time.Duration) {
+func (s *suite) raised(kind driver.OpKind, old time.Duration) {
 	s.t.Helper()
 	at, v := s.now(), s.vouch()
 	if want := at.Add(-old); !v.Since.Equal(want) {
@@ -122,6 +122,6 @@ func (s *suite) bounded(at time.Time, old time.Duration) {
 	}
 }
 
-func sameVouch(a, b dedup.Vouch) bool {
+func sameVouch(a, b driver.Vouch) bool {
 	return a.ID == b.ID && a.Shared == b.Shared && a.Since.Equal(b.Since)
 }

@@ -18,9 +18,9 @@ import (
 var exempt = map[string]string{
 	"cmd/dedup-relay.flags":          "options, as typed",
 	"dedup.Message":                  "a message",
-	"dedup.Op":                       "a message to a store",
 	"dedup.Options":                  "options",
-	"dedup.Record":                   "a record",
+	"dedup/driver.Op":                "a message to a store",
+	"dedup/driver.Record":            "a record",
 	"internal/relay.Config":          "options",
 	"internal/relay.Endpoint":        "options, as a URL has them",
 	"internal/relay.Security":        "options, as a URL has them",

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // health follows whether the other side answers: one log line for each change,
@@ -37,7 +38,7 @@ func (h *health) seen(errs []error) time.Duration {
 	answered := false
 	for _, err := range errs {
 		switch {
-		case err == nil, dedup.IsPermanent(err):
+		case err == nil, driver.IsPermanent(err):
 			answered = true // what it refuses for good is about the message
 		case !errors.Is(err, context.Canceled): // not the end of our own call
 			failed = err

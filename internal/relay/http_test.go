@@ -22,6 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
@@ -280,8 +281,8 @@ func TestCheckListen(t *testing.T) {
 // replaced is a store on servers of which one was replaced.
 type replaced struct{ *memstore.Store }
 
-func (replaced) Stats(context.Context) (dedup.Stats, error) {
-	return dedup.Stats{Durability: "appendfsync=always", Changes: 2}, nil
+func (replaced) Stats(context.Context) (driver.Stats, error) {
+	return driver.Stats{Durability: "appendfsync=always", Changes: 2}, nil
 }
 
 func TestStatusOfServers(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 const (
@@ -151,7 +151,7 @@ func (r *Relay) storeAnswers(ctx context.Context) error {
 	if err := r.activity.storeFailed(time.Now()); err != nil {
 		return err
 	}
-	replies, err := r.records.Apply(ctx, []dedup.Op{{Kind: dedup.OpExtend, Token: 1, Lease: time.Second, TTL: time.Second}})
+	replies, err := r.records.Apply(ctx, []driver.Op{{Kind: driver.OpExtend, Token: 1, Lease: time.Second, TTL: time.Second}})
 	switch {
 	case err != nil:
 		return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -41,11 +42,11 @@ func (s *probedSink) Check(ctx context.Context) error {
 
 // brokenStore is a store whose operations fail.
 type brokenStore struct {
-	dedup.Store
+	driver.Store
 	err error
 }
 
-func (s *brokenStore) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+func (s *brokenStore) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, error) {
 	if s.err != nil {
 		return nil, s.err
 	}

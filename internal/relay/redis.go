@@ -14,7 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
@@ -173,7 +173,7 @@ func (u *redisURL) take(params url.Values, shown string) error {
 }
 
 // open connects, and looks whether the servers can keep records.
-func (u redisURL) open(ctx context.Context, vouchFrom time.Time, logger *slog.Logger) (dedup.Store, io.Closer, error) {
+func (u redisURL) open(ctx context.Context, vouchFrom time.Time, logger *slog.Logger) (driver.Store, io.Closer, error) {
 	o := redis.UniversalOptions{
 		Addrs: strings.Split(u.Hosts, ","), IsClusterMode: u.Cluster, DB: u.DB,
 		Username: u.Security.User, ContextTimeoutEnabled: true, MasterName: u.Master,

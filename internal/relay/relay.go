@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/dedup/metrics"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -21,7 +22,7 @@ type Relay struct {
 	sink    sink
 	letters sink // nil: none
 	dedup   *dedup.Deduplicator
-	records dedup.Store
+	records driver.Store
 	store   io.Closer // records
 	output  health    // of the target
 	grave   health    // of the dead letters
@@ -129,7 +130,7 @@ func (r *Relay) open(ctx context.Context) error {
 		return err
 	}
 	r.records, r.store = store, closer
-	if inspector, ok := store.(dedup.Inspector); ok {
+	if inspector, ok := store.(driver.Inspector); ok {
 		if err := metrics.RegisterStore(r.registry, c.Scope, inspector); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
@@ -431,7 +432,7 @@ func TestMessagesOlderThanTheStoreAreMarked(t *testing.T) {
 // lostStore fails for good.
 type lostStore struct{ *memstore.Store }
 
-func (lostStore) Apply(context.Context, []dedup.Op) ([]dedup.Reply, error) {
+func (lostStore) Apply(context.Context, []driver.Op) ([]driver.Reply, error) {
 	return nil, dedup.Permanent(errors.New("no space left on device"))
 }
 

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // status is what /statusz shows.
@@ -85,7 +85,7 @@ func (r *Relay) status(ctx context.Context) status {
 		return out
 	}
 	out.Store.ID, out.Store.Since, out.Store.Shared = vouch.ID, vouch.Since, vouch.Shared
-	if inspector, ok := r.records.(dedup.Inspector); ok {
+	if inspector, ok := r.records.(driver.Inspector); ok {
 		if stats, err := inspector.Stats(ctx); err != nil {
 			out.Store.Error = line(err.Error())
 		} else {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
@@ -96,7 +96,7 @@ func (u StoreURL) String() string {
 }
 
 // open opens the store. Without an error there is a closer.
-func (u StoreURL) open(ctx context.Context, vouchFrom time.Time, logger *slog.Logger) (dedup.Store, io.Closer, error) {
+func (u StoreURL) open(ctx context.Context, vouchFrom time.Time, logger *slog.Logger) (driver.Store, io.Closer, error) {
 	switch u.Kind {
 	case "mem":
 		return memstore.New(&memstore.Options{VouchFrom: vouchFrom}), io.NopCloser(nil), nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -126,7 +127,7 @@ func (h *Hub) Check(t *testing.T, n int) (ambiguous int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.State != dedup.StateDone {
+		if r.State != driver.StateDone {
 			t.Errorf("%v: got state %v, want done", r.ID, r.State)
 		}
 		recorded++
@@ -145,7 +146,7 @@ func (h *Hub) CheckOrder(t *testing.T) {
 	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	tokens, last := map[string]dedup.Token{}, map[string]int{}
+	tokens, last := map[string]driver.Token{}, map[string]int{}
 	for _, e := range h.effects {
 		if e.Claim.Token < tokens[e.Value] {
 			continue
@@ -166,7 +167,7 @@ func (h *Hub) CheckOrder(t *testing.T) {
 type hubService struct{ h *Hub }
 
 // Applied carries the replies of a store.
-type Applied struct{ Replies []dedup.Reply }
+type Applied struct{ Replies []driver.Reply }
 
 // Decision is one outcome, as a process reports it.
 type Decision struct {
@@ -174,14 +175,14 @@ type Decision struct {
 	Outcome dedup.Outcome
 }
 
-// Apply is dedup.Store's.
-func (s *hubService) Apply(ops []dedup.Op, out *Applied) (err error) {
+// Apply is driver.Store's.
+func (s *hubService) Apply(ops []driver.Op, out *Applied) (err error) {
 	out.Replies, err = s.h.Store.Apply(context.Background(), ops)
 	return err
 }
 
-// Vouch is dedup.Store's.
-func (s *hubService) Vouch(_ struct{}, out *dedup.Vouch) (err error) {
+// Vouch is driver.Store's.
+func (s *hubService) Vouch(_ struct{}, out *driver.Vouch) (err error) {
 	*out, err = s.h.Store.Vouch(context.Background())
 	return err
 }
@@ -230,15 +231,15 @@ func DialHub(addr, process string) (*HubClient, error) {
 // Close closes the connection.
 func (c *HubClient) Close() error { return c.client.Close() }
 
-// Apply implements dedup.Store.
-func (c *HubClient) Apply(_ context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+// Apply implements driver.Store.
+func (c *HubClient) Apply(_ context.Context, ops []driver.Op) ([]driver.Reply, error) {
 	var out Applied
 	err := c.client.Call("Hub.Apply", ops, &out)
 	return out.Replies, err
 }
 
-// Vouch implements dedup.Store.
-func (c *HubClient) Vouch(context.Context) (v dedup.Vouch, err error) {
+// Vouch implements driver.Store.
+func (c *HubClient) Vouch(context.Context) (v driver.Vouch, err error) {
 	err = c.client.Call("Hub.Vouch", struct{}{}, &v)
 	return v, err
 }

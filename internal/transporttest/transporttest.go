@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"go.uber.org/goleak"
 )
 
@@ -39,7 +40,7 @@ func Main(m *testing.M) {
 
 // NewDeduplicator makes a Deduplicator over store that takes keys from the header
 // and is shut down when the test ends.
-func NewDeduplicator(t *testing.T, store dedup.Store, o *dedup.Options) *dedup.Deduplicator {
+func NewDeduplicator(t *testing.T, store driver.Store, o *dedup.Options) *dedup.Deduplicator {
 	t.Helper()
 	d, err := dedup.New(store, "test", dedup.HeaderKey(), o)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -81,7 +81,7 @@ func (s *Store) copyTo(ctx context.Context, dir string) (err error) {
 	s.mu.Unlock()
 	c := &Store{
 		dir: dir, options: s.options, log: s.log, hash: s.hash, commit: (*bolt.Tx).Commit,
-		held: make(map[dedup.ID]*standing), clock: s.clock,
+		held: make(map[driver.ID]*standing), clock: s.clock,
 		high: high, last: 1, memory: horizon.New(neverOpened), space: newSpace(dir, &s.options),
 	}
 	c.memory.TTL = ttl

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // A copy that is made under load opens, has all that was answered before it was
@@ -24,8 +24,8 @@ func TestBackup(t *testing.T) {
 	b.done(forgotten, day)
 	b.done(expired, time.Hour)
 	b.clock.advance(2 * time.Hour)
-	claim := b.want(claim1(held, 1), dedup.StatusGranted)
-	if err := b.Forget(t.Context(), []dedup.ID{forgotten}); err != nil {
+	claim := b.want(claim1(held, 1), driver.StatusGranted)
+	if err := b.Forget(t.Context(), []driver.ID{forgotten}); err != nil {
 		t.Fatal(err)
 	}
 	original, err := b.Vouch(t.Context())
@@ -38,7 +38,7 @@ func TestBackup(t *testing.T) {
 	for w := range 2 {
 		load.Go(func() {
 			for i := 0; !stop.Load(); i++ {
-				replies, err := b.Apply(context.Background(), []dedup.Op{claim1(key(fmt.Sprint("load ", w), i), 1), complete1(key(fmt.Sprint("load ", w), i), 1, day)})
+				replies, err := b.Apply(context.Background(), []driver.Op{claim1(key(fmt.Sprint("load ", w), i), 1), complete1(key(fmt.Sprint("load ", w), i), 1, day)})
 				if err != nil {
 					t.Errorf("Apply: %v", err)
 					return
@@ -75,14 +75,14 @@ func TestBackup(t *testing.T) {
 		}
 		c := &bench{Store: s, t: t, dir: dir, clock: b.clock}
 		for i := range 2000 {
-			if r := c.lookup(key("before", i), dedup.StateDone); r.First != position || string(r.Result) != "result" {
+			if r := c.lookup(key("before", i), driver.StateDone); r.First != position || string(r.Result) != "result" {
 				t.Fatalf("got %+v", r)
 			}
 		}
-		c.lookup(forgotten, dedup.StateFree)
-		c.lookup(expired, dedup.StateFree)
-		c.lookup(after, dedup.StateFree)
-		if r := c.lookup(held, dedup.StateClaimed); r.Token != claim.Token {
+		c.lookup(forgotten, driver.StateFree)
+		c.lookup(expired, driver.StateFree)
+		c.lookup(after, driver.StateFree)
+		if r := c.lookup(held, driver.StateClaimed); r.Token != claim.Token {
 			t.Errorf("got %+v, want the claim with token %d", r, claim.Token)
 		}
 		closeStore(t, s)
@@ -94,11 +94,11 @@ func TestBackup(t *testing.T) {
 	}
 	defer closeStore(t, s)
 	c := &bench{Store: s, t: t, dir: dir, clock: b.clock}
-	if r := c.want(claim1(held, 2), dedup.StatusGranted); !r.Ambiguous || uint64(r.Token) <= high.Load() {
+	if r := c.want(claim1(held, 2), driver.StatusGranted); !r.Ambiguous || uint64(r.Token) <= high.Load() {
 		t.Errorf("a claim of a dead process: got %+v, want Ambiguous, a token above %d", r, high.Load())
 	}
 	// A TTL that the original knew raises nothing.
-	c.want(complete1(key("ttl", 0), 1, 30*day), dedup.StatusOK)
+	c.want(complete1(key("ttl", 0), 1, 30*day), driver.StatusOK)
 	if v, err := s.Vouch(t.Context()); err != nil || !v.Since.Equal(opened) {
 		t.Errorf("after a TTL that the original had seen: got %+v, %v, want since %v", v, err, opened)
 	}
@@ -190,5 +190,5 @@ func TestBackupWhileTheWallClockIsAhead(t *testing.T) {
 	copied := &bench{t: t, dir: dir, hash: hashID, opts: b.opts}
 	copied.open()
 	defer func() { closeStore(t, copied.Store) }()
-	copied.lookup(k, dedup.StateDone)
+	copied.lookup(k, driver.StateDone)
 }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -20,7 +20,7 @@ const maxArena = 1 << 20
 type batch struct {
 	s       *Store
 	now     time.Time
-	high    dedup.Token
+	high    driver.Token
 	memory  horizon.Horizon
 	full    error     // why no new claim is taken in
 	changes []*change // in the order in which the keys came
@@ -45,7 +45,7 @@ type place struct {
 
 // change is what a batch does to one key, and how the key stands with that.
 type change struct {
-	id dedup.ID
+	id driver.ID
 	standing
 	held    *standing // what the store holds of the key in memory
 	prev    uint64    // sequence number of the record that is replaced; 0: none
@@ -86,7 +86,7 @@ func (b *batch) end() {
 }
 
 // add adds a key to the batch, as it stands, and as it is held in memory.
-func (b *batch) add(id dedup.ID, at standing, held *standing) *change {
+func (b *batch) add(id driver.ID, at standing, held *standing) *change {
 	if len(b.slab) == cap(b.slab) {
 		b.slab = make([]change, 0, max(64, 2*cap(b.slab))) // the old one lives on in b.changes
 	}
@@ -99,7 +99,7 @@ func (b *batch) add(id dedup.ID, at standing, held *standing) *change {
 
 // load returns the batch's own view of n keys, in the order of their IDs, once for
 // a batch that has none. What it returns stays valid until the batch ends.
-func (b *batch) load(n int, id func(i int) dedup.ID) []*change {
+func (b *batch) load(n int, id func(i int) driver.ID) []*change {
 	// A table with linear probing, since it is filled anew for each batch: a map takes
 	// several times as long.
 	size := 1 << bits.Len(uint(2*n))
@@ -161,28 +161,28 @@ func (b *batch) find() {
 
 // step carries out one op, on the key c, and fills in its reply. Records are large, so
 // few copies are made of them.
-func (b *batch) step(op *dedup.Op, c *change, reply *dedup.Reply) {
+func (b *batch) step(op *driver.Op, c *change, reply *driver.Reply) {
 	if c.err != nil {
-		*reply = dedup.Reply{Err: c.err}
+		*reply = driver.Reply{Err: c.err}
 		return
 	}
-	_, *reply = dedup.Step(c.record, *op, b.now, dedup.NextToken(b.high, op.Floor, b.now))
+	_, *reply = driver.Step(c.record, *op, b.now, driver.NextToken(b.high, op.Floor, b.now))
 	if reply.Err != nil {
 		return
 	}
 	after := &reply.Record // the one that Step returns beside it
 	changed := !same(after, &c.record)
-	if b.full != nil && op.Kind == dedup.OpClaim && reply.Status == dedup.StatusGranted && changed {
-		*reply = dedup.Reply{Err: b.full}
+	if b.full != nil && op.Kind == driver.OpClaim && reply.Status == driver.StatusGranted && changed {
+		*reply = driver.Reply{Err: b.full}
 		return
 	}
-	if op.Kind != dedup.OpExtend {
+	if op.Kind != driver.OpExtend {
 		b.memory.See(op.TTL, b.now)
 	}
 	b.high = max(b.high, after.Token)
 	// A record that expired is as good as none, and needs no word in the log.
-	if changed && after.State != dedup.StateFree {
-		c.append = c.append || op.Kind != dedup.OpExtend || !bytes.Equal(after.Note, c.record.Note)
+	if changed && after.State != driver.StateFree {
+		c.append = c.append || op.Kind != driver.OpExtend || !bytes.Equal(after.Note, c.record.Note)
 		c.record, c.changed = *after, true
 		c.record.Note = bytes.Clone(after.Note) // it is held in memory longer than op
 	}
@@ -268,7 +268,7 @@ func (b *batch) publish() {
 // holds mu.
 func (s *Store) reindex(c *change) {
 	replaced := false
-	if c.record.State == dedup.StateFree {
+	if c.record.State == driver.StateFree {
 		replaced = s.index.remove(c.hash, c.prev)
 	} else {
 		replaced = s.index.put(c.hash, c.prev, c.seq)
@@ -286,7 +286,7 @@ func (s *Store) reindex(c *change) {
 // caller holds mu.
 func (s *Store) hold(c *change) {
 	h := c.held // only the writer changes which there are
-	if c.record.State != dedup.StateClaimed || c.record.Token <= s.boot {
+	if c.record.State != driver.StateClaimed || c.record.Token <= s.boot {
 		if h != nil {
 			delete(s.held, c.id)
 			s.unused = append(s.unused, h)

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // BenchmarkApply claims 256 keys and completes those of the batch before, in one
@@ -22,16 +22,16 @@ func BenchmarkApply(b *testing.B) {
 	}()
 	const batch = 256
 	rng := rand.New(rand.NewPCG(1, 2))
-	var ops []dedup.Op
+	var ops []driver.Op
 	b.ReportAllocs()
 	b.ResetTimer()
 	for n := 0; n < b.N; n += batch {
 		for range batch {
-			var id dedup.ID
+			var id driver.ID
 			binary.LittleEndian.PutUint64(id[:], rng.Uint64())
 			binary.LittleEndian.PutUint64(id[8:], rng.Uint64())
 			op := claim1(id, rng.Uint64())
-			op.Position.Offset, op.Fingerprint = int64(n), dedup.Fingerprint(id[:8])
+			op.Position.Offset, op.Fingerprint = int64(n), driver.Fingerprint(id[:8])
 			ops = append(ops, op)
 		}
 		replies, err := s.Apply(b.Context(), ops)
@@ -41,10 +41,10 @@ func BenchmarkApply(b *testing.B) {
 		claims := replies[len(ops)-batch:]
 		next := ops[len(ops)-batch:]
 		for i := range claims {
-			if claims[i].Status != dedup.StatusGranted {
+			if claims[i].Status != driver.StatusGranted {
 				b.Fatalf("claim: got %+v", claims[i])
 			}
-			next[i].Kind, next[i].Token = dedup.OpComplete, claims[i].Record.Token
+			next[i].Kind, next[i].Token = driver.OpComplete, claims[i].Record.Token
 		}
 		ops = append(ops[:0], next...)
 	}
@@ -64,7 +64,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Fatal(err)
 	}
 	const records = 100_000
-	ops := make([]dedup.Op, dedup.MaxBatch)
+	ops := make([]driver.Op, driver.MaxBatch)
 	for n := 0; n < records; n += len(ops) {
 		for i := range ops {
 			ops[i] = complete1(key("k", n+i), 1, day)

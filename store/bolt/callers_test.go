@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Many callers at once, on few keys with few hashes, while files come and go: a key
@@ -18,7 +18,7 @@ func TestManyCallers(t *testing.T) {
 		keys    = 400
 	)
 	b := newBench(t, Options{RollBytes: minRollBytes})
-	b.Store.hash = func(id dedup.ID) uint64 { return hashID(id) % 97 }
+	b.Store.hash = func(id driver.ID) uint64 { return hashID(id) % 97 }
 	b.hash = b.Store.hash
 	var (
 		holders [keys]atomic.Int32
@@ -30,16 +30,16 @@ func TestManyCallers(t *testing.T) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(w), 1))
 			for range rounds {
-				var ops []dedup.Op
+				var ops []driver.Op
 				var at []int
 				for _, k := range r.Perm(keys)[:1+r.IntN(40)] {
 					ops, at = append(ops, claim1(key("k", k), r.Uint64())), append(at, k)
 				}
-				var ends []dedup.Op
+				var ends []driver.Op
 				for i, reply := range b.apply(ops...) {
 					k := at[i]
 					switch reply.Status {
-					case dedup.StatusGranted:
+					case driver.StatusGranted:
 						if n := holders[k].Add(1); n != 1 {
 							t.Errorf("key %d: %d holders", k, n)
 						}
@@ -53,11 +53,11 @@ func TestManyCallers(t *testing.T) {
 							ends = append(ends, release1(ops[i].ID, reply.Record.Token))
 						}
 						holders[k].Add(-1)
-					case dedup.StatusDone:
+					case driver.StatusDone:
 						if !done[k].Load() {
 							t.Errorf("key %d: done, and nobody recorded it", k)
 						}
-					case dedup.StatusHeld:
+					case driver.StatusHeld:
 					default:
 						t.Errorf("key %d: got %v", k, reply.Status)
 					}
@@ -66,7 +66,7 @@ func TestManyCallers(t *testing.T) {
 					continue
 				}
 				for i, reply := range b.apply(ends...) {
-					if reply.Status != dedup.StatusOK {
+					if reply.Status != driver.StatusOK {
 						t.Errorf("%v: got %v, want OK", ends[i].Kind, reply.Status)
 					}
 				}
@@ -90,7 +90,7 @@ func TestManyCallers(t *testing.T) {
 	check := func() {
 		for k := range keys {
 			if done[k].Load() {
-				b.lookup(key("k", k), dedup.StateDone)
+				b.lookup(key("k", k), driver.StateDone)
 			}
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // jumpClock tells the time as time.Now does on a machine whose wall clock is set:
@@ -117,7 +117,7 @@ type clockCase struct {
 	keys      []clockKey
 	last      time.Time // store time, as it must be now
 	written   time.Time // store time of the last write
-	high      dedup.Token
+	high      driver.Token
 	forward   int // times that store time was ahead after an Open
 	forgotten int
 	what      string
@@ -125,7 +125,7 @@ type clockCase struct {
 
 // clockKey is what is known of a key.
 type clockKey struct {
-	record   dedup.Record
+	record   driver.Record
 	recorded time.Time // store time
 	true     time.Time // then
 	forward  int       // as in clockCase
@@ -201,7 +201,7 @@ func (c *clockCase) reopenAt(pass, jump time.Duration, crash, reboot bool) {
 		if !k.record.Expires.After(expired) {
 			k.record = c.find(key("k", i))
 		}
-		if k.record.State != dedup.StateClaimed {
+		if k.record.State != driver.StateClaimed {
 			continue
 		}
 		if k.record.LeaseEnd.After(now) {
@@ -209,10 +209,10 @@ func (c *clockCase) reopenAt(pass, jump time.Duration, crash, reboot bool) {
 		}
 		// A crash may take the last renewals with it.
 		r := c.find(key("k", i))
-		if r.State == dedup.StateClaimed && (r.LeaseEnd.After(now) || r.Token != k.record.Token || k.record.Expires.Sub(r.Expires) > clockTTL/8) {
+		if r.State == driver.StateClaimed && (r.LeaseEnd.After(now) || r.Token != k.record.Token || k.record.Expires.Sub(r.Expires) > clockTTL/8) {
 			c.t.Errorf("%s: the claim %+v became %+v", c.what, k.record, r)
 		}
-		if r.State == dedup.StateFree && k.record.Expires.Sub(now) > clockTTL/8 {
+		if r.State == driver.StateFree && k.record.Expires.Sub(now) > clockTTL/8 {
 			c.t.Errorf("%s: the claim %+v was forgotten at %v", c.what, k.record, now)
 		}
 		k.record = r
@@ -223,9 +223,9 @@ func (c *clockCase) reopenAt(pass, jump time.Duration, crash, reboot bool) {
 func (c *clockCase) op() {
 	i := c.rng.IntN(len(c.keys))
 	k := &c.keys[i]
-	op := dedup.Op{ID: key("k", i), Token: k.record.Token, Lease: lease, TTL: clockTTL, Nonce: c.rng.Uint64() | 1, Position: position}
-	op.Kind = []dedup.OpKind{dedup.OpClaim, dedup.OpClaim, dedup.OpExtend, dedup.OpComplete, dedup.OpRelease}[c.rng.IntN(5)]
-	if op.Kind == dedup.OpComplete {
+	op := driver.Op{ID: key("k", i), Token: k.record.Token, Lease: lease, TTL: clockTTL, Nonce: c.rng.Uint64() | 1, Position: position}
+	op.Kind = []driver.OpKind{driver.OpClaim, driver.OpClaim, driver.OpExtend, driver.OpComplete, driver.OpRelease}[c.rng.IntN(5)]
+	if op.Kind == driver.OpComplete {
 		op.Result = []byte("result")
 		if op.Token == 0 {
 			return // nobody completes what was never claimed
@@ -234,32 +234,32 @@ func (c *clockCase) op() {
 	c.what = fmt.Sprintf("%v of key %d at %v", op.Kind, i, c.last)
 	before := *k
 	r := c.apply(op)[0]
-	want, reply := dedup.Step(k.record, op, c.last, r.Record.Token)
+	want, reply := driver.Step(k.record, op, c.last, r.Record.Token)
 	if r.Status != reply.Status || !same(&r.Record, &reply.Record) {
 		c.t.Errorf("%s: got %v, %+v, want %v, %+v", c.what, r.Status, r.Record, reply.Status, reply.Record)
 	}
-	if want.State != dedup.StateFree && !same(&want, &k.record) && op.Kind != dedup.OpExtend {
+	if want.State != driver.StateFree && !same(&want, &k.record) && op.Kind != driver.OpExtend {
 		c.written = c.last
 		k.recorded, k.true, k.forward = c.last, c.clock.true, c.forward
 	}
-	if want.State != dedup.StateFree { // else it expired, and may not have after a crash
+	if want.State != driver.StateFree { // else it expired, and may not have after a crash
 		k.record = want
 	}
-	if op.Kind != dedup.OpClaim || r.Status != dedup.StatusGranted {
+	if op.Kind != driver.OpClaim || r.Status != driver.StatusGranted {
 		return
 	}
 	if r.Record.Token <= c.high {
 		c.t.Errorf("%s: got token %d, and %d was issued", c.what, r.Record.Token, c.high)
 	}
 	c.high = r.Record.Token
-	if before.record.State == dedup.StateDone && r.Record.FirstSeen.Equal(c.last) && c.clock.true.Sub(before.true) < clockTTL {
+	if before.record.State == driver.StateDone && r.Record.FirstSeen.Equal(c.last) && c.clock.true.Sub(before.true) < clockTTL {
 		c.forgotEarly(before, r.Record)
 	}
 }
 
 // forgotEarly wants a record that was forgotten before its time to be one that the
 // wall clock excuses, and its message to be Stale if it comes again.
-func (c *clockCase) forgotEarly(k clockKey, again dedup.Record) {
+func (c *clockCase) forgotEarly(k clockKey, again driver.Record) {
 	c.forgotten++
 	if c.forward == k.forward {
 		c.t.Errorf("%s: a record was forgotten after %v of %v, and store time did not jump", c.what, c.clock.true.Sub(k.true), clockTTL)
@@ -282,14 +282,14 @@ func (c *clockCase) forgotEarly(k clockKey, again dedup.Record) {
 func (c *clockCase) finish() {
 	c.clock.advance(lease + time.Nanosecond)
 	for i := range c.keys {
-		if r := c.apply(claim1(key("k", i), 1))[0]; r.Status == dedup.StatusHeld {
+		if r := c.apply(claim1(key("k", i), 1))[0]; r.Status == driver.StatusHeld {
 			c.t.Errorf("at the end: key %d is stuck, held by %+v", i, r.Record)
 		}
 	}
 	c.clock.advance(clockTTL + lease)
 	c.tend()
 	for i := range c.keys {
-		c.lookup(key("k", i), dedup.StateFree)
+		c.lookup(key("k", i), driver.StateFree)
 	}
 }
 
@@ -306,7 +306,7 @@ func TestForgottenIsStaleWhereStoreTimeIsBehind(t *testing.T) {
 	c.advance(10 * day)
 	published := c.Now().Round(0)
 	k := key("k", 0)
-	b.want(complete1(k, b.want(claim1(k, 1), dedup.StatusGranted).Token, day), dedup.StatusOK)
+	b.want(complete1(k, b.want(claim1(k, 1), driver.StatusGranted).Token, day), driver.StatusOK)
 	since := func() time.Time {
 		v, err := b.Vouch(t.Context())
 		if err != nil {
@@ -318,7 +318,7 @@ func TestForgottenIsStaleWhereStoreTimeIsBehind(t *testing.T) {
 		t.Errorf("a message of now: got since %v, after it was published at %v", got, published)
 	}
 	c.advance(25 * time.Hour)
-	b.lookup(k, dedup.StateFree)
+	b.lookup(k, driver.StateFree)
 	if got := since(); !got.After(published) {
 		t.Errorf("a message of %v whose record has gone: got since %v, want it flagged", published, got)
 	}

@@ -8,7 +8,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -97,24 +97,24 @@ const (
 
 // The states on disk do not follow renumbering in dedup.
 var kindOfState = [...]kind{
-	dedup.StateClaimed:  kindClaimed,
-	dedup.StateReleased: kindReleased,
-	dedup.StateDone:     kindDone,
-	dedup.StateParked:   kindParked,
+	driver.StateClaimed:  kindClaimed,
+	driver.StateReleased: kindReleased,
+	driver.StateDone:     kindDone,
+	driver.StateParked:   kindParked,
 }
 
-func (k kind) state() dedup.State {
+func (k kind) state() driver.State {
 	switch k &^ kindOld {
 	case kindClaimed:
-		return dedup.StateClaimed
+		return driver.StateClaimed
 	case kindReleased:
-		return dedup.StateReleased
+		return driver.StateReleased
 	case kindDone:
-		return dedup.StateDone
+		return driver.StateDone
 	case kindParked:
-		return dedup.StateParked
+		return driver.StateParked
 	}
-	return dedup.StateFree
+	return driver.StateFree
 }
 
 const (
@@ -132,7 +132,7 @@ type state struct {
 	id     storeID
 	file   uint64
 	time   time.Time
-	high   dedup.Token
+	high   driver.Token
 	memory horizon.Horizon
 	up     uptime // at that time, or a moment later
 }
@@ -140,10 +140,10 @@ type state struct {
 // entry is the body of a kindForgotten entry or of a record; a forgotten key has
 // the zero Record.
 type entry struct {
-	id      dedup.ID
+	id      driver.ID
 	prev    uint64 // sequence number of the record that this one replaces; 0: none
 	written time.Time
-	record  dedup.Record
+	record  driver.Record
 }
 
 // seal appends the checksum of the entry that starts at dst[start].
@@ -199,7 +199,7 @@ func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry
 	}
 	written := uint64(e.written.Sub(base))
 	r := &e.record
-	if r.State == dedup.StateFree {
+	if r.State == driver.StateFree {
 		dst = append(dst, version, byte(kindForgotten))
 		dst = append(dst, e.id[:]...)
 		dst = binary.AppendUvarint(dst, prev)
@@ -207,9 +207,9 @@ func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry
 		return seal(dst, start, seq)
 	}
 	flags := bit(r.Ambiguous, flagAmbiguous) | bit(r.Omitted, flagOmitted) | bit(r.Nonce != 0, flagNonce) |
-		bit(r.Fingerprint != dedup.Fingerprint{}, flagFingerprint) | bit(r.First != dedup.Position{}, flagPosition) |
+		bit(r.Fingerprint != driver.Fingerprint{}, flagFingerprint) | bit(r.First != driver.Position{}, flagPosition) |
 		bit(r.Result != nil, flagResult)
-	claimed := r.State == dedup.StateClaimed
+	claimed := r.State == driver.StateClaimed
 	more := bit(r.Tag != 0, flagTag) | bit(claimed && r.Held != r.First, flagHeld) | bit(claimed && len(r.Note) > 0, flagNote)
 	flags |= bit(more != 0, flagMore)
 	dst = append(dst, recordVersion, byte(kindOfState[r.State]), flags)
@@ -257,7 +257,7 @@ func appendEntry(dst []byte, base time.Time, source uint64, seq uint64, e *entry
 }
 
 // appendPosition appends p, whose source has the given number, or 0.
-func appendPosition(dst []byte, p dedup.Position, source uint64) []byte {
+func appendPosition(dst []byte, p driver.Position, source uint64) []byte {
 	dst = binary.AppendUvarint(dst, source)
 	if source == 0 {
 		dst = binary.AppendUvarint(dst, uint64(len(p.Source)))
@@ -294,7 +294,7 @@ func unseal(b []byte, seq uint64) (kind, []byte, error) {
 		return 0, nil, errChecksum
 	}
 	k, v := kind(b[1]), b[0]
-	record := k.state() != dedup.StateFree
+	record := k.state() != driver.StateFree
 	switch {
 	case v == 0 || v > newest:
 		return 0, nil, fmt.Errorf("%w %d, this program knows %d: use the newer program that wrote it", ErrFormat, v, newest)
@@ -316,7 +316,7 @@ func decodeState(body []byte) (state, error) {
 	copy(s.id[:], p.take(len(s.id)))
 	s.file = p.uvarint()
 	s.time = p.time()
-	s.high = dedup.Token(p.uint64())
+	s.high = driver.Token(p.uint64())
 	s.memory.Since = p.time()
 	s.memory.TTL = time.Duration(p.uint64())
 	s.memory.Before = p.time()
@@ -367,17 +367,17 @@ func decodeEntry(k kind, body []byte, base time.Time, sources []string, seq uint
 		return e, nil
 	}
 	rec := &e.record
-	if rec.State = k.state(); rec.State == dedup.StateFree {
+	if rec.State = k.state(); rec.State == driver.StateFree {
 		return entry{}, errBody
 	}
 	rec.Ambiguous, rec.Omitted = flags&flagAmbiguous != 0, flags&flagOmitted != 0
-	rec.Token = dedup.Token(e.written.UnixMicro() + p.varint())
+	rec.Token = driver.Token(e.written.UnixMicro() + p.varint())
 	attempt := p.uvarint()
 	rec.Attempt = int(attempt & math.MaxInt)
 	expires := time.Duration(p.varint())
 	rec.FirstSeen = e.written.Add(-time.Duration(p.varint()))
 	from := e.written
-	claimed := rec.State == dedup.StateClaimed
+	claimed := rec.State == driver.StateClaimed
 	if claimed {
 		rec.LeaseEnd = e.written.Add(time.Duration(p.varint()))
 		if !old {
@@ -437,12 +437,12 @@ func (p *parser) uint64() uint64 {
 }
 
 // more takes those fields of rec that no record of version 1 has.
-func (p *parser) more(rec *dedup.Record, flags byte, sources []string) {
-	claimed := rec.State == dedup.StateClaimed
+func (p *parser) more(rec *driver.Record, flags byte, sources []string) {
+	claimed := rec.State == driver.StateClaimed
 	p.bad = p.bad || flags&^flagsKnown != 0 || !claimed && flags&(flagHeld|flagNote) != 0
 	if flags&flagTag != 0 {
 		if b := p.take(4); b != nil {
-			rec.Tag = dedup.Tag(binary.LittleEndian.Uint32(b))
+			rec.Tag = driver.Tag(binary.LittleEndian.Uint32(b))
 		}
 	}
 	if claimed {
@@ -456,7 +456,7 @@ func (p *parser) more(rec *dedup.Record, flags byte, sources []string) {
 	}
 }
 
-func (p *parser) position(sources []string) (at dedup.Position) {
+func (p *parser) position(sources []string) (at driver.Position) {
 	switch n := p.uvarint(); {
 	case n == 0:
 		at.Source = string(p.take(int(min(p.uvarint(), math.MaxInt32))))

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -28,72 +28,72 @@ var samples = []struct {
 }{
 	{
 		"claimed", 7, 1,
-		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
-			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), Nonce: 0x0102030405060708,
+		entry{driver.ID{1, 2, 3, 15: 4}, 0, at, driver.Record{
+			State: driver.StateClaimed, Token: driver.Token(at.UnixMicro()), Nonce: 0x0102030405060708,
 			LeaseEnd: at.Add(30 * time.Second), Expires: at.Add(30*time.Second + day), FirstSeen: at,
-			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Held: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000},
+			First: driver.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Fingerprint: driver.Fingerprint{9, 8, 7}, Held: driver.Position{Source: "orders", Partition: 3, Offset: 1_000_000},
 		}},
 		"04041c010203000000000000000000000000040095cae2a0d81d00008080f89492a5270080b09dc2df0108070605040302010908070000000000010680897aaeba6394", "01041c010203000000000000000000000000040095cae2a0d81d000080b095d7f1a6270080b09dc2df0108070605040302010908070000000000010680897a9f6f4999",
 	},
 	{
 		"released", 300, 0,
-		entry{dedup.ID{0xff}, 7, at, dedup.Record{
-			State: dedup.StateReleased, Token: 5, Nonce: 1, Attempt: 300, Ambiguous: true,
+		entry{driver.ID{0xff}, 7, at, driver.Record{
+			State: driver.StateReleased, Token: 5, Nonce: 1, Attempt: 300, Ambiguous: true,
 			Expires: at.Add(day), FirstSeen: base.Add(-day),
-			First: dedup.Position{Source: "spelled out", Partition: -1, Offset: -1},
+			First: driver.Position{Source: "spelled out", Partition: -1, Offset: -1},
 		}},
 		"040515ff000000000000000000000000000000a50295cae2a0d81df5a4e7a7aefda506ac028080f89492a527aa94bdd6c2e0270100000000000000000b7370656c6c6564206f75740101f3dd5ecb", "010515ff000000000000000000000000000000a50295cae2a0d81df5a4e7a7aefda506ac028080f89492a527aa94bdd6c2e0270100000000000000000b7370656c6c6564206f75740101dba110c0",
 	},
 	{
 		"done", 1 << 40, 1,
-		entry{dedup.ID{1, 2, 3, 15: 4}, 1<<40 - 1, at, dedup.Record{
-			State: dedup.StateDone, Token: dedup.Token(at.UnixMicro() - 1000), Expires: at.Add(day), FirstSeen: at.Add(-time.Millisecond),
-			First: dedup.Position{Source: "orders", Offset: math.MaxInt64}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Result: []byte("result"),
+		entry{driver.ID{1, 2, 3, 15: 4}, 1<<40 - 1, at, driver.Record{
+			State: driver.StateDone, Token: driver.Token(at.UnixMicro() - 1000), Expires: at.Add(day), FirstSeen: at.Add(-time.Millisecond),
+			First: driver.Position{Source: "orders", Offset: math.MaxInt64}, Fingerprint: driver.Fingerprint{9, 8, 7}, Result: []byte("result"),
 		}},
 		"040638010203000000000000000000000000040195cae2a0d81dcf0f008080f89492a52780897a09080700000000000100feffffffffffffffff01726573756c74188ac9ec", "010638010203000000000000000000000000040195cae2a0d81dcf0f008080f89492a52780897a09080700000000000100feffffffffffffffff01726573756c7473978f86",
 	},
 	{
 		"done, omitted", 9, 0,
-		entry{dedup.ID{}, 8, base, dedup.Record{State: dedup.StateDone, Token: math.MaxUint64, Expires: base.Add(math.MaxInt64), FirstSeen: base, Omitted: true}},
+		entry{driver.ID{}, 8, base, driver.Record{State: driver.StateDone, Token: math.MaxUint64, Expires: base.Add(math.MaxInt64), FirstSeen: base, Omitted: true}},
 		"04060200000000000000000000000000000000010081c0f8daa6fda50600feffffffffffffffff0100ef8fdaf7", "01060200000000000000000000000000000000010081c0f8daa6fda50600feffffffffffffffff01003d104ca2",
 	},
 	{
 		"parked, empty reason", 10, 0,
-		entry{dedup.ID{}, 0, base, dedup.Record{State: dedup.StateParked, Expires: base, FirstSeen: base, Result: []byte{}}},
+		entry{driver.ID{}, 0, base, driver.Record{State: driver.StateParked, Expires: base, FirstSeen: base, Result: []byte{}}},
 		"040720000000000000000000000000000000000000ffbff8daa6fda5060000006b1b1067", "010720000000000000000000000000000000000000ffbff8daa6fda5060000008c882dac",
 	},
-	{"forgotten", 11, 0, entry{id: dedup.ID{5}, prev: 2, written: at}, "0103050000000000000000000000000000000995cae2a0d81d6df0407e", ""},
+	{"forgotten", 11, 0, entry{id: driver.ID{5}, prev: 2, written: at}, "0103050000000000000000000000000000000995cae2a0d81d6df0407e", ""},
 	{
 		"claimed, of another position, with a note and a tag", 7, 1,
-		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
-			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), Nonce: 0x0102030405060708, Attempt: 2, Ambiguous: true,
+		entry{driver.ID{1, 2, 3, 15: 4}, 0, at, driver.Record{
+			State: driver.StateClaimed, Token: driver.Token(at.UnixMicro()), Nonce: 0x0102030405060708, Attempt: 2, Ambiguous: true,
 			LeaseEnd: at.Add(30 * time.Second), Expires: at.Add(30*time.Second + day), FirstSeen: at,
-			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Tag: 0x01020304,
-			Held: dedup.Position{Source: "orders", Partition: 4, Offset: -5}, Note: []byte("note"),
+			First: driver.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Fingerprint: driver.Fingerprint{9, 8, 7}, Tag: 0x01020304,
+			Held: driver.Position{Source: "orders", Partition: 4, Offset: -5}, Note: []byte("note"),
 		}},
 		"04045d07010203000000000000000000000000040095cae2a0d81d00028080f89492a5270080b09dc2df0108070605040302010908070000000000010680897a04030201010809046e6f746563d4dae9", "",
 	},
 	{
 		"claimed, of a position in another source", 7, 1,
-		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
-			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), LeaseEnd: at.Add(math.MaxInt64), Expires: at.Add(math.MaxInt64).Add(math.MaxInt64), FirstSeen: at,
-			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Held: dedup.Position{Source: "payments"},
+		entry{driver.ID{1, 2, 3, 15: 4}, 0, at, driver.Record{
+			State: driver.StateClaimed, Token: driver.Token(at.UnixMicro()), LeaseEnd: at.Add(math.MaxInt64), Expires: at.Add(math.MaxInt64).Add(math.MaxInt64), FirstSeen: at,
+			First: driver.Position{Source: "orders", Partition: 3, Offset: 1_000_000}, Held: driver.Position{Source: "payments"},
 		}},
 		"04045002010203000000000000000000000000040095cae2a0d81d0000feffffffffffffffff0100feffffffffffffffff01010680897a00087061796d656e7473000085422e26", "",
 	},
 	{
 		"claimed, of an unknown position", 7, 1,
-		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
-			State: dedup.StateClaimed, Token: dedup.Token(at.UnixMicro()), LeaseEnd: at, Expires: at.Add(day), FirstSeen: at,
-			First: dedup.Position{Source: "orders", Partition: 3, Offset: 1_000_000},
+		entry{driver.ID{1, 2, 3, 15: 4}, 0, at, driver.Record{
+			State: driver.StateClaimed, Token: driver.Token(at.UnixMicro()), LeaseEnd: at, Expires: at.Add(day), FirstSeen: at,
+			First: driver.Position{Source: "orders", Partition: 3, Offset: 1_000_000},
 		}},
 		"04045002010203000000000000000000000000040095cae2a0d81d00008080f89492a5270000010680897a00000000d5367924", "",
 	},
 	{
 		"done, with a tag", 7, 1,
-		entry{dedup.ID{1, 2, 3, 15: 4}, 0, at, dedup.Record{
-			State: dedup.StateDone, Token: dedup.Token(at.UnixMicro()), Expires: at.Add(day), FirstSeen: at,
-			First: dedup.Position{Source: "orders", Offset: 1}, Fingerprint: dedup.Fingerprint{9, 8, 7}, Tag: math.MaxUint32, Result: []byte("result"),
+		entry{driver.ID{1, 2, 3, 15: 4}, 0, at, driver.Record{
+			State: driver.StateDone, Token: driver.Token(at.UnixMicro()), Expires: at.Add(day), FirstSeen: at,
+			First: driver.Position{Source: "orders", Offset: 1}, Fingerprint: driver.Fingerprint{9, 8, 7}, Tag: math.MaxUint32, Result: []byte("result"),
 		}},
 		"04067801010203000000000000000000000000040095cae2a0d81d00008080f89492a527000908070000000000010002ffffffff726573756c74c00b7a76", "",
 	},
@@ -125,7 +125,7 @@ func TestEncoding(t *testing.T) {
 			}
 			if tt.old != "" {
 				old := tt.entry
-				old.record.Held = dedup.Position{} // it did not say
+				old.record.Held = driver.Position{} // it did not say
 				b, err := hex.DecodeString(tt.old)
 				if err != nil {
 					t.Fatal(err)
@@ -195,10 +195,10 @@ const (
 // The index, the file and the page cache hold what this size lets them.
 func TestRecordSize(t *testing.T) {
 	now := base.Add(time.Hour)
-	e := entry{id: key("k", 1), prev: 999_000, written: now, record: dedup.Record{
-		State: dedup.StateDone, Token: dedup.Token(now.Add(-10 * time.Minute).UnixMicro()),
+	e := entry{id: key("k", 1), prev: 999_000, written: now, record: driver.Record{
+		State: driver.StateDone, Token: driver.Token(now.Add(-10 * time.Minute).UnixMicro()),
 		Expires: now.Add(day), FirstSeen: now.Add(-10 * time.Minute),
-		First: dedup.Position{Source: "orders", Partition: 63, Offset: 1 << 40}, Fingerprint: dedup.Fingerprint{1},
+		First: driver.Position{Source: "orders", Partition: 63, Offset: 1 << 40}, Fingerprint: driver.Fingerprint{1},
 	}}
 	const key, element = 8, 16 // what bbolt adds to a value
 	if got := len(appendEntry(nil, base, 1, 1_000_000, &e)) + key + element; got > 96 {
@@ -258,7 +258,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%+v: encoded, and not decoded: %v", e, err)
 		}
-		if e.record.State == dedup.StateClaimed && e.record.LeaseEnd.Add(e.record.Expires.Sub(e.record.LeaseEnd)) != e.record.Expires {
+		if e.record.State == driver.StateClaimed && e.record.LeaseEnd.Add(e.record.Expires.Sub(e.record.LeaseEnd)) != e.record.Expires {
 			return // of version 1, and further apart than anybody wrote it
 		}
 		got, err := decodeEntry(k, body, base, nil, seq)

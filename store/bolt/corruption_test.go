@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // seeds returns what a random test begins with: the environment variable's number,
@@ -93,7 +93,7 @@ const (
 type original struct {
 	t     *testing.T
 	files map[string][]byte
-	want  map[dedup.ID]dedup.Record // the zero Record: forgotten
+	want  map[driver.ID]driver.Record // the zero Record: forgotten
 	opts  Options
 }
 
@@ -101,43 +101,43 @@ func newOriginal(t *testing.T) *original {
 	t.Helper()
 	b := newBench(t, Options{RollBytes: 1 << 20})
 	const keys = 240
-	ids := make([]dedup.ID, keys)
-	tokens := make([]dedup.Token, keys)
-	each := func(of, n int, op func(i int) dedup.Op) {
+	ids := make([]driver.ID, keys)
+	tokens := make([]driver.Token, keys)
+	each := func(of, n int, op func(i int) driver.Op) {
 		t.Helper()
-		var ops []dedup.Op
+		var ops []driver.Op
 		for i := n; i < keys; i += of {
 			ops = append(ops, op(i))
 		}
 		for j, r := range b.apply(ops...) {
-			if r.Status != dedup.StatusGranted && r.Status != dedup.StatusOK {
+			if r.Status != driver.StatusGranted && r.Status != driver.StatusOK {
 				t.Fatalf("%v: got %v", ops[j].Kind, r.Status)
 			}
 			tokens[n+j*of] = r.Record.Token
 		}
 	}
-	settle := func(kind dedup.OpKind) func(int) dedup.Op {
-		return func(i int) dedup.Op {
-			return dedup.Op{Kind: kind, ID: ids[i], Token: tokens[i], TTL: day, Result: fmt.Append(nil, "result ", i)}
+	settle := func(kind driver.OpKind) func(int) driver.Op {
+		return func(i int) driver.Op {
+			return driver.Op{Kind: kind, ID: ids[i], Token: tokens[i], TTL: day, Result: fmt.Append(nil, "result ", i)}
 		}
 	}
 	for i := range ids {
 		ids[i] = key("original", i)
 	}
-	each(1, 0, func(i int) dedup.Op { return claim1(ids[i], 1) })
-	each(4, 0, settle(dedup.OpComplete))
-	each(4, 1, settle(dedup.OpRelease))
+	each(1, 0, func(i int) driver.Op { return claim1(ids[i], 1) })
+	each(4, 0, settle(driver.OpComplete))
+	each(4, 1, settle(driver.OpRelease))
 	b.nextFile()
-	each(8, 1, func(i int) dedup.Op { return claim1(ids[i], 2) }) // released before
-	each(4, 2, settle(dedup.OpPark))
-	if err := b.Forget(t.Context(), []dedup.ID{ids[0], ids[100], ids[6], ids[106]}); err != nil {
+	each(8, 1, func(i int) driver.Op { return claim1(ids[i], 2) }) // released before
+	each(4, 2, settle(driver.OpPark))
+	if err := b.Forget(t.Context(), []driver.ID{ids[0], ids[100], ids[6], ids[106]}); err != nil {
 		t.Fatal(err)
 	}
 	b.nextFile()
-	each(8, 1, settle(dedup.OpComplete))
-	each(8, 5, func(i int) dedup.Op { return claim1(ids[i], 3) })
+	each(8, 1, settle(driver.OpComplete))
+	each(8, 5, func(i int) driver.Op { return claim1(ids[i], 3) })
 	b.fill("more", 200, day)
-	o := &original{t: t, files: make(map[string][]byte), want: make(map[dedup.ID]dedup.Record), opts: b.opts}
+	o := &original{t: t, files: make(map[string][]byte), want: make(map[driver.ID]driver.Record), opts: b.opts}
 	b.crash()
 	for i := range ids {
 		o.want[ids[i]] = b.find(ids[i])
@@ -155,7 +155,7 @@ func newOriginal(t *testing.T) *original {
 	return o
 }
 
-func (b *bench) find(id dedup.ID) dedup.Record {
+func (b *bench) find(id driver.ID) driver.Record {
 	b.t.Helper()
 	r, err := b.Lookup(b.t.Context(), id)
 	if err != nil {
@@ -297,7 +297,7 @@ func (c *corruption) write(data []byte, size int) {
 }
 
 // lookUp wants every key as it is, or an error; it returns how many of these.
-func (c *corruption) lookUp(s *Store, want map[dedup.ID]dedup.Record) (failed int) {
+func (c *corruption) lookUp(s *Store, want map[driver.ID]driver.Record) (failed int) {
 	for id, w := range want {
 		r, err := s.Lookup(c.t.Context(), id)
 		if err != nil {
@@ -305,7 +305,7 @@ func (c *corruption) lookUp(s *Store, want map[dedup.ID]dedup.Record) (failed in
 			failed++
 			continue
 		}
-		if w.State == dedup.StateClaimed && w.LeaseEnd.IsZero() {
+		if w.State == driver.StateClaimed && w.LeaseEnd.IsZero() {
 			r.LeaseEnd = time.Time{}
 		}
 		if !same(&r, &w) {
@@ -317,12 +317,12 @@ func (c *corruption) lookUp(s *Store, want map[dedup.ID]dedup.Record) (failed in
 
 // claim claims every key and wants the right answers, or errors; what is answered
 // goes into want, and what is not leaves it.
-func (c *corruption) claim(s *Store, want map[dedup.ID]dedup.Record) (failed int) {
-	ids := slices.SortedFunc(maps.Keys(want), func(a, b dedup.ID) int { return strings.Compare(string(a[:]), string(b[:])) })
+func (c *corruption) claim(s *Store, want map[driver.ID]driver.Record) (failed int) {
+	ids := slices.SortedFunc(maps.Keys(want), func(a, b driver.ID) int { return strings.Compare(string(a[:]), string(b[:])) })
 	for ids := range slices.Chunk(ids, 80) {
-		var ops []dedup.Op
+		var ops []driver.Op
 		for _, id := range ids {
-			ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: 77, Lease: lease, TTL: day, Position: position})
+			ops = append(ops, driver.Op{Kind: driver.OpClaim, ID: id, Nonce: 77, Lease: lease, TTL: day, Position: position})
 		}
 		replies, err := s.Apply(c.t.Context(), ops)
 		if err != nil {
@@ -341,7 +341,7 @@ func (c *corruption) claim(s *Store, want map[dedup.ID]dedup.Record) (failed int
 				failed++
 				continue
 			}
-			record, reply := dedup.Step(want[id], ops[i], s.clock.now(), r.Record.Token)
+			record, reply := driver.Step(want[id], ops[i], s.clock.now(), r.Record.Token)
 			if reply.Status != r.Status || !same(&reply.Record, &r.Record) {
 				c.t.Errorf("%s: claim: got %v, %+v, want %v, %+v", c.what, r.Status, r.Record, reply.Status, reply.Record)
 			}

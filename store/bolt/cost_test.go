@@ -8,7 +8,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // What a message costs is promised in counts: transactions, pages, allocations.
@@ -37,7 +37,7 @@ func (b *bench) count() *costs {
 type stream struct {
 	b   *bench
 	n   int
-	ops []dedup.Op
+	ops []driver.Op
 }
 
 const streamBatch = 256
@@ -45,10 +45,10 @@ const streamBatch = 256
 // next adds the claims of the next batch.
 func (s *stream) next() {
 	for range streamBatch {
-		var id dedup.ID // without an allocation
+		var id driver.ID // without an allocation
 		binary.LittleEndian.PutUint64(id[:], uint64(s.n+1)*0x9e3779b97f4a7c15)
 		op := claim1(id, uint64(s.n)+1)
-		op.Position.Offset, op.Fingerprint = 1e9+int64(s.n), dedup.Fingerprint(op.ID[:8])
+		op.Position.Offset, op.Fingerprint = 1e9+int64(s.n), driver.Fingerprint(op.ID[:8])
 		s.ops = append(s.ops, op)
 		s.n++
 	}
@@ -63,10 +63,10 @@ func (s *stream) apply() {
 	claims := len(s.ops) - streamBatch
 	for i, r := range replies[claims:] {
 		op := &s.ops[claims+i]
-		if r.Status != dedup.StatusGranted {
+		if r.Status != driver.StatusGranted {
 			s.b.t.Fatalf("claim: got %+v, want it granted", r)
 		}
-		op.Kind, op.Token = dedup.OpComplete, r.Record.Token
+		op.Kind, op.Token = driver.OpComplete, r.Record.Token
 	}
 	s.ops = append(s.ops[:0], s.ops[claims:]...)
 }
@@ -94,7 +94,7 @@ func TestWhatAMessageWrites(t *testing.T) {
 	(&stream{b: b}).run(40) // from here on the tree has as many levels as a file of 64 MiB
 	few := perMessage()
 	for i := range 40 {
-		ops := make([]dedup.Op, 1000)
+		ops := make([]driver.Op, 1000)
 		for j := range ops {
 			ops[j] = complete1(key("more", i*len(ops)+j), 1, day)
 		}
@@ -115,11 +115,11 @@ func TestWhatAMessageWrites(t *testing.T) {
 // tried.
 func TestWhatAnEntryTakes(t *testing.T) {
 	now := base.Add(time.Hour)
-	for _, state := range []dedup.State{dedup.StateClaimed, dedup.StateReleased, dedup.StateDone, dedup.StateParked} {
-		e := entry{id: dedup.ID{1}, prev: 1e9, written: now, record: dedup.Record{
-			State: state, Token: dedup.Token(now.UnixMicro()), Nonce: 1 << 63, Attempt: 100, Ambiguous: true,
+	for _, state := range []driver.State{driver.StateClaimed, driver.StateReleased, driver.StateDone, driver.StateParked} {
+		e := entry{id: driver.ID{1}, prev: 1e9, written: now, record: driver.Record{
+			State: state, Token: driver.Token(now.UnixMicro()), Nonce: 1 << 63, Attempt: 100, Ambiguous: true,
 			LeaseEnd: now.Add(lease), Expires: now.Add(30 * day), FirstSeen: now.Add(-day),
-			First: dedup.Position{Source: "orders", Partition: 10_000, Offset: 1e12}, Fingerprint: dedup.Fingerprint{1},
+			First: driver.Position{Source: "orders", Partition: 10_000, Offset: 1e12}, Fingerprint: driver.Fingerprint{1},
 		}}
 		if got := len(appendEntry(nil, base, 100, 2e9, &e)); got > 96 {
 			t.Errorf("state %v: got %d bytes, want at most 96", state, got)
@@ -143,7 +143,7 @@ func TestWhatADropWrites(t *testing.T) {
 	b := newBench(t, Options{})
 	const expired, living = 20 * 1024, 100
 	for i := range expired / 1024 {
-		ops := make([]dedup.Op, 1024)
+		ops := make([]driver.Op, 1024)
 		for j := range ops {
 			ops[j] = complete1(key("expired", i*1024+j), 1, time.Minute)
 		}

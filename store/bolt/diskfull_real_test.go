@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // smallDisk mounts one in memory, of so many bytes.
@@ -154,7 +155,7 @@ func TestRealDiskFull(t *testing.T) {
 		}
 		return !t.Failed()
 	})
-	if _, err := s.Apply(t.Context(), []dedup.Op{complete1(key("settled", 0), 1, day)}); err != nil {
+	if _, err := s.Apply(t.Context(), []driver.Op{complete1(key("settled", 0), 1, day)}); err != nil {
 		t.Errorf("a complete on the full disk after a restart: %v", err)
 	}
 	if err := os.Remove(filler); err != nil {

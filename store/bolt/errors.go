@@ -17,13 +17,13 @@ var (
 	// ErrFormat means that a newer version of this package wrote the file.
 	ErrFormat = errors.New("unknown format version")
 	// ErrPoisoned means that a write failed earlier, so nobody knows what the disk holds.
-	// Close the Store. A new Open reads what is there. It is marked by dedup.Permanent.
+	// Close the Store. A new Open reads what is there. It is marked by driver.Permanent.
 	ErrPoisoned = errors.New("an earlier write failed")
 	// ErrFull means that there is no room for new claims, because of the disk or of
 	// Options.MaxBytes. The error is, or wraps, a *FullError. The refused operations had no
 	// effect. The store grants claims again by itself when there is room.
 	ErrFull = errors.New("no room")
-	// ErrClosed means that the Store is closed. It is marked by dedup.Permanent.
+	// ErrClosed means that the Store is closed. It is marked by driver.Permanent.
 	ErrClosed = errors.New("the store is closed")
 )
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	boltstore "github.com/oncequeue/oncequeue/store/bolt"
 )
 
@@ -22,13 +23,13 @@ func tempDir() (dir string, remove func()) {
 }
 
 // process processes one message for each key, and prints the outcomes.
-func process(store dedup.Store, keys ...dedup.Key) {
+func process(store driver.Store, keys ...dedup.Key) {
 	d, err := dedup.New(store, "billing", dedup.HeaderKey(), nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	for offset, key := range keys {
-		m := &dedup.Message{Value: []byte("{}"), Position: dedup.Position{Source: "orders", Offset: int64(offset)}}
+		m := &dedup.Message{Value: []byte("{}"), Position: driver.Position{Source: "orders", Offset: int64(offset)}}
 		m.Headers.SetKey(key)
 		r := d.Do(context.Background(), m, func(context.Context, *dedup.Message) ([]byte, error) { return []byte("charged"), nil })
 		fmt.Printf("%s: %v\n", key, r.Outcome)

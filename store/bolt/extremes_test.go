@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Every number is refused with a line that names it, or a store works with it.
@@ -33,18 +33,18 @@ func TestExtremeOptions(t *testing.T) {
 						return
 					}
 					for i := range 20 {
-						var id dedup.ID
+						var id driver.ID
 						id[0] = byte(i + 1)
-						replies, err := s.Apply(t.Context(), []dedup.Op{{Kind: dedup.OpClaim, ID: id, Nonce: 1, Lease: time.Minute, TTL: time.Hour}})
+						replies, err := s.Apply(t.Context(), []driver.Op{{Kind: driver.OpClaim, ID: id, Nonce: 1, Lease: time.Minute, TTL: time.Hour}})
 						if err != nil || replies[0].Err != nil {
 							t.Fatalf("got %v, %+v", err, replies)
 						}
-						if r := replies[0]; r.Status == dedup.StatusGranted {
-							replies, err = s.Apply(t.Context(), []dedup.Op{{Kind: dedup.OpComplete, ID: id, Token: r.Record.Token, TTL: time.Hour}})
-							if err != nil || replies[0].Err != nil || replies[0].Status != dedup.StatusOK {
+						if r := replies[0]; r.Status == driver.StatusGranted {
+							replies, err = s.Apply(t.Context(), []driver.Op{{Kind: driver.OpComplete, ID: id, Token: r.Record.Token, TTL: time.Hour}})
+							if err != nil || replies[0].Err != nil || replies[0].Status != driver.StatusOK {
 								t.Fatalf("got %v, %+v", err, replies)
 							}
-						} else if r.Status != dedup.StatusDone {
+						} else if r.Status != driver.StatusDone {
 							t.Errorf("got %v, want it granted, or done after it was opened again", r.Status)
 						}
 					}

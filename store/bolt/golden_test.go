@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Every version of the format has a directory in testdata that stays as it is.
@@ -24,30 +25,30 @@ func goldenUptime(clock *testClock) func() uptime {
 	return func() uptime { return uptime{[16]byte{1, 15: 2}, clock.Now().Sub(base) + 5*time.Hour} }
 }
 
-func golden(i int) dedup.ID { return dedup.NewID("golden", dedup.Key(rune('0'+i))) }
+func golden(i int) driver.ID { return dedup.NewID("golden", dedup.Key(rune('0'+i))) }
 
 // goldenRecords are what a store in testdata remembers.
-func goldenRecords(dir string) map[dedup.ID]dedup.Record {
-	token := dedup.Token(base.UnixMicro())
-	position := dedup.Position{Source: "orders", Partition: 3, Offset: 42}
-	fingerprint := dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
-	record := func(r dedup.Record) dedup.Record {
+func goldenRecords(dir string) map[driver.ID]driver.Record {
+	token := driver.Token(base.UnixMicro())
+	position := driver.Position{Source: "orders", Partition: 3, Offset: 42}
+	fingerprint := driver.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
+	record := func(r driver.Record) driver.Record {
 		r.FirstSeen, r.First, r.Fingerprint = base, position, fingerprint
 		if r.Expires.IsZero() {
 			r.Expires = base.Add(day)
 		}
 		return r
 	}
-	records := map[dedup.ID]dedup.Record{
-		golden(0): record(dedup.Record{State: dedup.StateClaimed, Token: token, Nonce: 11, LeaseEnd: base.Add(lease), Expires: base.Add(lease + day)}),
-		golden(1): record(dedup.Record{State: dedup.StateDone, Token: token + 1, Result: []byte("result")}),
-		golden(2): record(dedup.Record{State: dedup.StateDone, Token: token + 2, Omitted: true}),
-		golden(3): record(dedup.Record{State: dedup.StateReleased, Token: token + 3, Nonce: 14, Attempt: 1, Ambiguous: true}),
-		golden(4): record(dedup.Record{State: dedup.StateParked, Token: token + 4, Result: []byte("no such order")}),
+	records := map[driver.ID]driver.Record{
+		golden(0): record(driver.Record{State: driver.StateClaimed, Token: token, Nonce: 11, LeaseEnd: base.Add(lease), Expires: base.Add(lease + day)}),
+		golden(1): record(driver.Record{State: driver.StateDone, Token: token + 1, Result: []byte("result")}),
+		golden(2): record(driver.Record{State: driver.StateDone, Token: token + 2, Omitted: true}),
+		golden(3): record(driver.Record{State: driver.StateReleased, Token: token + 3, Nonce: 14, Attempt: 1, Ambiguous: true}),
+		golden(4): record(driver.Record{State: driver.StateParked, Token: token + 4, Result: []byte("no such order")}),
 		// golden(5) was forgotten.
 		golden(6): {
-			State: dedup.StateDone, Token: 7, Expires: base.Add(time.Hour + day), FirstSeen: base.Add(time.Hour),
-			First: dedup.Position{Source: "payments", Partition: 0, Offset: 1},
+			State: driver.StateDone, Token: 7, Expires: base.Add(time.Hour + day), FirstSeen: base.Add(time.Hour),
+			First: driver.Position{Source: "payments", Partition: 0, Offset: 1},
 		},
 	}
 	if slices.Index(goldenDirs, dir) < slices.Index(goldenDirs, "testdata/v4") {
@@ -56,12 +57,12 @@ func goldenRecords(dir string) map[dedup.ID]dedup.Record {
 	held := records[golden(0)]
 	held.Held = position
 	records[golden(0)] = held
-	records[golden(8)] = dedup.Record{
-		State: dedup.StateClaimed, Token: token + 7, Nonce: 22, Attempt: 1, FirstSeen: base, First: position,
+	records[golden(8)] = driver.Record{
+		State: driver.StateClaimed, Token: token + 7, Nonce: 22, Attempt: 1, FirstSeen: base, First: position,
 		Fingerprint: fingerprint, Tag: 7, LeaseEnd: base.Add(lease), Expires: base.Add(lease + day),
-		Held: dedup.Position{Source: "copies", Partition: 1, Offset: 5}, Note: []byte("note"),
+		Held: driver.Position{Source: "copies", Partition: 1, Offset: 5}, Note: []byte("note"),
 	}
-	parked := record(dedup.Record{State: dedup.StateParked, Token: token + 8, Ambiguous: true, Result: []byte("the last run died")})
+	parked := record(driver.Record{State: driver.StateParked, Token: token + 8, Ambiguous: true, Result: []byte("the last run died")})
 	parked.Tag = 7
 	records[golden(9)] = parked
 	return records
@@ -113,7 +114,7 @@ func readGolden(t *testing.T, goldenDir string, o Options, since time.Time) {
 	if seen != len(want) {
 		t.Errorf("got %d records, want %d", seen, len(want))
 	}
-	token := dedup.Token(base.UnixMicro())
+	token := driver.Token(base.UnixMicro())
 	for _, r := range want {
 		token = max(token, r.Token)
 	}
@@ -133,10 +134,10 @@ func writeGolden(t *testing.T, goldenDir string) {
 	b.opts.uptime = goldenUptime(b.clock)
 	b.opts.VouchFrom = base.Add(-2 * day)
 	b.open()
-	var claims, ends []dedup.Op
+	var claims, ends []driver.Op
 	for i := range 6 {
 		op := claim1(golden(i), uint64(11+i))
-		op.Fingerprint = dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
+		op.Fingerprint = driver.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}
 		claims = append(claims, op)
 	}
 	for i, reply := range b.apply(claims...) {
@@ -150,29 +151,29 @@ func writeGolden(t *testing.T, goldenDir string) {
 			end = release1(golden(i), reply.Record.Token)
 			end.Ambiguous = true
 		case 4:
-			end.Kind, end.Result = dedup.OpPark, []byte("no such order")
+			end.Kind, end.Result = driver.OpPark, []byte("no such order")
 		}
 		ends = append(ends, end)
 	}
 	b.apply(ends...)
-	if err := b.Forget(t.Context(), []dedup.ID{golden(5)}); err != nil {
+	if err := b.Forget(t.Context(), []driver.ID{golden(5)}); err != nil {
 		t.Fatal(err)
 	}
 	claim := claim1(golden(8), 21)
-	claim.Fingerprint, claim.Tag = dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}, 7
-	r := b.want(claim, dedup.StatusGranted)
-	b.want(release1(golden(8), r.Token), dedup.StatusOK)
+	claim.Fingerprint, claim.Tag = driver.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}, 7
+	r := b.want(claim, driver.StatusGranted)
+	b.want(release1(golden(8), r.Token), driver.StatusOK)
 	claim.Nonce, claim.Note = 22, []byte("note")
-	claim.Position = dedup.Position{Source: "copies", Partition: 1, Offset: 5}
-	b.want(claim, dedup.StatusGranted)
+	claim.Position = driver.Position{Source: "copies", Partition: 1, Offset: 5}
+	b.want(claim, driver.StatusGranted)
 	claim = claim1(golden(9), 23)
-	claim.Fingerprint, claim.Tag = dedup.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}, 7
-	r = b.want(claim, dedup.StatusGranted)
-	b.want(dedup.Op{Kind: dedup.OpPark, ID: golden(9), Token: r.Token, TTL: day, Ambiguous: true, Result: []byte("the last run died")}, dedup.StatusOK)
+	claim.Fingerprint, claim.Tag = driver.Fingerprint{1, 2, 3, 4, 5, 6, 7, 8}, 7
+	r = b.want(claim, driver.StatusGranted)
+	b.want(driver.Op{Kind: driver.OpPark, ID: golden(9), Token: r.Token, TTL: day, Ambiguous: true, Result: []byte("the last run died")}, driver.StatusOK)
 	b.clock.advance(time.Hour)
 	b.nextFile()
-	b.want(dedup.Op{Kind: dedup.OpComplete, ID: golden(6), Token: 7, TTL: day, Position: dedup.Position{Source: "payments", Offset: 1}}, dedup.StatusOK)
-	b.want(dedup.Op{Kind: dedup.OpRelease, ID: golden(7), TTL: 2 * day}, dedup.StatusLost)
+	b.want(driver.Op{Kind: driver.OpComplete, ID: golden(6), Token: 7, TTL: day, Position: driver.Position{Source: "payments", Offset: 1}}, driver.StatusOK)
+	b.want(driver.Op{Kind: driver.OpRelease, ID: golden(7), TTL: 2 * day}, driver.StatusLost)
 	closeStore(t, b.Store)
 	if err := os.RemoveAll(goldenDir); err != nil {
 		t.Fatal(err)

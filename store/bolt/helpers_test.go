@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 const (
@@ -16,7 +17,7 @@ const (
 	day   = 24 * time.Hour
 )
 
-var position = dedup.Position{Source: "orders", Partition: 3, Offset: 42}
+var position = driver.Position{Source: "orders", Partition: 3, Offset: 42}
 
 // testClock moves when it is told to.
 type testClock struct {
@@ -42,7 +43,7 @@ type bench struct {
 	t     *testing.T
 	dir   string
 	clock *testClock
-	hash  func(dedup.ID) uint64
+	hash  func(driver.ID) uint64
 	opts  Options
 }
 
@@ -114,7 +115,7 @@ func copyDir(t *testing.T, to, from string) {
 	}
 }
 
-func (b *bench) apply(ops ...dedup.Op) []dedup.Reply {
+func (b *bench) apply(ops ...driver.Op) []driver.Reply {
 	b.t.Helper()
 	replies, err := b.Apply(b.t.Context(), ops)
 	if err != nil {
@@ -128,7 +129,7 @@ func (b *bench) apply(ops ...dedup.Op) []dedup.Reply {
 	return replies
 }
 
-func (b *bench) want(op dedup.Op, status dedup.Status) dedup.Record {
+func (b *bench) want(op driver.Op, status driver.Status) driver.Record {
 	b.t.Helper()
 	r := b.apply(op)[0]
 	if r.Status != status {
@@ -138,16 +139,16 @@ func (b *bench) want(op dedup.Op, status dedup.Status) dedup.Record {
 }
 
 // done claims and completes a key.
-func (b *bench) done(id dedup.ID, ttl time.Duration) dedup.Record {
+func (b *bench) done(id driver.ID, ttl time.Duration) driver.Record {
 	b.t.Helper()
-	r := b.want(claim1(id, 1), dedup.StatusGranted)
-	return b.want(complete1(id, r.Token, ttl), dedup.StatusOK)
+	r := b.want(claim1(id, 1), driver.StatusGranted)
+	return b.want(complete1(id, r.Token, ttl), driver.StatusOK)
 }
 
 // fill completes n keys of the name in one batch.
 func (b *bench) fill(name string, n int, ttl time.Duration) {
 	b.t.Helper()
-	ops := make([]dedup.Op, n)
+	ops := make([]driver.Op, n)
 	for i := range ops {
 		ops[i] = complete1(key(name, i), 1, ttl)
 	}
@@ -187,7 +188,7 @@ func (b *bench) numbers() []uint64 {
 }
 
 // lookup wants the record of id to be in the state.
-func (b *bench) lookup(id dedup.ID, state dedup.State) dedup.Record {
+func (b *bench) lookup(id driver.ID, state driver.State) driver.Record {
 	b.t.Helper()
 	r, err := b.Lookup(b.t.Context(), id)
 	if err != nil {
@@ -199,22 +200,22 @@ func (b *bench) lookup(id dedup.ID, state dedup.State) dedup.Record {
 	return r
 }
 
-func key(name string, i int) dedup.ID {
+func key(name string, i int) driver.ID {
 	return dedup.NewID("test", dedup.Key(fmt.Sprint(name, " ", i)))
 }
 
-func claim1(id dedup.ID, nonce uint64) dedup.Op {
-	return dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: nonce, Lease: lease, TTL: day, Position: position}
+func claim1(id driver.ID, nonce uint64) driver.Op {
+	return driver.Op{Kind: driver.OpClaim, ID: id, Nonce: nonce, Lease: lease, TTL: day, Position: position}
 }
 
-func extend1(id dedup.ID, token dedup.Token) dedup.Op {
-	return dedup.Op{Kind: dedup.OpExtend, ID: id, Token: token, Lease: lease, TTL: day}
+func extend1(id driver.ID, token driver.Token) driver.Op {
+	return driver.Op{Kind: driver.OpExtend, ID: id, Token: token, Lease: lease, TTL: day}
 }
 
-func complete1(id dedup.ID, token dedup.Token, ttl time.Duration) dedup.Op {
-	return dedup.Op{Kind: dedup.OpComplete, ID: id, Token: token, TTL: ttl, Position: position, Result: []byte("result")}
+func complete1(id driver.ID, token driver.Token, ttl time.Duration) driver.Op {
+	return driver.Op{Kind: driver.OpComplete, ID: id, Token: token, TTL: ttl, Position: position, Result: []byte("result")}
 }
 
-func release1(id dedup.ID, token dedup.Token) dedup.Op {
-	return dedup.Op{Kind: dedup.OpRelease, ID: id, Token: token, TTL: day}
+func release1(id driver.ID, token driver.Token) driver.Op {
+	return driver.Op{Kind: driver.OpRelease, ID: id, Token: token, TTL: day}
 }

@@ -10,7 +10,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // An append-only log has holes through which a record could come back or get
@@ -22,7 +22,7 @@ func TestOldestFileIsDroppedFirst(t *testing.T) {
 	b.done(k, 30*day)
 	b.fill("long", 50, 30*day)
 	b.nextFile()
-	if err := b.Forget(t.Context(), []dedup.ID{k}); err != nil {
+	if err := b.Forget(t.Context(), []driver.ID{k}); err != nil {
 		t.Fatal(err)
 	}
 	b.fill("short", 50, time.Minute)
@@ -35,7 +35,7 @@ func TestOldestFileIsDroppedFirst(t *testing.T) {
 		t.Errorf("files after all in the second expired: got %v first, want %v", got, want)
 	}
 	b.crash()
-	b.lookup(k, dedup.StateFree)
+	b.lookup(k, driver.StateFree)
 
 	b.clock.advance(30 * day)
 	b.tend()
@@ -43,8 +43,8 @@ func TestOldestFileIsDroppedFirst(t *testing.T) {
 		t.Errorf("files after all in the first two expired: got %v, want only those from %v on", got, want)
 	}
 	b.crash()
-	b.lookup(k, dedup.StateFree)
-	b.lookup(key("current", 0), dedup.StateDone)
+	b.lookup(k, driver.StateFree)
+	b.lookup(key("current", 0), driver.StateDone)
 }
 
 func TestForgottenStaysForgotten(t *testing.T) {
@@ -54,13 +54,13 @@ func TestForgottenStaysForgotten(t *testing.T) {
 	b.nextFile()
 	b.done(young, 3*day)
 	b.fill("pin", 1, 3*day)
-	if err := b.Forget(t.Context(), []dedup.ID{old, young}); err != nil {
+	if err := b.Forget(t.Context(), []driver.ID{old, young}); err != nil {
 		t.Fatal(err)
 	}
 	free := func(when string) {
 		t.Helper()
-		for _, id := range []dedup.ID{old, young} {
-			if r, err := b.Lookup(t.Context(), id); err != nil || r.State != dedup.StateFree {
+		for _, id := range []driver.ID{old, young} {
+			if r, err := b.Lookup(t.Context(), id); err != nil || r.State != driver.StateFree {
 				t.Errorf("%s: got %+v, %v, want no record", when, r, err)
 			}
 		}
@@ -93,7 +93,7 @@ func TestWhatLivesIsCarriedForward(t *testing.T) {
 		b.clock.advance(6 * time.Hour)
 		b.fill("short", 100, time.Hour)
 		b.tend()
-		if got := b.lookup(long, dedup.StateDone); !same(&got, &want) {
+		if got := b.lookup(long, driver.StateDone); !same(&got, &want) {
 			t.Fatalf("carried forward: got %+v, want %+v", got, want)
 		}
 	}
@@ -108,11 +108,11 @@ func TestWhatLivesIsCarriedForward(t *testing.T) {
 		t.Errorf("got %d records in the index, %v, want the expired ones gone from it", st.Records, err)
 	}
 	b.crash()
-	if got := b.lookup(long, dedup.StateDone); !same(&got, &want) {
+	if got := b.lookup(long, driver.StateDone); !same(&got, &want) {
 		t.Errorf("reopened: got %+v, want %+v", got, want)
 	}
 	b.clock.advance(30 * day)
-	b.lookup(long, dedup.StateFree)
+	b.lookup(long, driver.StateFree)
 }
 
 // Between reading what lives in an old file and appending it again, the key
@@ -120,7 +120,7 @@ func TestWhatLivesIsCarriedForward(t *testing.T) {
 func TestCarryForwardAgainstConcurrentComplete(t *testing.T) {
 	b := newBench(t, Options{})
 	completed, forgotten, untouched := key("completed", 0), key("forgotten", 0), key("untouched", 0)
-	r := b.want(claim1(completed, 1), dedup.StatusGranted)
+	r := b.want(claim1(completed, 1), driver.StatusGranted)
 	b.done(forgotten, 30*day)
 	b.done(untouched, 30*day)
 	b.nextFile()
@@ -130,8 +130,8 @@ func TestCarryForwardAgainstConcurrentComplete(t *testing.T) {
 	if err != nil || next != 0 || len(found) != 3 {
 		t.Fatalf("remains: got %d records, next %d, %v, want 3, all, and no error", len(found), next, err)
 	}
-	want := b.want(complete1(completed, r.Token, 30*day), dedup.StatusOK)
-	if err := b.Forget(t.Context(), []dedup.ID{forgotten}); err != nil {
+	want := b.want(complete1(completed, r.Token, 30*day), driver.StatusOK)
+	if err := b.Forget(t.Context(), []driver.ID{forgotten}); err != nil {
 		t.Fatal(err)
 	}
 	before := b.last
@@ -143,11 +143,11 @@ func TestCarryForwardAgainstConcurrentComplete(t *testing.T) {
 	}
 	check := func(when string) {
 		t.Helper()
-		if got := b.lookup(completed, dedup.StateDone); !same(&got, &want) {
+		if got := b.lookup(completed, driver.StateDone); !same(&got, &want) {
 			t.Errorf("%s: got %+v, want %+v", when, got, want)
 		}
-		b.lookup(forgotten, dedup.StateFree)
-		b.lookup(untouched, dedup.StateDone)
+		b.lookup(forgotten, driver.StateFree)
+		b.lookup(untouched, driver.StateDone)
 	}
 	check("moved")
 	b.crash()
@@ -184,14 +184,14 @@ func TestEmptyNewestFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.crash()
-			b.want(claim1(k, 2), dedup.StatusDone)
+			b.want(claim1(k, 2), driver.StatusDone)
 			b.nextFile()
-			next := b.want(claim1(key("next", 0), 1), dedup.StatusGranted)
+			next := b.want(claim1(key("next", 0), 1), driver.StatusGranted)
 			if next.Token <= r.Token {
 				t.Errorf("token: got %d, want more than %d", next.Token, r.Token)
 			}
 			b.crash()
-			b.want(claim1(k, 2), dedup.StatusDone)
+			b.want(claim1(k, 2), driver.StatusDone)
 			b.numbers()
 		})
 	}
@@ -200,16 +200,16 @@ func TestEmptyNewestFile(t *testing.T) {
 func TestEqualHashes(t *testing.T) {
 	b := newBench(t, Options{})
 	closeStore(t, b.Store)
-	b.hash = func(dedup.ID) uint64 { return 42 }
+	b.hash = func(driver.ID) uint64 { return 42 }
 	b.open()
 	const n = 50
 	for i := range n {
-		b.lookup(key("k", i), dedup.StateFree)
-		r := b.want(claim1(key("k", i), 1), dedup.StatusGranted)
+		b.lookup(key("k", i), driver.StateFree)
+		r := b.want(claim1(key("k", i), 1), driver.StatusGranted)
 		if i%2 == 0 {
-			b.want(complete1(key("k", i), r.Token, time.Duration(i+1)*day), dedup.StatusOK)
+			b.want(complete1(key("k", i), r.Token, time.Duration(i+1)*day), driver.StatusOK)
 		} else {
-			b.want(release1(key("k", i), r.Token), dedup.StatusOK)
+			b.want(release1(key("k", i), r.Token), driver.StatusOK)
 		}
 	}
 	check := func() {
@@ -217,18 +217,18 @@ func TestEqualHashes(t *testing.T) {
 		for i := range n {
 			switch {
 			case i == 10:
-				b.lookup(key("k", i), dedup.StateFree)
+				b.lookup(key("k", i), driver.StateFree)
 			case i%2 == 0:
-				b.lookup(key("k", i), dedup.StateDone)
+				b.lookup(key("k", i), driver.StateDone)
 			default:
-				b.lookup(key("k", i), dedup.StateReleased)
+				b.lookup(key("k", i), driver.StateReleased)
 			}
 		}
 		if b.index.n != n-1 {
 			t.Errorf("index: got %d entries, want %d", b.index.n, n-1)
 		}
 	}
-	if err := b.Forget(t.Context(), []dedup.ID{key("k", 10)}); err != nil {
+	if err := b.Forget(t.Context(), []driver.ID{key("k", 10)}); err != nil {
 		t.Fatal(err)
 	}
 	check()
@@ -256,26 +256,26 @@ func TestUnreadableRecordIsNoAbsence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replies, err := b.Apply(t.Context(), []dedup.Op{claim1(k, 2), claim1(other, 2), complete1(k, 1, day)})
+	replies, err := b.Apply(t.Context(), []driver.Op{claim1(k, 2), claim1(other, 2), complete1(k, 1, day)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, i := range []int{0, 2} {
 		var damage *DamageError
-		if !errors.As(replies[i].Err, &damage) || damage.File != b.newest().path || damage.Offset <= 0 || dedup.IsPermanent(replies[i].Err) {
+		if !errors.As(replies[i].Err, &damage) || damage.File != b.newest().path || damage.Offset <= 0 || driver.IsPermanent(replies[i].Err) {
 			t.Errorf("reply %d: got %+v, want a DamageError with file and offset, not permanent: other keys can be read", i, replies[i])
 		}
 	}
-	if replies[1].Err != nil || replies[1].Status != dedup.StatusDone {
+	if replies[1].Err != nil || replies[1].Status != driver.StatusDone {
 		t.Errorf("another key: got %+v, want done", replies[1])
 	}
-	if replies, _ := b.Apply(t.Context(), []dedup.Op{extend1(k, 1)}); replies[0].Err == nil {
+	if replies, _ := b.Apply(t.Context(), []driver.Op{extend1(k, 1)}); replies[0].Err == nil {
 		t.Errorf("extend: got %+v, want an error", replies[0])
 	}
 	if _, err := b.Lookup(t.Context(), k); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("Lookup: got %v, want ErrCorrupt", err)
 	}
-	if err := b.Forget(t.Context(), []dedup.ID{k}); !errors.Is(err, ErrCorrupt) {
+	if err := b.Forget(t.Context(), []driver.ID{k}); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("Forget: got %v, want ErrCorrupt", err)
 	}
 	var last error
@@ -292,10 +292,10 @@ func TestUnreadableRecordIsNoAbsence(t *testing.T) {
 func TestLongLivedClaim(t *testing.T) {
 	b := newBench(t, Options{})
 	k := key("long", 0)
-	r := b.want(claim1(k, 1), dedup.StatusGranted)
+	r := b.want(claim1(k, 1), driver.StatusGranted)
 	for i := range 4 * 24 * 60 * 3 {
 		b.clock.advance(20 * time.Second)
-		r = b.want(extend1(k, r.Token), dedup.StatusOK)
+		r = b.want(extend1(k, r.Token), driver.StatusOK)
 		if i%180 == 0 {
 			b.fill("other", 40, time.Hour)
 			b.tend()
@@ -304,10 +304,10 @@ func TestLongLivedClaim(t *testing.T) {
 	if b.numbers()[0] < 4 {
 		t.Fatalf("files: got %v, want that of the claim dropped", b.numbers())
 	}
-	b.want(claim1(k, 2), dedup.StatusHeld)
+	b.want(claim1(k, 2), driver.StatusHeld)
 	b.crash()
 	b.clock.advance(22 * time.Hour)
-	got := b.want(claim1(k, 2), dedup.StatusGranted)
+	got := b.want(claim1(k, 2), driver.StatusGranted)
 	if !got.Ambiguous || got.Attempt != 1 || got.Token <= r.Token {
 		t.Errorf("after a crash: got %+v, want Ambiguous, Attempt 1, a token above %d", got, r.Token)
 	}
@@ -317,28 +317,28 @@ func TestLongLivedClaim(t *testing.T) {
 func TestEndedClaimsLeaveMemory(t *testing.T) {
 	b := newBench(t, Options{})
 	plain, renewed := key("plain", 0), key("renewed", 0)
-	b.want(claim1(plain, 1), dedup.StatusGranted)
-	r := b.want(claim1(renewed, 1), dedup.StatusGranted)
+	b.want(claim1(plain, 1), driver.StatusGranted)
+	r := b.want(claim1(renewed, 1), driver.StatusGranted)
 	b.clock.advance(lease / 2)
-	r = b.want(extend1(renewed, r.Token), dedup.StatusOK)
+	r = b.want(extend1(renewed, r.Token), driver.StatusOK)
 	b.clock.advance(lease)
 	b.tend()
 	b.tend()
 	if len(b.held) != 0 {
 		t.Errorf("in memory: got %d claims, want none", len(b.held))
 	}
-	if got := b.lookup(renewed, dedup.StateClaimed); !same(&got, &r) {
+	if got := b.lookup(renewed, driver.StateClaimed); !same(&got, &r) {
 		t.Errorf("a renewed claim: got %+v, want it written as it was, %+v", got, r)
 	}
-	b.want(extend1(plain, r.Token), dedup.StatusLost)
+	b.want(extend1(plain, r.Token), driver.StatusLost)
 }
 
 // A token that ran ahead of the clock is remembered when nothing else is left of it.
 func TestTokenOutlivesItsRecord(t *testing.T) {
 	b := newBench(t, Options{})
 	ahead := claim1(key("ahead", 0), 1)
-	ahead.Floor = dedup.Token(b.clock.Now().Add(365 * day).UnixMicro())
-	high := b.want(ahead, dedup.StatusGranted).Token
+	ahead.Floor = driver.Token(b.clock.Now().Add(365 * day).UnixMicro())
+	high := b.want(ahead, driver.StatusGranted).Token
 	b.nextFile()
 	b.clock.advance(2 * day)
 	b.tend()
@@ -346,7 +346,7 @@ func TestTokenOutlivesItsRecord(t *testing.T) {
 		t.Fatalf("files: got %v, want the first dropped", got)
 	}
 	b.crash()
-	if got := b.want(claim1(key("other", 0), 1), dedup.StatusGranted).Token; got <= high {
+	if got := b.want(claim1(key("other", 0), 1), driver.StatusGranted).Token; got <= high {
 		t.Errorf("got token %d, and %d was issued", got, high)
 	}
 }

@@ -3,7 +3,7 @@ package boltstore
 import (
 	"encoding/binary"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // index says where the newest record of each key is: hash of the ID -> sequence
@@ -34,7 +34,7 @@ type shard struct {
 }
 
 // hashID takes the hash from the ID, which is one itself.
-func hashID(id dedup.ID) uint64 { return binary.LittleEndian.Uint64(id[:]) }
+func hashID(id driver.ID) uint64 { return binary.LittleEndian.Uint64(id[:]) }
 
 // of returns the shard of hash: its upper bits choose it, the lower ones the
 // slot within.

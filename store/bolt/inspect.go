@@ -8,17 +8,17 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/forget"
 )
 
 // So many records are read at once, between which the store serves others.
 const readStep = 64
 
-// Lookup implements [dedup.Inspector].
-func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
+// Lookup implements [driver.Inspector].
+func (s *Store) Lookup(ctx context.Context, id driver.ID) (driver.Record, error) {
 	if err := s.usable(ctx); err != nil {
-		return dedup.Record{}, err
+		return driver.Record{}, err
 	}
 	var v view
 	c, err := s.load(&v, id)
@@ -26,21 +26,21 @@ func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
 		err = closing
 	}
 	if err != nil || !c.record.Expires.After(s.clock.now()) {
-		return dedup.Record{}, err
+		return driver.Record{}, err
 	}
 	c.record.Note = bytes.Clone(c.record.Note) // the one in memory is the store's
 	return c.record, nil
 }
 
-// Records implements [dedup.Inspector]. It reads from random places on disk, a few records
+// Records implements [driver.Inspector]. It reads from random places on disk, a few records
 // at a time. Files that the store removes during the iteration keep their space on disk a
 // little longer.
-func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
-	return func(yield func(dedup.StoredRecord, error) bool) {
+func (s *Store) Records(ctx context.Context) iter.Seq2[driver.StoredRecord, error] {
+	return func(yield func(driver.StoredRecord, error) bool) {
 		var v view
 		fail := func(err error) {
 			_ = v.close() // there is a better error to report
-			yield(dedup.StoredRecord{}, err)
+			yield(driver.StoredRecord{}, err)
 		}
 		for i := range s.index.shards {
 			// The entries of one moment, and the files that they are in: whatever
@@ -92,12 +92,12 @@ func (s *Store) snapshot(v *view, part int) []slot {
 
 // readAll reads the living records of slots. Those before one that cannot be
 // read come with the error.
-func (s *Store) readAll(ctx context.Context, v *view, slots []slot) ([]dedup.StoredRecord, error) {
+func (s *Store) readAll(ctx context.Context, v *view, slots []slot) ([]driver.StoredRecord, error) {
 	if err := s.usable(ctx); err != nil {
 		return nil, err
 	}
 	defer v.rest()
-	var records []dedup.StoredRecord
+	var records []driver.StoredRecord
 	for _, x := range slots {
 		e, err := v.get(x.seq)
 		if err != nil {
@@ -111,26 +111,26 @@ func (s *Store) readAll(ctx context.Context, v *view, slots []slot) ([]dedup.Sto
 		}
 		s.mu.Unlock()
 		if r.Expires.After(s.clock.now()) {
-			records = append(records, dedup.StoredRecord{ID: e.id, Record: r})
+			records = append(records, driver.StoredRecord{ID: e.id, Record: r})
 		}
 	}
 	return records, nil
 }
 
-// Stats implements [dedup.Inspector]. Bytes is the room in use. On disk the newest file
+// Stats implements [driver.Inspector]. Bytes is the room in use. On disk the newest file
 // takes up to 32 MiB more. Limit is the smaller of the limits that follow from
 // Options.MaxBytes and from the free space of the disk.
-func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
+func (s *Store) Stats(ctx context.Context) (driver.Stats, error) {
 	if err := s.usable(ctx); err != nil {
-		return dedup.Stats{}, err
+		return driver.Stats{}, err
 	}
 	free, freeErr := s.space.free(s.dir) // may wait for the disk
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		return dedup.Stats{}, s.err
+		return driver.Stats{}, s.err
 	}
-	st := dedup.Stats{
+	st := driver.Stats{
 		Records: int64(s.index.n),
 		Oldest:  s.files[0].base,
 		Now:     s.clock.now(),
@@ -152,15 +152,15 @@ func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
 	return st, nil
 }
 
-// Forget implements [dedup.Inspector]. The records stay forgotten after a new Open.
-func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
+// Forget implements [driver.Inspector]. The records stay forgotten after a new Open.
+func (s *Store) Forget(ctx context.Context, ids []driver.ID) error { return s.forget(ctx, ids, false) }
 
-// ForceForget implements [dedup.Inspector].
-func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
+// ForceForget implements [driver.Inspector].
+func (s *Store) ForceForget(ctx context.Context, ids []driver.ID) error {
 	return s.forget(ctx, ids, true)
 }
 
-func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
+func (s *Store) forget(ctx context.Context, ids []driver.ID, force bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
 	}
 	defer s.endWrite()
 	b := s.newBatch()
-	for i, c := range b.load(len(ids), func(i int) dedup.ID { return ids[i] }) {
+	for i, c := range b.load(len(ids), func(i int) driver.ID { return ids[i] }) {
 		switch {
 		case c.err != nil:
 			return c.err
@@ -179,7 +179,7 @@ func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
 		if err := forget.Refusal(&c.record, b.now, force); err != nil {
 			return fmt.Errorf("boltstore: forget %v: %w", ids[i], err)
 		}
-		c.record, c.changed, c.append = dedup.Record{}, true, true
+		c.record, c.changed, c.append = driver.Record{}, true, true
 	}
 	return b.write()
 }

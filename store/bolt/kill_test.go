@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // workerDir is the environment variable that makes this test binary a worker on
@@ -87,7 +87,7 @@ func killed(t *testing.T, dir string, run int) []fact {
 		if errors.Is(err, io.EOF) {
 			break // a line without its end was not said
 		}
-		f := fact{group: group{run: run}, tokens: make([]dedup.Token, groupSize+1)}
+		f := fact{group: group{run: run}, tokens: make([]driver.Token, groupSize+1)}
 		words := []any{&f.phase, &f.worker, &f.n}
 		for i := range f.tokens {
 			words = append(words, &f.tokens[i])
@@ -115,7 +115,7 @@ func workerMain(dir string) {
 		err = load(s, clock, run, func(f fact) error {
 			words := []any{int(f.phase), f.worker, f.n}
 			for i := range groupSize + 1 {
-				token := dedup.Token(0)
+				token := driver.Token(0)
 				if i < len(f.tokens) {
 					token = f.tokens[i]
 				}

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 const (
@@ -19,23 +19,23 @@ const (
 type ledger struct {
 	mu     sync.Mutex
 	groups map[group]fact
-	kept   map[dedup.ID]known
-	gone   map[dedup.ID]int // forgotten in that run
-	high   dedup.Token
-	vouch  dedup.Vouch // what it said when it was new
+	kept   map[driver.ID]known
+	gone   map[driver.ID]int // forgotten in that run
+	high   driver.Token
+	vouch  driver.Vouch // what it said when it was new
 
 	acknowledged, checked, lost, orphans, carried int
 }
 
 // known is a key that is done.
 type known struct {
-	token dedup.Token
+	token driver.Token
 	since int    // run
 	seq   uint64 // place in the log when it was last seen
 }
 
 func newLedger() *ledger {
-	return &ledger{groups: make(map[group]fact), kept: make(map[dedup.ID]known), gone: make(map[dedup.ID]int)}
+	return &ledger{groups: make(map[group]fact), kept: make(map[driver.ID]known), gone: make(map[driver.ID]int)}
 }
 
 // write takes down a fact.
@@ -63,7 +63,7 @@ func (l *ledger) write(f fact) {
 func (l *ledger) audit(t *testing.T, s *Store, run int) {
 	t.Helper()
 	l.checkMemory(t, s, run)
-	var orphans []dedup.ID
+	var orphans []driver.ID
 	var attempts []int
 	for g, f := range l.groups {
 		for i := range groupSize {
@@ -73,9 +73,9 @@ func (l *ledger) audit(t *testing.T, s *Store, run int) {
 				t.Errorf("run %d: key %d of %+v: found %+v: %v", run, i, f, r, err)
 			}
 			switch r.State {
-			case dedup.StateClaimed:
+			case driver.StateClaimed:
 				orphans, attempts = append(orphans, g.id(i)), append(attempts, r.Attempt)
-			case dedup.StateFree:
+			case driver.StateFree:
 				l.gone[g.id(i)] = run
 			default:
 				l.kept[g.id(i)] = known{since: run, seq: seq, token: r.Token}
@@ -90,7 +90,7 @@ func (l *ledger) audit(t *testing.T, s *Store, run int) {
 
 // begun are the keys of groups of which the store may have been told, and the ledger
 // was not.
-func (l *ledger) begun(run int) (ids []dedup.ID) {
+func (l *ledger) begun(run int) (ids []driver.ID) {
 	for w := range workers {
 		g := group{run: run, worker: w}
 		for l.groups[g].phase != 0 {
@@ -114,7 +114,7 @@ func (l *ledger) checkMemory(t *testing.T, s *Store, run int) {
 	if st.Token < l.high {
 		t.Errorf("run %d: the store's highest token is %d, and %d was issued", run, st.Token, l.high)
 	}
-	if l.vouch == (dedup.Vouch{}) {
+	if l.vouch == (driver.Vouch{}) {
 		l.vouch = st.Vouch
 	}
 	if st.Vouch != l.vouch {
@@ -122,7 +122,7 @@ func (l *ledger) checkMemory(t *testing.T, s *Store, run int) {
 	}
 	for id, k := range l.kept {
 		r, seq := l.find(t, s, run, id)
-		if r.Token != k.token || r.State == dedup.StateDone && string(r.Result) != string(resultOf(k.token)) || r.State < dedup.StateReleased {
+		if r.Token != k.token || r.State == driver.StateDone && string(r.Result) != string(resultOf(k.token)) || r.State < driver.StateReleased {
 			l.lost++
 			t.Errorf("run %d: a key that was settled under token %d in run %d: found %+v", run, k.token, k.since, r)
 		}
@@ -133,7 +133,7 @@ func (l *ledger) checkMemory(t *testing.T, s *Store, run int) {
 		}
 	}
 	for id, forgotten := range l.gone {
-		if r, _ := l.find(t, s, run, id); r.State != dedup.StateFree {
+		if r, _ := l.find(t, s, run, id); r.State != driver.StateFree {
 			t.Errorf("run %d: a key that was forgotten in run %d: found %+v, want no record", run, forgotten, r)
 		}
 		if run-forgotten >= forgottenFor {
@@ -143,7 +143,7 @@ func (l *ledger) checkMemory(t *testing.T, s *Store, run int) {
 }
 
 // find returns the living record of id, and its place in the log.
-func (l *ledger) find(t *testing.T, s *Store, run int, id dedup.ID) (dedup.Record, uint64) {
+func (l *ledger) find(t *testing.T, s *Store, run int, id driver.ID) (driver.Record, uint64) {
 	t.Helper()
 	l.checked++
 	var v view
@@ -152,19 +152,19 @@ func (l *ledger) find(t *testing.T, s *Store, run int, id dedup.ID) (dedup.Recor
 		t.Fatalf("run %d: %v", run, err)
 	}
 	if !at.record.Expires.After(s.clock.now()) {
-		return dedup.Record{}, 0
+		return driver.Record{}, 0
 	}
 	return at.record, at.seq
 }
 
 // check says whether r can be the record of the i-th key of the group: what was
 // acknowledged must be there, and what was begun after that may be.
-func (f fact) check(i int, r dedup.Record) error {
-	state := map[dedup.OpKind]dedup.State{
-		0: dedup.StateClaimed, dedup.OpComplete: dedup.StateDone, dedup.OpPark: dedup.StateParked, dedup.OpRelease: dedup.StateReleased,
+func (f fact) check(i int, r driver.Record) error {
+	state := map[driver.OpKind]driver.State{
+		0: driver.StateClaimed, driver.OpComplete: driver.StateDone, driver.OpPark: driver.StateParked, driver.OpRelease: driver.StateReleased,
 	}[fate(i)]
 	switch {
-	case r.State == dedup.StateFree:
+	case r.State == driver.StateFree:
 		if fate(i) != 0 && f.phase >= forgetting {
 			return nil
 		}
@@ -175,27 +175,27 @@ func (f fact) check(i int, r dedup.Record) error {
 		return fmt.Errorf("want token %d", f.tokens[i])
 	case r.First != position || r.Ambiguous:
 		return errors.New("want its position, and nothing Ambiguous")
-	case r.State == dedup.StateClaimed && f.phase == claimed:
+	case r.State == driver.StateClaimed && f.phase == claimed:
 		return nil
 	case r.State != state:
 		return fmt.Errorf("want state %v", state)
-	case (state == dedup.StateDone || state == dedup.StateParked) && string(r.Result) != string(resultOf(r.Token)):
+	case (state == driver.StateDone || state == driver.StateParked) && string(r.Result) != string(resultOf(r.Token)):
 		return fmt.Errorf("want the result %q", resultOf(r.Token))
-	case (state == dedup.StateReleased) != (r.Attempt == 1):
+	case (state == driver.StateReleased) != (r.Attempt == 1):
 		return errors.New("want an attempt counted for a release only")
 	}
 	return nil
 }
 
 // adopt claims the orphans and completes them.
-func (l *ledger) adopt(t *testing.T, s *Store, run int, ids []dedup.ID, attempts []int) {
+func (l *ledger) adopt(t *testing.T, s *Store, run int, ids []driver.ID, attempts []int) {
 	t.Helper()
 	l.orphans += len(ids)
-	var claims, completes []dedup.Op
+	var claims, completes []driver.Op
 	for _, id := range ids {
-		claims = append(claims, dedup.Op{Kind: dedup.OpClaim, ID: id, Nonce: 99, Lease: time.Minute, TTL: time.Hour})
+		claims = append(claims, driver.Op{Kind: driver.OpClaim, ID: id, Nonce: 99, Lease: time.Minute, TTL: time.Hour})
 	}
-	replies, err := applyAll(t.Context(), s, claims, dedup.StatusGranted)
+	replies, err := applyAll(t.Context(), s, claims, driver.StatusGranted)
 	if err != nil {
 		t.Fatalf("run %d: claim of orphans: %v", run, err)
 	}
@@ -206,9 +206,9 @@ func (l *ledger) adopt(t *testing.T, s *Store, run int, ids []dedup.ID, attempts
 			t.Errorf("run %d: claim of an orphan: got %+v, want it Ambiguous, Attempt %d, a token above %d", run, r, attempts[i]+1, issued)
 		}
 		l.high = max(l.high, r.Token)
-		completes = append(completes, settleOp(dedup.OpComplete, ids[i], r.Token))
+		completes = append(completes, settleOp(driver.OpComplete, ids[i], r.Token))
 	}
-	if _, err := applyAll(t.Context(), s, completes, dedup.StatusOK); err != nil {
+	if _, err := applyAll(t.Context(), s, completes, driver.StatusOK); err != nil {
 		t.Fatalf("run %d: complete orphans: %v", run, err)
 	}
 	for i, op := range completes {
@@ -220,7 +220,7 @@ func (l *ledger) adopt(t *testing.T, s *Store, run int, ids []dedup.ID, attempts
 
 // forget forgets ids, and what is kept, but for a few keys of each run, until they
 // are old.
-func (l *ledger) forget(t *testing.T, s *Store, run int, ids []dedup.ID) {
+func (l *ledger) forget(t *testing.T, s *Store, run int, ids []driver.ID) {
 	t.Helper()
 	few := 0
 	for id, k := range l.kept {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // The load under which a store is killed, or loses its disk. It works on groups of
@@ -32,24 +33,24 @@ func crashOptions() (*Options, *testClock) {
 // group names a group: the n-th of a worker in a run of the load.
 type group struct{ run, worker, n int }
 
-func (g group) id(i int) dedup.ID {
+func (g group) id(i int) driver.ID {
 	return dedup.NewID("load", dedup.Key(fmt.Sprint(g.run, " ", g.worker, " ", g.n, " ", i)))
 }
 
 // fate is the op that settles the i-th key of a group; 0: it stays claimed.
-func fate(i int) dedup.OpKind {
+func fate(i int) driver.OpKind {
 	switch i {
 	case 4:
-		return dedup.OpPark
+		return driver.OpPark
 	case 5, 6:
-		return dedup.OpRelease
+		return driver.OpRelease
 	case 7:
 		return 0
 	}
-	return dedup.OpComplete
+	return driver.OpComplete
 }
 
-func resultOf(token dedup.Token) []byte { return fmt.Append(nil, "result of ", token) }
+func resultOf(token driver.Token) []byte { return fmt.Append(nil, "result of ", token) }
 
 // phase is how far the store has acknowledged a group.
 type phase int
@@ -66,7 +67,7 @@ const (
 type fact struct {
 	group
 	phase  phase
-	tokens []dedup.Token
+	tokens []driver.Token
 }
 
 // load works on s, whose clock it moves, until something fails, and tells the facts:
@@ -136,7 +137,7 @@ func work(ctx context.Context, s *Store, g group, tell func(fact) error) error {
 }
 
 // ids are those of the group that are settled.
-func (g group) ids() (ids []dedup.ID) {
+func (g group) ids() (ids []driver.ID) {
 	for i := range groupSize {
 		if fate(i) != 0 {
 			ids = append(ids, g.id(i))
@@ -145,15 +146,15 @@ func (g group) ids() (ids []dedup.ID) {
 	return ids
 }
 
-func claimGroup(ctx context.Context, s *Store, g group) (tokens []dedup.Token, err error) {
-	var ops []dedup.Op
+func claimGroup(ctx context.Context, s *Store, g group) (tokens []driver.Token, err error) {
+	var ops []driver.Op
 	for i := range groupSize {
-		ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: g.id(i), Nonce: 1, Lease: time.Minute, TTL: time.Hour, Position: position})
+		ops = append(ops, driver.Op{Kind: driver.OpClaim, ID: g.id(i), Nonce: 1, Lease: time.Minute, TTL: time.Hour, Position: position})
 	}
 	for i := range around {
-		ops = append(ops, dedup.Op{Kind: dedup.OpClaim, ID: g.id(groupSize + i), Nonce: 1, Lease: groupTime, TTL: groupTime})
+		ops = append(ops, driver.Op{Kind: driver.OpClaim, ID: g.id(groupSize + i), Nonce: 1, Lease: groupTime, TTL: groupTime})
 	}
-	replies, err := applyAll(ctx, s, ops, dedup.StatusGranted)
+	replies, err := applyAll(ctx, s, ops, driver.StatusGranted)
 	if err != nil {
 		return nil, err
 	}
@@ -163,27 +164,27 @@ func claimGroup(ctx context.Context, s *Store, g group) (tokens []dedup.Token, e
 	return append(tokens, replies[len(replies)-1].Record.Token), nil
 }
 
-func settleGroup(ctx context.Context, s *Store, g group, tokens []dedup.Token) error {
-	var ops []dedup.Op
+func settleGroup(ctx context.Context, s *Store, g group, tokens []driver.Token) error {
+	var ops []driver.Op
 	for i := range groupSize {
 		if kind := fate(i); kind != 0 {
 			ops = append(ops, settleOp(kind, g.id(i), tokens[i]))
 		}
 	}
-	_, err := applyAll(ctx, s, ops, dedup.StatusOK)
+	_, err := applyAll(ctx, s, ops, driver.StatusOK)
 	return err
 }
 
-func settleOp(kind dedup.OpKind, id dedup.ID, token dedup.Token) dedup.Op {
-	op := dedup.Op{Kind: kind, ID: id, Token: token, TTL: time.Hour}
-	if kind != dedup.OpRelease {
+func settleOp(kind driver.OpKind, id driver.ID, token driver.Token) driver.Op {
+	op := driver.Op{Kind: kind, ID: id, Token: token, TTL: time.Hour}
+	if kind != driver.OpRelease {
 		op.Result = resultOf(token)
 	}
 	return op
 }
 
 // applyAll wants the status from every op.
-func applyAll(ctx context.Context, s *Store, ops []dedup.Op, want dedup.Status) ([]dedup.Reply, error) {
+func applyAll(ctx context.Context, s *Store, ops []driver.Op, want driver.Status) ([]driver.Reply, error) {
 	replies, err := s.Apply(ctx, ops)
 	for i, r := range replies {
 		if r.Err == nil && r.Status != want {

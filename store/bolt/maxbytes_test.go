@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // At MaxBytes claims are refused, nothing is evicted, and what runs is settled.
@@ -27,8 +27,8 @@ func TestMaxBytes(t *testing.T) {
 		t.Errorf("got %+v, want the quota and the size", full)
 	}
 	oneLine(t, full, b.dir, "64.0 MiB", "MaxBytes", "TTL")
-	for i := 0; i < 2*dedup.MaxBatch; i += dedup.MaxBatch {
-		ops := make([]dedup.Op, dedup.MaxBatch)
+	for i := 0; i < 2*driver.MaxBatch; i += driver.MaxBatch {
+		ops := make([]driver.Op, driver.MaxBatch)
 		for j := range ops {
 			ops[j] = complete1(key("k", i+j), claims[i+j].Token, day)
 		}
@@ -46,7 +46,7 @@ func TestMaxBytes(t *testing.T) {
 	}
 	b.clock.advance(2 * day)
 	b.tend()
-	b.want(claim1(key("new", 0), 1), dedup.StatusGranted)
+	b.want(claim1(key("new", 0), 1), driver.StatusGranted)
 }
 
 // diskUse returns how much room the files of dir take.

@@ -16,6 +16,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // messages makes n messages as a broker would deliver them: a UUID in a header,
@@ -38,7 +39,7 @@ func messages(n int) []*dedup.Message {
 		m.Value = make([]byte, 100)
 		binary.LittleEndian.PutUint64(m.Value, rng.Uint64())
 		m.Headers = dedup.Headers{{Key: dedup.HeaderIdempotencyKey, Value: key}}
-		m.Position = dedup.Position{Source: "orders", Partition: int32(i & 7), Offset: int64(i)}
+		m.Position = driver.Position{Source: "orders", Partition: int32(i & 7), Offset: int64(i)}
 		m.Published = published
 	}
 	return all

@@ -10,7 +10,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -26,7 +26,7 @@ func Open(dir string, o *Options) (*Store, error) {
 	return openWith(dir, o, hashID)
 }
 
-func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err error) {
+func openWith(dir string, o *Options, hash func(driver.ID) uint64) (_ *Store, err error) {
 	options, err := o.filled()
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func openWith(dir string, o *Options, hash func(dedup.ID) uint64) (_ *Store, err
 		hash:    hash,
 		commit:  (*bolt.Tx).Commit,
 		writer:  make(chan struct{}, 1),
-		held:    make(map[dedup.ID]*standing),
+		held:    make(map[driver.ID]*standing),
 		stop:    make(chan struct{}),
 	}
 	defer func() {

@@ -14,7 +14,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 func TestDefaults(t *testing.T) {
@@ -167,13 +167,13 @@ func TestInUse(t *testing.T) {
 	if after := snapshot(t, b.dir); after != before {
 		t.Errorf("something was written:\n%s\nbefore:\n%s", after, before)
 	}
-	b.want(claim1(key("k", 0), 1), dedup.StatusDone)
+	b.want(claim1(key("k", 0), 1), driver.StatusDone)
 }
 
 func TestVouch(t *testing.T) {
 	clock := &testClock{now: base}
 	dir := t.TempDir()
-	vouch := func(o *Options) dedup.Vouch {
+	vouch := func(o *Options) driver.Vouch {
 		t.Helper()
 		o.Now = clock.Now
 		s, err := Open(dir, o)
@@ -219,22 +219,22 @@ func TestLongerTTL(t *testing.T) {
 	b.done(key("first", 0), day)
 	since("the first TTL", created)
 	b.crash()
-	b.want(claim1(key("first", 1), 1), dedup.StatusGranted)
+	b.want(claim1(key("first", 1), 1), driver.StatusGranted)
 	since("the same after a crash", created)
 
 	b.clock.advance(10 * day)
 	commits := 0
 	b.commit = func(tx *bolt.Tx) error { commits++; return tx.Commit() }
 	changed := b.clock.Now()
-	b.want(complete1(key("longer", 0), 1, 3*day), dedup.StatusOK)
+	b.want(complete1(key("longer", 0), 1, 3*day), driver.StatusOK)
 	if commits != 1 {
 		t.Errorf("a longer TTL and its record: got %d transactions, want 1", commits)
 	}
 	since("a longer TTL", changed.Add(-day))
-	r := b.want(claim1(key("held", 0), 1), dedup.StatusGranted)
+	r := b.want(claim1(key("held", 0), 1), driver.StatusGranted)
 	long := extend1(key("held", 0), r.Token)
 	long.TTL = 9 * day
-	b.want(long, dedup.StatusOK)
+	b.want(long, driver.StatusOK)
 	b.apply(long, claim1(key("beside", 0), 1))
 	since("extends, alone and beside a claim", changed.Add(-day))
 	b.crash()
@@ -243,7 +243,7 @@ func TestLongerTTL(t *testing.T) {
 	since("half a day later", changed.Add(-day/2))
 	b.clock.advance(day)
 	since("when what lived for a day is forgotten", changed)
-	b.want(complete1(key("longer", 1), 1, 3*day), dedup.StatusOK)
+	b.want(complete1(key("longer", 1), 1, 3*day), driver.StatusOK)
 	since("the same TTL again", changed)
 
 	b.clock.advance(20 * day)
@@ -256,14 +256,14 @@ func TestLongerTTL(t *testing.T) {
 		t.Fatalf("files: got %v, want the first dropped", b.numbers())
 	}
 	b.crash()
-	b.want(complete1(key("longer", 2), 1, 3*day), dedup.StatusOK)
+	b.want(complete1(key("longer", 2), 1, 3*day), driver.StatusOK)
 	since("when no record and no old file is left", changed)
-	b.want(complete1(key("longest", 0), 1, 4*day), dedup.StatusOK)
+	b.want(complete1(key("longest", 0), 1, 4*day), driver.StatusOK)
 	since("a longer TTL still", b.clock.Now().Add(-3*day))
 
 	b.clock.advance(20 * day)
 	changed = b.clock.Now()
-	b.want(dedup.Op{Kind: dedup.OpRelease, ID: key("none", 0), Token: 1, TTL: 5 * day}, dedup.StatusLost)
+	b.want(driver.Op{Kind: driver.OpRelease, ID: key("none", 0), Token: 1, TTL: 5 * day}, driver.StatusLost)
 	b.crash()
 	since("after a crash, by an op that changed no record", changed.Add(-4*day))
 }

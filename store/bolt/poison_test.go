@@ -10,7 +10,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 var errDisk = errors.New("input/output error")
@@ -21,26 +21,26 @@ func TestPoisoned(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		commit  func(*bolt.Tx) error
-		written dedup.State
+		written driver.State
 	}{
-		{"nothing written", func(tx *bolt.Tx) error { return errors.Join(errDisk, tx.Rollback()) }, dedup.StateClaimed},
-		{"written, and the fsync failed", func(tx *bolt.Tx) error { return errors.Join(tx.Commit(), errDisk) }, dedup.StateDone},
-		{"bbolt panics", func(tx *bolt.Tx) error { panic(errDisk) }, dedup.StateClaimed},
+		{"nothing written", func(tx *bolt.Tx) error { return errors.Join(errDisk, tx.Rollback()) }, driver.StateClaimed},
+		{"written, and the fsync failed", func(tx *bolt.Tx) error { return errors.Join(tx.Commit(), errDisk) }, driver.StateDone},
+		{"bbolt panics", func(tx *bolt.Tx) error { panic(errDisk) }, driver.StateClaimed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			b := newBench(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			k, done, held := key("k", 0), key("done", 0), key("held", 0)
 			b.done(done, day)
-			h := b.want(claim1(held, 1), dedup.StatusGranted)
-			r := b.want(claim1(k, 1), dedup.StatusGranted)
+			h := b.want(claim1(held, 1), driver.StatusGranted)
+			r := b.want(claim1(k, 1), driver.StatusGranted)
 			b.commit = tt.commit
-			replies, err := b.Apply(t.Context(), []dedup.Op{claim1(done, 2), complete1(k, r.Token, day)})
+			replies, err := b.Apply(t.Context(), []driver.Op{claim1(done, 2), complete1(k, r.Token, day)})
 			if err != nil || len(replies) != 2 {
 				t.Fatalf("Apply: got %v, %v, want a reply to each op", replies, err)
 			}
 			for i, reply := range replies {
-				if !errors.Is(reply.Err, ErrPoisoned) || !dedup.IsPermanent(reply.Err) || reply.Status != 0 {
+				if !errors.Is(reply.Err, ErrPoisoned) || !driver.IsPermanent(reply.Err) || reply.Status != 0 {
 					t.Errorf("reply %d: got %+v, want ErrPoisoned, permanent", i, reply)
 				}
 			}
@@ -48,13 +48,13 @@ func TestPoisoned(t *testing.T) {
 
 			b.commit = (*bolt.Tx).Commit // it would work again, but that proves nothing
 			for name, call := range map[string]func() error{
-				"Apply":      func() error { _, err := b.Apply(t.Context(), []dedup.Op{claim1(k, 2)}); return err },
-				"Apply read": func() error { _, err := b.Apply(t.Context(), []dedup.Op{claim1(done, 2)}); return err },
-				"extend":     func() error { _, err := b.Apply(t.Context(), []dedup.Op{extend1(held, h.Token)}); return err },
+				"Apply":      func() error { _, err := b.Apply(t.Context(), []driver.Op{claim1(k, 2)}); return err },
+				"Apply read": func() error { _, err := b.Apply(t.Context(), []driver.Op{claim1(done, 2)}); return err },
+				"extend":     func() error { _, err := b.Apply(t.Context(), []driver.Op{extend1(held, h.Token)}); return err },
 				"Vouch":      func() error { _, err := b.Vouch(t.Context()); return err },
 				"Lookup":     func() error { _, err := b.Lookup(t.Context(), done); return err },
 				"Stats":      func() error { _, err := b.Stats(t.Context()); return err },
-				"Forget":     func() error { return b.Forget(t.Context(), []dedup.ID{done}) },
+				"Forget":     func() error { return b.Forget(t.Context(), []driver.ID{done}) },
 				"tend":       b.Store.tend,
 				"Records": func() (last error) {
 					for _, err := range b.Records(t.Context()) {
@@ -63,7 +63,7 @@ func TestPoisoned(t *testing.T) {
 					return last
 				},
 			} {
-				if err := call(); !errors.Is(err, ErrPoisoned) || !dedup.IsPermanent(err) {
+				if err := call(); !errors.Is(err, ErrPoisoned) || !driver.IsPermanent(err) {
 					t.Errorf("%s: got %v, want ErrPoisoned, permanent", name, err)
 				}
 			}
@@ -73,8 +73,8 @@ func TestPoisoned(t *testing.T) {
 
 			b.reopen()
 			b.lookup(k, tt.written)
-			b.lookup(done, dedup.StateDone)
-			next := b.want(claim1(key("next", 0), 1), dedup.StatusGranted)
+			b.lookup(done, driver.StateDone)
+			next := b.want(claim1(key("next", 0), 1), driver.StatusGranted)
 			if next.Token <= r.Token {
 				t.Errorf("token: got %d, want more than %d", next.Token, r.Token)
 			}
@@ -89,13 +89,13 @@ func TestRollFails(t *testing.T) {
 	dir := b.Store.dir
 	b.clock.advance(2 * day)
 	b.Store.space.dir = "/proc/self/none"
-	replies, err := b.Apply(t.Context(), []dedup.Op{claim1(key("new", 0), 1)})
-	if err == nil || replies != nil || errors.Is(err, ErrPoisoned) || dedup.IsPermanent(err) {
+	replies, err := b.Apply(t.Context(), []driver.Op{claim1(key("new", 0), 1)})
+	if err == nil || replies != nil || errors.Is(err, ErrPoisoned) || driver.IsPermanent(err) {
 		t.Errorf("got %v, %v, want an error of Apply itself that may pass", replies, err)
 	}
 	oneLine(t, err, fileName(2), "let this user write")
 	b.Store.space.dir = dir
-	b.want(claim1(key("new", 0), 1), dedup.StatusGranted)
+	b.want(claim1(key("new", 0), 1), driver.StatusGranted)
 }
 
 func TestClosed(t *testing.T) {
@@ -106,7 +106,7 @@ func TestClosed(t *testing.T) {
 	b.commit = func(tx *bolt.Tx) error { close(committing); <-commit; return tx.Commit() }
 	first, closed := make(chan error), make(chan error)
 	go func() {
-		_, err := b.Apply(context.Background(), []dedup.Op{claim1(key("k", 1), 1)})
+		_, err := b.Apply(context.Background(), []driver.Op{claim1(key("k", 1), 1)})
 		first <- err
 	}()
 	<-committing
@@ -114,7 +114,7 @@ func TestClosed(t *testing.T) {
 	<-b.stop
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := b.Apply(ended, []dedup.Op{claim1(key("k", 2), 1)}); !errors.Is(err, context.Canceled) || dedup.IsPermanent(err) {
+	if _, err := b.Apply(ended, []driver.Op{claim1(key("k", 2), 1)}); !errors.Is(err, context.Canceled) || driver.IsPermanent(err) {
 		t.Errorf("Apply under an ended context: got %v, want context.Canceled, not permanent", err)
 	}
 	b.commit = (*bolt.Tx).Commit // of Close
@@ -125,10 +125,10 @@ func TestClosed(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Errorf("Close: got %v", err)
 	}
-	if _, err := b.Apply(t.Context(), []dedup.Op{claim1(key("k", 2), 1)}); !errors.Is(err, ErrClosed) || !dedup.IsPermanent(err) {
+	if _, err := b.Apply(t.Context(), []driver.Op{claim1(key("k", 2), 1)}); !errors.Is(err, ErrClosed) || !driver.IsPermanent(err) {
 		t.Errorf("Apply: got %v, want ErrClosed, permanent", err)
 	}
-	if _, err := b.Apply(t.Context(), []dedup.Op{extend1(key("k", 0), 1)}); !errors.Is(err, ErrClosed) || !dedup.IsPermanent(err) {
+	if _, err := b.Apply(t.Context(), []driver.Op{extend1(key("k", 0), 1)}); !errors.Is(err, ErrClosed) || !driver.IsPermanent(err) {
 		t.Errorf("extend: got %v, want ErrClosed, permanent", err)
 	}
 	if _, err := b.Lookup(t.Context(), key("k", 0)); !errors.Is(err, ErrClosed) {
@@ -138,5 +138,5 @@ func TestClosed(t *testing.T) {
 		t.Errorf("Close again: got %v", err)
 	}
 	b.open()
-	b.lookup(key("k", 1), dedup.StateClaimed)
+	b.lookup(key("k", 1), driver.StateClaimed)
 }

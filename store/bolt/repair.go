@@ -11,7 +11,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -87,7 +87,7 @@ func verify(dir string, options Options) (*repair, Report, error) {
 	if err == nil || !errors.As(err, &damage) {
 		return nil, Report{Kept: kept, Since: since}, err
 	}
-	r := &repair{dir: dir, options: options, newest: make(map[dedup.ID]location)}
+	r := &repair{dir: dir, options: options, newest: make(map[driver.ID]location)}
 	if err := r.read(); err != nil {
 		return nil, Report{}, err
 	}
@@ -127,7 +127,7 @@ type repair struct {
 	said    state // the last one
 	state   state // likewise, with the latest time and the highest token found
 	last    uint64
-	newest  map[dedup.ID]location
+	newest  map[driver.ID]location
 }
 
 type location struct {
@@ -182,7 +182,7 @@ func (r *repair) replay(f *file, seq uint64, value []byte) error {
 func (r *repair) write() (report Report, err error) {
 	s := &Store{
 		dir: r.dir, options: r.options, log: r.options.Logger,
-		hash: hashID, commit: (*bolt.Tx).Commit, held: make(map[dedup.ID]*standing),
+		hash: hashID, commit: (*bolt.Tx).Commit, held: make(map[driver.ID]*standing),
 		clock: newClock(&r.options, r.said, r.state.time), boot: r.state.high, high: r.state.high,
 		id: r.state.id, last: r.last + 1, space: newSpace(r.dir, &r.options),
 	}
@@ -225,7 +225,7 @@ func (r *repair) write() (report Report, err error) {
 
 // copyFrom appends the records that are the newest of their keys and have not
 // expired, and returns how many, and how many of them without their source.
-func (s *Store) copyFrom(files []*file, newest map[dedup.ID]location) (n, unnamed int, err error) {
+func (s *Store) copyFrom(files []*file, newest map[driver.ID]location) (n, unnamed int, err error) {
 	b := s.newBatch()
 	defer b.end()
 	for _, f := range files {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 func TestRepair(t *testing.T) {
@@ -17,15 +17,15 @@ func TestRepair(t *testing.T) {
 	again, fell, forgotten, orphan := key("again", 0), key("fell", 0), key("forgotten", 0), key("orphan", 0)
 	b.done(again, day)
 	b.fill("file 1", 300, day)
-	r := b.want(claim1(fell, 1), dedup.StatusGranted)
-	b.want(claim1(orphan, 1), dedup.StatusGranted)
+	r := b.want(claim1(fell, 1), driver.StatusGranted)
+	b.want(claim1(orphan, 1), driver.StatusGranted)
 	b.done(forgotten, day)
 	b.nextFile()
-	high := b.want(claim1(key("last", 0), 1), dedup.StatusGranted).Token
+	high := b.want(claim1(key("last", 0), 1), driver.StatusGranted).Token
 	b.fill("file 2", 300, day)
-	b.want(complete1(fell, r.Token, day), dedup.StatusOK)
+	b.want(complete1(fell, r.Token, day), driver.StatusOK)
 	lost := b.last
-	if err := b.Forget(t.Context(), []dedup.ID{forgotten}); err != nil {
+	if err := b.Forget(t.Context(), []driver.ID{forgotten}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := b.Vouch(t.Context())
@@ -61,10 +61,10 @@ func TestRepair(t *testing.T) {
 	if v, err := b.Vouch(t.Context()); err != nil || v.ID != before.ID || !v.Since.Equal(b.clock.Now()) {
 		t.Errorf("Vouch: got %+v, %v, want id %s since %v", v, err, before.ID, b.clock.Now())
 	}
-	b.want(claim1(again, 2), dedup.StatusDone)
-	b.lookup(forgotten, dedup.StateFree)
-	for _, id := range []dedup.ID{fell, orphan} { // back to what was there before
-		if got := b.want(claim1(id, 2), dedup.StatusGranted); !got.Ambiguous || got.Token <= high {
+	b.want(claim1(again, 2), driver.StatusDone)
+	b.lookup(forgotten, driver.StateFree)
+	for _, id := range []driver.ID{fell, orphan} { // back to what was there before
+		if got := b.want(claim1(id, 2), driver.StatusGranted); !got.Ambiguous || got.Token <= high {
 			t.Errorf("a claim from before the damage: got %+v, want Ambiguous, a token above %d", got, high)
 		}
 	}
@@ -98,7 +98,7 @@ func TestRepairKeepsTheTTL(t *testing.T) {
 	}
 	b.open()
 	b.clock.advance(10 * day)
-	b.want(complete1(key("longer", 0), 1, 2*day), dedup.StatusOK)
+	b.want(complete1(key("longer", 0), 1, 2*day), driver.StatusOK)
 	if v, err := b.Vouch(t.Context()); err != nil || !v.Since.Equal(b.clock.Now().Add(-day)) {
 		t.Errorf("a longer TTL than before the repair: got since %v, %v, want %v", v.Since, err, b.clock.Now().Add(-day))
 	}
@@ -128,18 +128,18 @@ func TestRepairOfALostSource(t *testing.T) {
 		t.Errorf("got %+v, %v, want entry %d lost, 301 records kept, 300 of them unnamed", report, err, source)
 	}
 	b.open()
-	for _, key := range []dedup.ID{key("orders", 0), key("orders", 299)} {
-		if r := b.lookup(key, dedup.StateDone); r.First != unnamed || string(r.Result) != "result" {
+	for _, key := range []driver.ID{key("orders", 0), key("orders", 299)} {
+		if r := b.lookup(key, driver.StateDone); r.First != unnamed || string(r.Result) != "result" {
 			t.Errorf("a record without its source: got %+v, want the result, first seen at %v", r, unnamed)
 		}
 	}
-	if r := b.lookup(payments.ID, dedup.StateDone); r.First != payments.Position {
+	if r := b.lookup(payments.ID, driver.StateDone); r.First != payments.Position {
 		t.Errorf("a record with another source: got first seen at %v, want %v", r.First, payments.Position)
 	}
 	b.fill("orders", 1, day)
-	b.want(claim1(key("orders", 0), 2), dedup.StatusDone)
+	b.want(claim1(key("orders", 0), 2), driver.StatusDone)
 	b.crash()
-	b.want(claim1(key("orders", 299), 2), dedup.StatusDone)
+	b.want(claim1(key("orders", 299), 2), driver.StatusDone)
 }
 
 // Whatever is left of a repair that was interrupted, it can be run again.
@@ -259,12 +259,12 @@ func damageFile(t *testing.T, rng *rand.Rand, path string) string {
 }
 
 // unnamed is position after the repair of a file whose names are lost.
-var unnamed = dedup.Position{Source: "?", Partition: position.Partition, Offset: position.Offset}
+var unnamed = driver.Position{Source: "?", Partition: position.Partition, Offset: position.Offset}
 
 // countRight counts the records of threeFiles, and wants no others.
 func countRight(t *testing.T, s *Store) (n int) {
 	t.Helper()
-	known := make(map[dedup.ID]bool)
+	known := make(map[driver.ID]bool)
 	for _, name := range []string{"file 1", "file 2", "file 3"} {
 		for i := range 300 {
 			known[key(name, i)] = true
@@ -274,7 +274,7 @@ func countRight(t *testing.T, s *Store) (n int) {
 		if err != nil {
 			t.Fatalf("Records: %v", err)
 		}
-		if !known[r.ID] || r.State != dedup.StateDone || string(r.Result) != "result" || r.First != position && r.First != unnamed || r.Token != 1 {
+		if !known[r.ID] || r.State != driver.StateDone || string(r.Result) != "result" || r.First != position && r.First != unnamed || r.Token != 1 {
 			t.Errorf("got record %+v, which nobody wrote", r)
 		}
 		n++

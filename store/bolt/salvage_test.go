@@ -12,7 +12,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // logPages returns the root of a file's log, which is a branch, and the leaves
@@ -216,7 +216,7 @@ func FuzzDamagedFile(f *testing.F) {
 			t.Fatal(err)
 		}
 		_ = checkPages(path)
-		r := &repair{dir: dir, newest: make(map[dedup.ID]location)}
+		r := &repair{dir: dir, newest: make(map[driver.ID]location)}
 		if o, err := (*Options)(nil).filled(); err == nil {
 			r.options = o
 		}

@@ -9,7 +9,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // A disk that is full must not stop what runs already: a handler that has
@@ -54,7 +54,7 @@ const (
 // and some pages beside are written again.
 func roomFor(bytes int) int64 { return 3*int64(bytes) + 16*int64(os.Getpagesize()) }
 
-func roomForOps(ops []dedup.Op) int64 {
+func roomForOps(ops []driver.Op) int64 {
 	n := 0
 	for i := range ops {
 		n += entryRoom + len(ops[i].Result) + 2*len(ops[i].Position.Source)
@@ -153,9 +153,9 @@ func unwritten(f *file, txid int, cause error) bool {
 }
 
 // refusal says why no new claim can be taken in, if ops has one that may be.
-func (s *Store) refusal(ops []dedup.Op) error {
+func (s *Store) refusal(ops []driver.Op) error {
 	for i := range ops {
-		if ops[i].Kind != dedup.OpClaim {
+		if ops[i].Kind != driver.OpClaim {
 			continue
 		}
 		need := roomForOps(ops)

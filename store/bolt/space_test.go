@@ -11,7 +11,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // testDisk is what the store is told about its disk.
@@ -62,13 +62,13 @@ func (d *testDisk) free() int64 {
 }
 
 // refused wants every op to be refused for want of room.
-func (b *bench) refused(ops ...dedup.Op) {
+func (b *bench) refused(ops ...driver.Op) {
 	b.t.Helper()
 	_ = b.full(ops...)
 }
 
 // full is refused, and returns why.
-func (b *bench) full(ops ...dedup.Op) *FullError {
+func (b *bench) full(ops ...driver.Op) *FullError {
 	b.t.Helper()
 	var full *FullError
 	replies, err := b.Apply(b.t.Context(), ops)
@@ -80,7 +80,7 @@ func (b *bench) full(ops ...dedup.Op) *FullError {
 			err = r.Err
 		}
 	}
-	if !errors.As(err, &full) || !errors.Is(err, ErrFull) || errors.Is(err, ErrPoisoned) || dedup.IsPermanent(err) {
+	if !errors.As(err, &full) || !errors.Is(err, ErrFull) || errors.Is(err, ErrPoisoned) || driver.IsPermanent(err) {
 		b.t.Fatalf("got %v, want a FullError that may pass", err)
 	}
 	return full
@@ -88,7 +88,7 @@ func (b *bench) full(ops ...dedup.Op) *FullError {
 
 // fillDisk records large results, and then claims keys of the name until there is
 // no room for more. It returns the claims.
-func (b *bench) fillDisk(name string) (claims []dedup.Record) {
+func (b *bench) fillDisk(name string) (claims []driver.Record) {
 	b.t.Helper()
 	for i := 0; ; i++ {
 		st, err := b.Stats(b.t.Context())
@@ -98,7 +98,7 @@ func (b *bench) fillDisk(name string) (claims []dedup.Record) {
 		if st.Bytes > st.Limit-1<<20 {
 			break
 		}
-		ops := make([]dedup.Op, 4)
+		ops := make([]driver.Op, 4)
 		for j := range ops {
 			ops[j] = complete1(key("large "+name, i*len(ops)+j), 1, day)
 			ops[j].Result = make([]byte, 64<<10)
@@ -110,7 +110,7 @@ func (b *bench) fillDisk(name string) (claims []dedup.Record) {
 			if len(claims) > 100_000 {
 				b.t.Fatal("the disk does not fill")
 			}
-			ops := make([]dedup.Op, batch)
+			ops := make([]driver.Op, batch)
 			for i := range ops {
 				ops[i] = claim1(key(name, len(claims)+i), 1)
 			}
@@ -155,21 +155,21 @@ func TestDiskFull(t *testing.T) {
 	}
 	oneLine(t, full, b.dir, "no room", "MiB", "free space")
 	st, err := b.Stats(t.Context())
-	if err != nil || st.Limit > st.Bytes+roomFor(dedup.MaxBatch*entryRoom) {
+	if err != nil || st.Limit > st.Bytes+roomFor(driver.MaxBatch*entryRoom) {
 		t.Errorf("Stats: got %d bytes, limit %d, %v, want the limit reached", st.Bytes, st.Limit, err)
 	}
 
 	d.set(0) // others take the rest
-	b.want(claim1(done, 2), dedup.StatusDone)
-	b.want(claim1(key("k", 0), 1), dedup.StatusGranted) // asked for again after a lost reply
-	replies, err := b.Apply(t.Context(), []dedup.Op{claim1(key("new", 0), 1), release1(key("k", 0), claims[0].Token), complete1(key("k", 1), claims[1].Token, day)})
-	if err != nil || !errors.Is(replies[0].Err, ErrFull) || replies[1].Status != dedup.StatusOK || replies[2].Status != dedup.StatusOK {
+	b.want(claim1(done, 2), driver.StatusDone)
+	b.want(claim1(key("k", 0), 1), driver.StatusGranted) // asked for again after a lost reply
+	replies, err := b.Apply(t.Context(), []driver.Op{claim1(key("new", 0), 1), release1(key("k", 0), claims[0].Token), complete1(key("k", 1), claims[1].Token, day)})
+	if err != nil || !errors.Is(replies[0].Err, ErrFull) || replies[1].Status != driver.StatusOK || replies[2].Status != driver.StatusOK {
 		t.Fatalf("a claim beside a release and a complete: got %+v, %v, want the claim refused", replies, err)
 	}
 	b.refused(claim1(key("k", 0), 2)) // released: granting it would have to be written
-	for i := 2; i < len(claims); i += dedup.MaxBatch {
-		var ops []dedup.Op
-		for j := i; j < min(i+dedup.MaxBatch, len(claims)); j++ {
+	for i := 2; i < len(claims); i += driver.MaxBatch {
+		var ops []driver.Op
+		for j := i; j < min(i+driver.MaxBatch, len(claims)); j++ {
 			ops = append(ops, complete1(key("k", j), claims[j].Token, day))
 		}
 		b.apply(ops...)
@@ -179,19 +179,19 @@ func TestDiskFull(t *testing.T) {
 
 	b.crash()
 	b.disk(64 << 20)
-	b.lookup(done, dedup.StateDone)
-	b.lookup(key("k", 0), dedup.StateReleased)
+	b.lookup(done, driver.StateDone)
+	b.lookup(key("k", 0), driver.StateReleased)
 	for i := 1; i < len(claims); i++ {
-		b.lookup(key("k", i), dedup.StateDone)
+		b.lookup(key("k", i), driver.StateDone)
 	}
-	b.want(claim1(key("new", 0), 1), dedup.StatusGranted)
+	b.want(claim1(key("new", 0), 1), driver.StatusGranted)
 }
 
 // When even the reserve is used up, settling fails for now and nothing else.
 func TestReserveUsedUp(t *testing.T) {
 	b := newBench(t, Options{})
 	d := b.disk(0)
-	ops := make([]dedup.Op, 40)
+	ops := make([]driver.Op, 40)
 	for i := range ops {
 		ops[i] = complete1(key("k", i), 1, day)
 		ops[i].Position.Source = "a source that is new"
@@ -219,14 +219,14 @@ func TestReserveUsedUp(t *testing.T) {
 	b.refused(odd)
 	d.set(64 << 20)
 	odd.Result = nil
-	b.want(odd, dedup.StatusOK)
+	b.want(odd, driver.StatusOK)
 	b.apply(ops...)
 	b.crash()
-	if r := b.lookup(odd.ID, dedup.StateDone); r.First.Source != "another source" {
+	if r := b.lookup(odd.ID, driver.StateDone); r.First.Source != "another source" {
 		t.Errorf("got source %q, want the one it was written with", r.First.Source)
 	}
 	for i := range ops {
-		b.lookup(ops[i].ID, dedup.StateDone)
+		b.lookup(ops[i].ID, driver.StateDone)
 	}
 }
 
@@ -251,11 +251,11 @@ func TestWriteWithoutSpace(t *testing.T) {
 	} {
 		b := newBench(t, Options{})
 		k := key("k", 0)
-		r := b.want(claim1(k, 1), dedup.StatusGranted)
+		r := b.want(claim1(k, 1), driver.StatusGranted)
 		b.space.allocate = func(*os.File, int64, int64) error { return syscall.EOPNOTSUPP }
 		b.space.free = func(string) (int64, error) { return 0, syscall.ENOSYS }
 		b.commit = tt.commit
-		replies, err := b.Apply(t.Context(), []dedup.Op{complete1(k, r.Token, day)})
+		replies, err := b.Apply(t.Context(), []driver.Op{complete1(k, r.Token, day)})
 		if err == nil {
 			err = replies[0].Err
 		}
@@ -266,9 +266,9 @@ func TestWriteWithoutSpace(t *testing.T) {
 		oneLine(t, err, b.dir)
 		b.commit = (*bolt.Tx).Commit
 		if errors.Is(err, ErrFull) {
-			b.want(complete1(k, r.Token, day), dedup.StatusOK)
+			b.want(complete1(k, r.Token, day), driver.StatusOK)
 			b.reopen()
-			b.lookup(k, dedup.StateDone)
+			b.lookup(k, driver.StateDone)
 		}
 	}
 }
@@ -278,13 +278,13 @@ func TestDiskFullWithoutAllocate(t *testing.T) {
 	b := newBench(t, Options{})
 	d := b.disk(100 << 20)
 	b.space.allocate = func(*os.File, int64, int64) error { return syscall.EOPNOTSUPP }
-	r := b.want(claim1(key("k", 0), 1), dedup.StatusGranted)
+	r := b.want(claim1(key("k", 0), 1), driver.StatusGranted)
 	b.files[0].allocated.Store(0)
 	d.set(b.space.reserve)
 	b.refused(claim1(key("k", 1), 1))
-	b.want(complete1(key("k", 0), r.Token, day), dedup.StatusOK)
+	b.want(complete1(key("k", 0), r.Token, day), driver.StatusOK)
 	d.set(2 * b.space.reserve)
-	b.want(claim1(key("k", 1), 1), dedup.StatusGranted)
+	b.want(claim1(key("k", 1), 1), driver.StatusGranted)
 }
 
 // A store that filled its disk by itself gets out of that when its records
@@ -300,7 +300,7 @@ func TestFullDiskExpires(t *testing.T) {
 	if got := b.numbers(); len(got) != 1 || got[0] != 2 {
 		t.Fatalf("files: got %v, want the first dropped", got)
 	}
-	b.want(claim1(key("new", 0), 1), dedup.StatusGranted)
+	b.want(claim1(key("new", 0), 1), driver.StatusGranted)
 }
 
 // The reserve stays where it is while something runs, though the file is large: what
@@ -314,7 +314,7 @@ func TestReserveStaysWhileSomethingRuns(t *testing.T) {
 	b.options.RollBytes = large.size.Load()
 	allocate := b.space.allocate
 	b.space.allocate = func(*os.File, int64, int64) error { return syscall.ENOSPC } // it was faster
-	var ops []dedup.Op
+	var ops []driver.Op
 	for i, c := range claims {
 		ops = append(ops, complete1(key("k", i), c.Token, day))
 	}
@@ -345,7 +345,7 @@ func TestCarryOnAFullDisk(t *testing.T) {
 	if err := b.Store.tend(); !errors.Is(err, ErrFull) {
 		t.Errorf("with half a reserve: got %v, want ErrFull", err)
 	}
-	b.lookup(key("long", 0), dedup.StateDone)
+	b.lookup(key("long", 0), driver.StateDone)
 	if got := b.numbers(); got[0] != 1 {
 		t.Errorf("files: got %v, want the first still there", got)
 	}
@@ -354,7 +354,7 @@ func TestCarryOnAFullDisk(t *testing.T) {
 	if got := b.numbers(); got[0] == 1 {
 		t.Errorf("files: got %v, want the first dropped in the reserve", got)
 	}
-	b.lookup(key("long", 0), dedup.StateDone)
+	b.lookup(key("long", 0), driver.StateDone)
 }
 
 // TestExpiredFileGoesFromAFullDisk: to drop what has expired as a whole takes no
@@ -384,7 +384,7 @@ func TestRenewalsLeaveRoom(t *testing.T) {
 	b := newBench(t, Options{})
 	d := b.disk(4 << 20)
 	const ttl, runs = 2 * time.Minute, 2000
-	var ops []dedup.Op
+	var ops []driver.Op
 	for i := range runs {
 		op := claim1(key("run", i), 1)
 		op.TTL = ttl
@@ -398,7 +398,7 @@ func TestRenewalsLeaveRoom(t *testing.T) {
 		b.clock.advance(lease / 3)
 		ops = ops[:0]
 		for i, r := range running {
-			ops = append(ops, dedup.Op{Kind: dedup.OpExtend, ID: key("run", i), Token: r.Record.Token, Lease: lease, TTL: ttl})
+			ops = append(ops, driver.Op{Kind: driver.OpExtend, ID: key("run", i), Token: r.Record.Token, Lease: lease, TTL: ttl})
 		}
 		b.apply(ops...)
 		full = errors.Is(b.Store.tend(), ErrFull)
@@ -413,7 +413,7 @@ func TestRenewalsLeaveRoom(t *testing.T) {
 		ops = append(ops, op)
 	}
 	for i, r := range b.apply(ops...) {
-		if r.Status != dedup.StatusOK {
+		if r.Status != driver.StatusOK {
 			t.Fatalf("run %d: got %v, want it settled", i, r.Status)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // holderDir is the environment variable that makes this test binary a process that
@@ -123,16 +124,16 @@ func holderMain(dir string) {
 
 // hold claims a key, renews the claim for a while, and completes it. When the lease
 // has lapsed, a rival takes over, and nothing that the first one does counts.
-func hold(s *Store, id dedup.ID) (how string, err error) {
-	one := func(kind dedup.OpKind, nonce uint64, token dedup.Token, want ...dedup.Status) dedup.Reply {
-		op := dedup.Op{Kind: kind, ID: id, Nonce: nonce, Token: token, Lease: stopLease, TTL: time.Hour}
-		if kind == dedup.OpComplete {
+func hold(s *Store, id driver.ID) (how string, err error) {
+	one := func(kind driver.OpKind, nonce uint64, token driver.Token, want ...driver.Status) driver.Reply {
+		op := driver.Op{Kind: kind, ID: id, Nonce: nonce, Token: token, Lease: stopLease, TTL: time.Hour}
+		if kind == driver.OpComplete {
 			op.Result = resultOf(token)
 		}
-		replies, applyErr := s.Apply(context.Background(), []dedup.Op{op})
+		replies, applyErr := s.Apply(context.Background(), []driver.Op{op})
 		if applyErr != nil {
 			err = errors.Join(err, applyErr)
-			return dedup.Reply{}
+			return driver.Reply{}
 		}
 		for _, w := range want {
 			if replies[0].Err == nil && replies[0].Status == w {
@@ -142,25 +143,25 @@ func hold(s *Store, id dedup.ID) (how string, err error) {
 		err = errors.Join(err, fmt.Errorf("%v under token %d: got %+v, want %v", kind, token, replies[0], want))
 		return replies[0]
 	}
-	token := one(dedup.OpClaim, 1, 0, dedup.StatusGranted).Record.Token
+	token := one(driver.OpClaim, 1, 0, driver.StatusGranted).Record.Token
 	renewed := time.Now() // at the latest
 	for range 10 {
 		<-time.After(2 * time.Millisecond)
 		sent := time.Now()
-		r := one(dedup.OpExtend, 0, token, dedup.StatusOK, dedup.StatusLost)
+		r := one(driver.OpExtend, 0, token, driver.StatusOK, driver.StatusLost)
 		if err != nil {
 			return "", err
 		}
-		if r.Status == dedup.StatusLost {
-			rival := one(dedup.OpClaim, 2, 0, dedup.StatusGranted).Record
+		if r.Status == driver.StatusLost {
+			rival := one(driver.OpClaim, 2, 0, driver.StatusGranted).Record
 			if rival.Token <= token || !rival.Ambiguous || rival.Attempt != 1 {
 				err = errors.Join(err, fmt.Errorf("a rival's claim after token %d: got %+v, want a greater token, Ambiguous, Attempt 1", token, rival))
 			}
-			for _, kind := range []dedup.OpKind{dedup.OpExtend, dedup.OpRelease, dedup.OpPark, dedup.OpComplete} {
-				one(kind, 0, token, dedup.StatusLost)
+			for _, kind := range []driver.OpKind{driver.OpExtend, driver.OpRelease, driver.OpPark, driver.OpComplete} {
+				one(kind, 0, token, driver.StatusLost)
 			}
-			one(dedup.OpComplete, 0, rival.Token, dedup.StatusOK)
-			done := one(dedup.OpClaim, 1, 0, dedup.StatusDone).Record
+			one(driver.OpComplete, 0, rival.Token, driver.StatusOK)
+			done := one(driver.OpClaim, 1, 0, driver.StatusDone).Record
 			if !bytes.Equal(done.Result, resultOf(rival.Token)) {
 				err = errors.Join(err, fmt.Errorf("got the result %q, want the rival's, %q", done.Result, resultOf(rival.Token)))
 			}
@@ -171,6 +172,6 @@ func hold(s *Store, id dedup.ID) (how string, err error) {
 		}
 		renewed = time.Now()
 	}
-	one(dedup.OpComplete, 0, token, dedup.StatusOK)
+	one(driver.OpComplete, 0, token, driver.StatusOK)
 	return "held", err
 }

@@ -13,12 +13,12 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
-// Store is an open store. [Open] makes one. It implements [dedup.Store], [dedup.Recycler] and
-// [dedup.Inspector]. Its methods may be called by many goroutines at once.
+// Store is an open store. [Open] makes one. It implements [driver.Store], [driver.Recycler] and
+// [driver.Inspector]. Its methods may be called by many goroutines at once.
 type Store struct {
 	dir     string
 	options Options
@@ -26,18 +26,18 @@ type Store struct {
 	lock    *os.File
 	space   space
 	clock   *clock
-	opened  time.Time   // store time
-	boot    dedup.Token // highest token when the store was opened: a claim up to it is of a dead process
+	opened  time.Time    // store time
+	boot    driver.Token // highest token when the store was opened: a claim up to it is of a dead process
 	id      storeID
 	name    string // id in hexadecimal
-	hash    func(dedup.ID) uint64
+	hash    func(driver.ID) uint64
 	commit  func(*bolt.Tx) error // tests make it fail
 
 	// writer has one value in it, and who took that out may write to the log.
 	writer chan struct{}
 	batch  batch // the writer's
 
-	replies sync.Pool // of *[]dedup.Reply that nobody uses
+	replies sync.Pool // of *[]driver.Reply that nobody uses
 
 	// mu is held for moments, never while a disk is waited for. Lease ends change
 	// under it, at a time that was read under it: what ended at a time read
@@ -46,9 +46,9 @@ type Store struct {
 	files  []*file // in order; the last one takes the records
 	last   uint64  // sequence number
 	index  index
-	held   map[dedup.ID]*standing // claims that this Store granted, as long as their lease lives
-	unused []*standing            // for the next ones
-	high   dedup.Token
+	held   map[driver.ID]*standing // claims that this Store granted, as long as their lease lives
+	unused []*standing             // for the next ones
+	high   driver.Token
 	memory horizon.Horizon
 	err    error // why nothing works any more
 
@@ -59,14 +59,14 @@ type Store struct {
 }
 
 var (
-	_ dedup.Store     = (*Store)(nil)
-	_ dedup.Recycler  = (*Store)(nil)
-	_ dedup.Inspector = (*Store)(nil)
+	_ driver.Store     = (*Store)(nil)
+	_ driver.Recycler  = (*Store)(nil)
+	_ driver.Inspector = (*Store)(nil)
 )
 
 // standing is how a key stands: its record, and where that is in the log.
 type standing struct {
-	record dedup.Record
+	record driver.Record
 	seq    uint64    // 0: there is no record
 	stored time.Time // Expires as it stands in the log
 
@@ -75,9 +75,9 @@ type standing struct {
 	beside  int  // renewals beside the writer
 }
 
-// Apply implements [dedup.Store]. A change is on disk before it is answered. If the disk
+// Apply implements [driver.Store]. A change is on disk before it is answered. If the disk
 // fails, every Reply of the batch has an error that matches [ErrPoisoned].
-func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+func (s *Store) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -94,12 +94,12 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	replies := s.room(len(ops))
 	b := s.newBatch()
 	b.full = s.refusal(ops)
-	for i, c := range b.load(len(ops), func(i int) dedup.ID { return ops[i].ID }) {
+	for i, c := range b.load(len(ops), func(i int) driver.ID { return ops[i].ID }) {
 		b.step(&ops[i], c, &replies[i])
 	}
 	if err := b.write(); errors.Is(err, ErrPoisoned) {
 		for i := range replies {
-			replies[i] = dedup.Reply{Err: err}
+			replies[i] = driver.Reply{Err: err}
 		}
 	} else if err != nil {
 		return nil, err
@@ -108,24 +108,24 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 }
 
 // room returns replies to be overwritten, all of them.
-func (s *Store) room(n int) []dedup.Reply {
-	if used, ok := s.replies.Get().(*[]dedup.Reply); ok && cap(*used) >= n {
+func (s *Store) room(n int) []driver.Reply {
+	if used, ok := s.replies.Get().(*[]driver.Reply); ok && cap(*used) >= n {
 		return (*used)[:n]
 	}
-	return make([]dedup.Reply, n)
+	return make([]driver.Reply, n)
 }
 
-// Recycle implements [dedup.Recycler].
-func (s *Store) Recycle(replies []dedup.Reply) {
+// Recycle implements [driver.Recycler].
+func (s *Store) Recycle(replies []driver.Reply) {
 	clear(replies) // results are the callers'
 	s.replies.Put(&replies)
 }
 
 // onlyRenewals reports whether ops extend leases and do nothing else: a note is to
 // be on disk.
-func onlyRenewals(ops []dedup.Op) bool {
+func onlyRenewals(ops []driver.Op) bool {
 	for i := range ops {
-		if ops[i].Kind != dedup.OpExtend || len(ops[i].Note) > 0 {
+		if ops[i].Kind != driver.OpExtend || len(ops[i].Note) > 0 {
 			return false
 		}
 	}
@@ -134,8 +134,8 @@ func onlyRenewals(ops []dedup.Op) bool {
 
 // extend carries out extends in memory, beside the writer. A claim that is
 // being settled at the same time is still held as long as that is not on disk.
-func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
-	replies := make([]dedup.Reply, len(ops))
+func (s *Store) extend(ops []driver.Op) ([]driver.Reply, error) {
+	replies := make([]driver.Reply, len(ops))
 	var rest []int
 	s.mu.Lock()
 	if err := s.err; err != nil {
@@ -149,8 +149,8 @@ func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
 			rest = append(rest, i)
 			continue
 		}
-		after, reply := dedup.Step(c.record, ops[i], now, 0)
-		if reply.Status == dedup.StatusOK {
+		after, reply := driver.Step(c.record, ops[i], now, 0)
+		if reply.Status == driver.StatusOK {
 			c.record, c.renewed = after, true
 			c.beside++
 		}
@@ -166,10 +166,10 @@ func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
 	for _, i := range rest {
 		c, err := s.load(&v, ops[i].ID)
 		if err != nil {
-			replies[i] = dedup.Reply{Err: err}
+			replies[i] = driver.Reply{Err: err}
 			continue
 		}
-		_, replies[i] = dedup.Step(c.record, ops[i], now, 0)
+		_, replies[i] = driver.Step(c.record, ops[i], now, 0)
 	}
 	if err := v.close(); err != nil {
 		s.log.Error("close a dropped file", "dir", s.dir, "err", err)
@@ -177,10 +177,10 @@ func (s *Store) extend(ops []dedup.Op) ([]dedup.Reply, error) {
 	return replies, nil
 }
 
-// Vouch implements [dedup.Store].
-func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
+// Vouch implements [driver.Store].
+func (s *Store) Vouch(ctx context.Context) (driver.Vouch, error) {
 	if err := ctx.Err(); err != nil {
-		return dedup.Vouch{}, err
+		return driver.Vouch{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,9 +192,9 @@ func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
 // message that is older than the TTL would pass for one that is not. So the store
 // vouches for no more than the TTL before the wall clock then. If it is that clock
 // which is wrong, too much is flagged, and nothing is missed.
-func (s *Store) vouch() dedup.Vouch {
+func (s *Store) vouch() driver.Vouch {
 	now := s.clock.now()
-	v := dedup.Vouch{ID: s.name, Since: s.memory.At(now)}
+	v := driver.Vouch{ID: s.name, Since: s.memory.At(now)}
 	if wall := s.clock.latest(); wall.Sub(now) > tolerated && s.memory.TTL > 0 {
 		v.Since = latest(v.Since, wall.Add(-s.memory.TTL))
 	}
@@ -224,7 +224,7 @@ func (s *Store) endWrite() {
 
 // poison makes the store refuse all further work because a write to a file failed.
 func (s *Store) poison(path string, cause error) error {
-	err := dedup.Permanent(fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", path, ErrPoisoned, cause))
+	err := driver.Permanent(fmt.Errorf("boltstore: %s: %w, so what is on disk is unknown: close the store and open it again: %w", path, ErrPoisoned, cause))
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -234,7 +234,7 @@ func (s *Store) poison(path string, cause error) error {
 
 // load returns the record of id, expired or not, and where it is; seq is 0 if
 // there is none. The record owns its Result.
-func (s *Store) load(v *view, id dedup.ID) (standing, error) {
+func (s *Store) load(v *view, id driver.ID) (standing, error) {
 	hash := s.hash(id)
 	s.mu.Lock()
 	if err := s.err; err != nil {
@@ -263,8 +263,8 @@ func (s *Store) load(v *view, id dedup.ID) (standing, error) {
 }
 
 // lapsed ends the lease of a claim that was granted before the store was opened.
-func (s *Store) lapsed(r dedup.Record) dedup.Record {
-	if r.State == dedup.StateClaimed && r.Token <= s.boot && r.LeaseEnd.After(s.opened) {
+func (s *Store) lapsed(r driver.Record) driver.Record {
+	if r.State == driver.StateClaimed && r.Token <= s.boot && r.LeaseEnd.After(s.opened) {
 		r.LeaseEnd = s.opened
 	}
 	return r
@@ -277,7 +277,7 @@ func (s *Store) fileOf(seq uint64) *file {
 }
 
 // same reports whether two records are equal.
-func same(a, b *dedup.Record) bool {
+func same(a, b *driver.Record) bool {
 	return a.State == b.State && a.Token == b.Token && a.Nonce == b.Nonce && a.Attempt == b.Attempt &&
 		a.Ambiguous == b.Ambiguous && a.LeaseEnd.Equal(b.LeaseEnd) && a.Expires.Equal(b.Expires) &&
 		a.FirstSeen.Equal(b.FirstSeen) && a.First == b.First && a.Fingerprint == b.Fingerprint &&
@@ -302,7 +302,7 @@ func (s *Store) Close() (err error) {
 		}
 		s.mu.Lock()
 		if s.err == nil {
-			s.err = dedup.Permanent(fmt.Errorf("boltstore: %s: %w: open it again", s.dir, ErrClosed))
+			s.err = driver.Permanent(fmt.Errorf("boltstore: %s: %w: open it again", s.dir, ErrClosed))
 		}
 		files := s.files
 		s.files = nil

@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 )
 
@@ -53,13 +53,13 @@ var variants = []struct {
 	}},
 }
 
-func fewHashes(id dedup.ID) uint64 { return hashID(id) & 31 }
+func fewHashes(id driver.ID) uint64 { return hashID(id) & 31 }
 
 func TestStore(t *testing.T) {
 	t.Parallel()
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
-			storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+			storetest.Run(t, func(t *testing.T, clock storetest.Clock) driver.Store {
 				s := v.open(t, t.TempDir(), clock)
 				t.Cleanup(func() { closeStore(t, s) })
 				return s
@@ -72,7 +72,7 @@ func TestDurable(t *testing.T) {
 	t.Parallel()
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
-			storetest.RunDurable(t, func(t *testing.T, dir string, clock storetest.Clock) dedup.Store {
+			storetest.RunDurable(t, func(t *testing.T, dir string, clock storetest.Clock) driver.Store {
 				return v.open(t, dir, clock)
 			})
 		})

@@ -10,7 +10,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 const (
@@ -93,7 +93,7 @@ func (s *Store) tendClaims() error {
 			}
 			ttl := c.record.Expires.Sub(c.record.LeaseEnd)
 			return c.record.Expires.Sub(c.stored) > ttl/16
-		}, dedup.MaxBatch)
+		}, driver.MaxBatch)
 		var err error
 		if len(b.changes) > 0 {
 			err = s.spare(b.changes)
@@ -271,7 +271,7 @@ func (s *Store) remains(buffer []remains, f *file, seq uint64) (found []remains,
 				if err != nil {
 					return f.damage(seq, b, err)
 				}
-				if k.state() != dedup.StateFree {
+				if k.state() != driver.StateFree {
 					found = append(found, remains{seq, e})
 				}
 				seq++

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Keys that must last are worked on while all around them files roll and are
@@ -56,8 +56,8 @@ func TestServesWhileFilesAreDropped(t *testing.T) {
 	}
 }
 
-func shortLived(name string, n int) []dedup.Op {
-	ops := make([]dedup.Op, n)
+func shortLived(name string, n int) []driver.Op {
+	ops := make([]driver.Op, n)
 	for i := range ops {
 		ops[i] = complete1(key(name, i), 1, time.Millisecond)
 	}
@@ -67,15 +67,15 @@ func shortLived(name string, n int) []dedup.Op {
 func workWhileDropping(t *testing.T, s *Store, worker, rounds int) error {
 	name := fmt.Sprint("worker ", worker)
 	held, done := key(name+" held", 0), key(name+" done", 0)
-	one := func(op dedup.Op, want dedup.Status) (dedup.Record, error) {
-		replies, err := s.Apply(t.Context(), []dedup.Op{op})
+	one := func(op driver.Op, want driver.Status) (driver.Record, error) {
+		replies, err := s.Apply(t.Context(), []driver.Op{op})
 		switch {
 		case err != nil:
-			return dedup.Record{}, err
+			return driver.Record{}, err
 		case replies[0].Err != nil:
-			return dedup.Record{}, replies[0].Err
+			return driver.Record{}, replies[0].Err
 		case replies[0].Status != want:
-			return dedup.Record{}, fmt.Errorf("%v: got %v, want %v (record %+v)", op.Kind, replies[0].Status, want, replies[0].Record)
+			return driver.Record{}, fmt.Errorf("%v: got %v, want %v (record %+v)", op.Kind, replies[0].Status, want, replies[0].Record)
 		}
 		return replies[0].Record, nil
 	}
@@ -88,24 +88,24 @@ func workWhileDropping(t *testing.T, s *Store, worker, rounds int) error {
 	h := replies[len(replies)-1].Record
 	for n := range rounds {
 		_, err := s.Apply(t.Context(), shortLived(fmt.Sprint(name, " round ", n), 200))
-		_, err2 := one(extend1(held, h.Token), dedup.StatusOK)
-		_, err3 := one(claim1(held, 2), dedup.StatusHeld)
-		_, err4 := one(claim1(done, 1), dedup.StatusDone)
+		_, err2 := one(extend1(held, h.Token), driver.StatusOK)
+		_, err3 := one(claim1(held, 2), driver.StatusHeld)
+		_, err4 := one(claim1(done, 1), driver.StatusDone)
 		// And a key that changes its place while it may be carried forward.
 		moving := key(name+" moving", n/3)
 		var err5 error
 		switch n % 3 {
 		case 0:
-			h, err := one(claim1(moving, 1), dedup.StatusGranted)
-			_, err2 := one(release1(moving, h.Token), dedup.StatusOK)
+			h, err := one(claim1(moving, 1), driver.StatusGranted)
+			_, err2 := one(release1(moving, h.Token), driver.StatusOK)
 			err5 = errors.Join(err, err2)
 		case 1:
-			h, err := one(claim1(moving, 2), dedup.StatusGranted)
-			_, err2 := one(complete1(moving, h.Token, day), dedup.StatusOK)
+			h, err := one(claim1(moving, 2), driver.StatusGranted)
+			_, err2 := one(complete1(moving, h.Token, day), driver.StatusOK)
 			err5 = errors.Join(err, err2)
 		case 2:
-			_, err := one(claim1(moving, 3), dedup.StatusDone)
-			err5 = errors.Join(err, s.Forget(t.Context(), []dedup.ID{moving}))
+			_, err := one(claim1(moving, 3), driver.StatusDone)
+			err5 = errors.Join(err, s.Forget(t.Context(), []driver.ID{moving}))
 		}
 		if err := errors.Join(err, err2, err3, err4, err5); err != nil {
 			return fmt.Errorf("round %d: %w", n, err)
@@ -118,7 +118,7 @@ func workWhileDropping(t *testing.T, s *Store, worker, rounds int) error {
 func TestReadersOutliveTheirFile(t *testing.T) {
 	b := newBench(t, Options{})
 	closeStore(t, b.Store)
-	b.hash = func(dedup.ID) uint64 { return 42 } // one part of the index
+	b.hash = func(driver.ID) uint64 { return 42 } // one part of the index
 	b.open()
 	b.fill("short", 200, time.Hour)
 	b.nextFile()
@@ -131,7 +131,7 @@ func TestReadersOutliveTheirFile(t *testing.T) {
 		if seen++; seen != 1 {
 			continue
 		}
-		if err := b.Forget(t.Context(), []dedup.ID{r.ID}); err != nil {
+		if err := b.Forget(t.Context(), []driver.ID{r.ID}); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 199 {
@@ -156,7 +156,7 @@ func TestReadersOutliveTheirFile(t *testing.T) {
 	if seen != 200 {
 		t.Errorf("got %d records, want all 200 of when the reading began", seen)
 	}
-	b.lookup(key("short", 7), dedup.StateDone)
+	b.lookup(key("short", 7), driver.StateDone)
 }
 
 // A file in which nothing is alive goes although nobody writes any more.
@@ -190,6 +190,6 @@ func TestRollsBySize(t *testing.T) {
 	}
 	b.crash()
 	for i := range 20 {
-		b.lookup(key(fmt.Sprint(i), 99), dedup.StateDone)
+		b.lookup(key(fmt.Sprint(i), 99), driver.StateDone)
 	}
 }

@@ -1,11 +1,13 @@
 package memstore
 
-import "github.com/oncequeue/oncequeue/dedup"
+import (
+	"github.com/oncequeue/oncequeue/dedup/driver"
+)
 
 // entry is a record and its place in the expiryHeap.
 type entry struct {
-	id     dedup.ID
-	record dedup.Record
+	id     driver.ID
+	record driver.Record
 	index  int
 }
 

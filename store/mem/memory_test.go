@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -22,7 +23,7 @@ func (w *wall) Now() time.Time { return w.now }
 
 func newWall() *wall { return &wall{time.Date(2026, time.January, 1, 12, 0, 0, 0, time.UTC)} }
 
-func apply(t *testing.T, s *memstore.Store, ops ...dedup.Op) []dedup.Reply {
+func apply(t *testing.T, s *memstore.Store, ops ...driver.Op) []driver.Reply {
 	t.Helper()
 	replies, err := s.Apply(t.Context(), ops)
 	if err != nil {
@@ -31,8 +32,8 @@ func apply(t *testing.T, s *memstore.Store, ops ...dedup.Op) []dedup.Reply {
 	return replies
 }
 
-func claim(key dedup.Key) dedup.Op {
-	return dedup.Op{Kind: dedup.OpClaim, ID: dedup.NewID("test", key), Nonce: 1, Lease: lease, TTL: ttl}
+func claim(key dedup.Key) driver.Op {
+	return driver.Op{Kind: driver.OpClaim, ID: dedup.NewID("test", key), Nonce: 1, Lease: lease, TTL: ttl}
 }
 
 func records(t *testing.T, s *memstore.Store) int64 {
@@ -53,7 +54,7 @@ func TestExpiredRecordsAreFreed(t *testing.T) {
 	for i := range n {
 		op := claim(dedup.Key(fmt.Sprint(i)))
 		token := apply(t, s, op)[0].Record.Token
-		end := dedup.Op{Kind: dedup.OpComplete, ID: op.ID, Token: token, TTL: time.Duration(1+i%7) * time.Minute}
+		end := driver.Op{Kind: driver.OpComplete, ID: op.ID, Token: token, TTL: time.Duration(1+i%7) * time.Minute}
 		apply(t, s, end)
 	}
 	if got := records(t, s); got != n {
@@ -72,14 +73,14 @@ func TestExpiredRecordsAreFreed(t *testing.T) {
 		t.Errorf("records after one operation: got %d of %d, want a few less", after, before)
 	}
 	for i := range n {
-		apply(t, s, dedup.Op{Kind: dedup.OpExtend, ID: dedup.NewID("other", dedup.Key(fmt.Sprint(i)))})
+		apply(t, s, driver.Op{Kind: driver.OpExtend, ID: dedup.NewID("other", dedup.Key(fmt.Sprint(i)))})
 	}
 	if got := records(t, s); got != living+1 {
 		t.Errorf("records after more of them: got %d, want the %d that live and the new one", got, living)
 	}
 	clock.now = clock.now.Add(lease + ttl)
 	for range n {
-		apply(t, s, dedup.Op{Kind: dedup.OpExtend})
+		apply(t, s, driver.Op{Kind: driver.OpExtend})
 	}
 	if got := records(t, s); got != 0 {
 		t.Errorf("records when all have expired: got %d, want 0", got)
@@ -95,12 +96,12 @@ func TestExtendedRecordsAreKept(t *testing.T) {
 	token := apply(t, s, op)[0].Record.Token
 	for range 100 {
 		clock.now = clock.now.Add(lease - time.Second)
-		extend := dedup.Op{Kind: dedup.OpExtend, ID: op.ID, Token: token, Lease: lease, TTL: ttl}
-		if got := apply(t, s, claim("short"), extend)[1].Status; got != dedup.StatusOK {
+		extend := driver.Op{Kind: driver.OpExtend, ID: op.ID, Token: token, Lease: lease, TTL: ttl}
+		if got := apply(t, s, claim("short"), extend)[1].Status; got != driver.StatusOK {
 			t.Fatalf("extend: got %v, want ok", got)
 		}
 	}
-	if got := apply(t, s, op)[0]; got.Status != dedup.StatusGranted || got.Record.Token != token {
+	if got := apply(t, s, op)[0]; got.Status != driver.StatusGranted || got.Record.Token != token {
 		t.Errorf("repeated claim: got %v under token %d, want granted under %d", got.Status, got.Record.Token, token)
 	}
 }
@@ -116,11 +117,11 @@ func TestWallClockSetBack(t *testing.T) {
 	other := op
 	other.Nonce = 2
 	second := apply(t, s, other)[0]
-	if second.Status != dedup.StatusGranted || !second.Record.Ambiguous {
+	if second.Status != driver.StatusGranted || !second.Record.Ambiguous {
 		t.Fatalf("claim after the lease: got %v, ambiguous %t, want granted and ambiguous", second.Status, second.Record.Ambiguous)
 	}
 	clock.now = clock.now.Add(-10 * ttl)
-	if got := apply(t, s, dedup.Op{Kind: dedup.OpExtend, ID: op.ID, Token: first.Token, Lease: lease, TTL: ttl})[0]; got.Status != dedup.StatusLost {
+	if got := apply(t, s, driver.Op{Kind: driver.OpExtend, ID: op.ID, Token: first.Token, Lease: lease, TTL: ttl})[0]; got.Status != driver.StatusLost {
 		t.Errorf("extend by the first holder after the clock was set back: got %v, want lost", got.Status)
 	}
 	third := apply(t, s, claim("b"))[0].Record
@@ -168,13 +169,13 @@ func TestDefaultClock(t *testing.T) {
 
 func BenchmarkApply(b *testing.B) {
 	s := memstore.New(nil)
-	ops := make([]dedup.Op, 256)
+	ops := make([]driver.Op, 256)
 	i := 0
 	for b.Loop() {
 		for j := range ops {
 			i++
 			ops[j] = claim("")
-			ops[j].ID = dedup.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(i >> 24)}
+			ops[j].ID = driver.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(i >> 24)}
 			ops[j].Lease, ops[j].TTL = time.Millisecond, time.Millisecond
 		}
 		if _, err := s.Apply(context.Background(), ops); err != nil {

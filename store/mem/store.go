@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/forget"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
@@ -29,7 +29,7 @@ type Options struct {
 	VouchFrom time.Time
 }
 
-// Store keeps records in memory. It implements [dedup.Store] and [dedup.Inspector]. It need
+// Store keeps records in memory. It implements [driver.Store] and [driver.Inspector]. It need
 // not be closed, and starts no goroutine.
 type Store struct {
 	now   func() time.Time
@@ -38,21 +38,21 @@ type Store struct {
 	id    string
 
 	mu      sync.Mutex
-	last    time.Time   // store time never falls
-	high    dedup.Token // highest token issued or seen
+	last    time.Time    // store time never falls
+	high    driver.Token // highest token issued or seen
 	memory  horizon.Horizon
-	entries map[dedup.ID]*entry
+	entries map[driver.ID]*entry
 	expiry  expiryHeap
 }
 
 var (
-	_ dedup.Store     = (*Store)(nil)
-	_ dedup.Inspector = (*Store)(nil)
+	_ driver.Store     = (*Store)(nil)
+	_ driver.Inspector = (*Store)(nil)
 )
 
 // New returns an empty store. o may be nil.
 func New(o *Options) *Store {
-	s := &Store{now: time.Now, entries: make(map[dedup.ID]*entry)}
+	s := &Store{now: time.Now, entries: make(map[driver.ID]*entry)}
 	if o != nil && o.Now != nil {
 		s.now = o.Now
 	}
@@ -67,15 +67,15 @@ func New(o *Options) *Store {
 	return s
 }
 
-// Apply implements [dedup.Store]. Its answers last as long as the process.
-func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+// Apply implements [driver.Store]. Its answers last as long as the process.
+func (s *Store) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	replies := make([]dedup.Reply, len(ops))
+	replies := make([]driver.Reply, len(ops))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.time()
@@ -86,17 +86,17 @@ func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error
 	return replies, nil
 }
 
-func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
-	var before dedup.Record
+func (s *Store) apply(op driver.Op, now time.Time) driver.Reply {
+	var before driver.Record
 	e := s.entries[op.ID]
 	if e != nil {
 		before = e.record
 	}
-	if op.Kind != dedup.OpExtend {
+	if op.Kind != driver.OpExtend {
 		s.memory.See(op.TTL, now)
 	}
 	op.Result, op.Note = bytes.Clone(op.Result), bytes.Clone(op.Note) // the caller may reuse its slices
-	after, reply := dedup.Step(before, op, now, dedup.NextToken(s.high, op.Floor, now))
+	after, reply := driver.Step(before, op, now, driver.NextToken(s.high, op.Floor, now))
 	s.high = max(s.high, after.Token)
 	s.keep(op.ID, e, after)
 	own(&reply.Record) // the caller may change the reply
@@ -104,9 +104,9 @@ func (s *Store) apply(op dedup.Op, now time.Time) dedup.Reply {
 }
 
 // keep makes r the record of id. e is the entry of id so far, or nil.
-func (s *Store) keep(id dedup.ID, e *entry, r dedup.Record) {
+func (s *Store) keep(id driver.ID, e *entry, r driver.Record) {
 	switch {
-	case r.State == dedup.StateFree:
+	case r.State == driver.StateFree:
 		s.remove(e)
 	case e == nil:
 		e = &entry{id: id, record: r}
@@ -145,31 +145,31 @@ func (s *Store) time() time.Time {
 	return s.last
 }
 
-// Vouch implements [dedup.Store].
-func (s *Store) Vouch(context.Context) (dedup.Vouch, error) {
+// Vouch implements [driver.Store].
+func (s *Store) Vouch(context.Context) (driver.Vouch, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.vouch(s.time()), nil
 }
 
-func (s *Store) vouch(now time.Time) dedup.Vouch {
-	return dedup.Vouch{ID: s.id, Since: s.memory.At(now)}
+func (s *Store) vouch(now time.Time) driver.Vouch {
+	return driver.Vouch{ID: s.id, Since: s.memory.At(now)}
 }
 
-// Lookup implements [dedup.Inspector].
-func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
+// Lookup implements [driver.Inspector].
+func (s *Store) Lookup(ctx context.Context, id driver.ID) (driver.Record, error) {
 	if err := ctx.Err(); err != nil {
-		return dedup.Record{}, err
+		return driver.Record{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lookup(id, s.time()), nil
 }
 
-func (s *Store) lookup(id dedup.ID, now time.Time) dedup.Record {
+func (s *Store) lookup(id driver.ID, now time.Time) driver.Record {
 	e := s.entries[id]
 	if e == nil || !e.record.Expires.After(now) {
-		return dedup.Record{}
+		return driver.Record{}
 	}
 	r := e.record
 	own(&r)
@@ -177,13 +177,13 @@ func (s *Store) lookup(id dedup.ID, now time.Time) dedup.Record {
 }
 
 // own gives r bytes of its own.
-func own(r *dedup.Record) { r.Result, r.Note = bytes.Clone(r.Result), bytes.Clone(r.Note) }
+func own(r *driver.Record) { r.Result, r.Note = bytes.Clone(r.Result), bytes.Clone(r.Note) }
 
-// Records implements [dedup.Inspector].
-func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
-	return func(yield func(dedup.StoredRecord, error) bool) {
+// Records implements [driver.Inspector].
+func (s *Store) Records(ctx context.Context) iter.Seq2[driver.StoredRecord, error] {
+	return func(yield func(driver.StoredRecord, error) bool) {
 		s.mu.Lock()
-		ids := make([]dedup.ID, 0, len(s.entries))
+		ids := make([]driver.ID, 0, len(s.entries))
 		for id := range s.entries {
 			ids = append(ids, id)
 		}
@@ -191,36 +191,36 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error
 		for _, id := range ids {
 			r, err := s.Lookup(ctx, id)
 			if err != nil {
-				yield(dedup.StoredRecord{}, err)
+				yield(driver.StoredRecord{}, err)
 				return
 			}
-			if r.State != dedup.StateFree && !yield(dedup.StoredRecord{ID: id, Record: r}, nil) {
+			if r.State != driver.StateFree && !yield(driver.StoredRecord{ID: id, Record: r}, nil) {
 				return
 			}
 		}
 	}
 }
 
-// Stats implements [dedup.Inspector]. Bytes, Limit, Oldest, Durability and Changes are zero.
-func (s *Store) Stats(ctx context.Context) (dedup.Stats, error) {
+// Stats implements [driver.Inspector]. Bytes, Limit, Oldest, Durability and Changes are zero.
+func (s *Store) Stats(ctx context.Context) (driver.Stats, error) {
 	if err := ctx.Err(); err != nil {
-		return dedup.Stats{}, err
+		return driver.Stats{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.time()
-	return dedup.Stats{Records: int64(len(s.entries)), Now: now, Token: s.high, Vouch: s.vouch(now)}, nil
+	return driver.Stats{Records: int64(len(s.entries)), Now: now, Token: s.high, Vouch: s.vouch(now)}, nil
 }
 
-// Forget implements [dedup.Inspector].
-func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
+// Forget implements [driver.Inspector].
+func (s *Store) Forget(ctx context.Context, ids []driver.ID) error { return s.forget(ctx, ids, false) }
 
-// ForceForget implements [dedup.Inspector].
-func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
+// ForceForget implements [driver.Inspector].
+func (s *Store) ForceForget(ctx context.Context, ids []driver.ID) error {
 	return s.forget(ctx, ids, true)
 }
 
-func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
+func (s *Store) forget(ctx context.Context, ids []driver.ID, force bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
@@ -64,7 +64,7 @@ func TestRealACL(t *testing.T) {
 	}
 	op := claim("a", 1)
 	r := granted(t, s, op)
-	apply(t, s, dedup.Op{Kind: dedup.OpExtend, ID: op.ID, Token: r.Token, Lease: op.Lease, TTL: op.TTL})
+	apply(t, s, driver.Op{Kind: driver.OpExtend, ID: op.ID, Token: r.Token, Lease: op.Lease, TTL: op.TTL})
 	apply(t, s, complete(op, r.Token))
 	n := 0
 	for _, err := range s.Records(t.Context()) {
@@ -80,7 +80,7 @@ func TestRealACL(t *testing.T) {
 	if err != nil || !strings.Contains(stats.Durability, "appendfsync=") {
 		t.Errorf("Stats: got %+v, %v, want what an answer survives", stats, err)
 	}
-	if err := s.Forget(t.Context(), []dedup.ID{op.ID}); err != nil {
+	if err := s.Forget(t.Context(), []driver.ID{op.ID}); err != nil {
 		t.Error(err)
 	}
 	other, err := redisstore.New(client, &redisstore.Options{Prefix: "another:", Timeout: patient.Timeout})

@@ -4,24 +4,24 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // batch is the operations of one Apply under way.
 type batch struct {
 	s       *Store
-	ops     []dedup.Op
+	ops     []driver.Op
 	items   []item
-	waiting []int            // operations not sent yet, in order
-	sent    []*item          // the present wave
-	seen    map[dedup.ID]int // in the present wave
+	waiting []int             // operations not sent yet, in order
+	sent    []*item           // the present wave
+	seen    map[driver.ID]int // in the present wave
 }
 
 // pack writes down ops for the scripts.
-func (s *Store) pack(ctx context.Context, ops []dedup.Op) *batch {
+func (s *Store) pack(ctx context.Context, ops []driver.Op) *batch {
 	b := &batch{
 		s: s, ops: ops, items: make([]item, len(ops)), waiting: make([]int, 0, len(ops)),
-		sent: make([]*item, 0, len(ops)), seen: make(map[dedup.ID]int, len(ops)),
+		sent: make([]*item, 0, len(ops)), seen: make(map[driver.ID]int, len(ops)),
 	}
 	// One string for all of them, cut into pieces.
 	size := 0
@@ -30,7 +30,7 @@ func (s *Store) pack(ctx context.Context, ops []dedup.Op) *batch {
 	}
 	buf := make([]byte, 0, size)
 	ends := make([]int, 0, 2*len(ops))
-	high := min(dedup.Token(s.high.Load()), maxToken-1)
+	high := min(driver.Token(s.high.Load()), maxToken-1)
 	for i := range ops {
 		op := ops[i]
 		buf = append(append(buf, s.o.Prefix...), op.ID[:]...)
@@ -48,7 +48,7 @@ func (s *Store) pack(ctx context.Context, ops []dedup.Op) *batch {
 	for i := range ops {
 		x := &b.items[i]
 		x.script = s.lua.settle
-		if ops[i].Kind == dedup.OpClaim {
+		if ops[i].Kind == driver.OpClaim {
 			x.script = s.lua.claim
 		}
 		x.key, x.arg = text[start:ends[2*i]], text[ends[2*i]:ends[2*i+1]]
@@ -58,13 +58,13 @@ func (s *Store) pack(ctx context.Context, ops []dedup.Op) *batch {
 }
 
 // fits returns why an operation cannot be written down.
-func fits(op dedup.Op) error {
+func fits(op driver.Op) error {
 	switch {
-	case op.Kind < dedup.OpClaim || op.Kind > dedup.OpUnpark:
+	case op.Kind < driver.OpClaim || op.Kind > driver.OpUnpark:
 		return fmt.Errorf("operation %d is unknown", op.Kind)
-	case len(op.Note) > dedup.MaxNote:
-		return fmt.Errorf("a note of %d bytes: it may have %d", len(op.Note), dedup.MaxNote)
-	case (op.Kind == dedup.OpClaim || op.Kind == dedup.OpUnpark) && op.Floor >= maxToken, op.Token > maxToken:
+	case len(op.Note) > driver.MaxNote:
+		return fmt.Errorf("a note of %d bytes: it may have %d", len(op.Note), driver.MaxNote)
+	case (op.Kind == driver.OpClaim || op.Kind == driver.OpUnpark) && op.Floor >= maxToken, op.Token > maxToken:
 		return fmt.Errorf("token %d is no token of this store: they end at %d", max(op.Floor, op.Token), maxToken)
 	case len(op.Position.Source) > maxSource:
 		return fmt.Errorf("the name of its source is %d bytes long: at most %d are kept", len(op.Position.Source), maxSource)
@@ -76,7 +76,7 @@ func fits(op dedup.Op) error {
 // next one on a key waits for the answer of the one before, so that whatever is
 // lost on the way and sent again, they act in their order. After one whose state is
 // unknown it is not sent at all.
-func (b *batch) apply(ctx context.Context) []dedup.Reply {
+func (b *batch) apply(ctx context.Context) []driver.Reply {
 	for len(b.waiting) > 0 {
 		b.sent = b.sent[:0]
 		clear(b.seen)
@@ -99,10 +99,10 @@ func (b *batch) apply(ctx context.Context) []dedup.Reply {
 			b.waiting = append(b.waiting, i)
 		}
 	}
-	replies := make([]dedup.Reply, len(b.ops))
+	replies := make([]driver.Reply, len(b.ops))
 	for i := range replies {
 		r, err := b.s.result(ctx, &b.items[i], b.ops[i].Result)
-		if b.ops[i].Kind == dedup.OpRelease && r.Status == dedup.StatusLost && err == nil {
+		if b.ops[i].Kind == driver.OpRelease && r.Status == driver.StatusLost && err == nil {
 			err = b.items[i].doubt // an attempt whose reply was lost may have released it
 		}
 		if err != nil {
@@ -123,27 +123,27 @@ const (
 	answerError   = 'E'
 )
 
-func statusOf(answer byte) dedup.Status {
+func statusOf(answer byte) driver.Status {
 	switch answer {
 	case 'G':
-		return dedup.StatusGranted
+		return driver.StatusGranted
 	case answerHeld:
-		return dedup.StatusHeld
+		return driver.StatusHeld
 	case 'D':
-		return dedup.StatusDone
+		return driver.StatusDone
 	case 'P':
-		return dedup.StatusParked
+		return driver.StatusParked
 	case 'C':
-		return dedup.StatusConflict
+		return driver.StatusConflict
 	case answerOK, answerSettled:
-		return dedup.StatusOK
+		return driver.StatusOK
 	default:
-		return dedup.StatusLost
+		return driver.StatusLost
 	}
 }
 
 // result reads what a script said about a record.
-func (s *Store) result(ctx context.Context, x *item, result []byte) (reply dedup.Reply, err error) {
+func (s *Store) result(ctx context.Context, x *item, result []byte) (reply driver.Reply, err error) {
 	switch {
 	case x.err != nil:
 		return reply, x.err

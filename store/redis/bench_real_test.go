@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
@@ -25,15 +25,15 @@ func BenchmarkRealApply(b *testing.B) {
 
 func benchmarkApply(b *testing.B, s *redisstore.Store) {
 	const size = 256
-	position := dedup.Position{Source: "orders", Partition: 3}
-	ops := make([]dedup.Op, 0, 2*size)
+	position := driver.Position{Source: "orders", Partition: 3}
+	ops := make([]driver.Op, 0, 2*size)
 	next := uint64(time.Now().UnixNano())
 	ctx := context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
 		for range size {
 			next++
-			op := dedup.Op{Kind: dedup.OpClaim, Nonce: next, Lease: 30 * time.Second, TTL: 24 * time.Hour, Fingerprint: dedup.Fingerprint{1}, Position: position}
+			op := driver.Op{Kind: driver.OpClaim, Nonce: next, Lease: 30 * time.Second, TTL: 24 * time.Hour, Fingerprint: driver.Fingerprint{1}, Position: position}
 			op.Position.Offset = int64(len(ops)) + 1<<30
 			binary.LittleEndian.PutUint64(op.ID[:], next*0x9E3779B97F4A7C15)
 			binary.LittleEndian.PutUint64(op.ID[8:], next*0xBF58476D1CE4E5B9)
@@ -46,12 +46,12 @@ func benchmarkApply(b *testing.B, s *redisstore.Store) {
 		done := ops
 		ops = ops[:0]
 		for i, r := range replies {
-			if r.Err != nil || r.Status != dedup.StatusGranted && r.Status != dedup.StatusOK {
+			if r.Err != nil || r.Status != driver.StatusGranted && r.Status != driver.StatusOK {
 				b.Fatalf("%v: got %v, %v", done[i].Kind, r.Status, r.Err)
 			}
-			if r.Status == dedup.StatusGranted {
+			if r.Status == driver.StatusGranted {
 				op := done[i]
-				ops = append(ops, dedup.Op{Kind: dedup.OpComplete, ID: op.ID, Token: r.Record.Token, TTL: op.TTL, Fingerprint: op.Fingerprint, Position: op.Position})
+				ops = append(ops, driver.Op{Kind: driver.OpComplete, ID: op.ID, Token: r.Record.Token, TTL: op.TTL, Fingerprint: op.Fingerprint, Position: op.Position})
 			}
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // A record is a string of bytes, numbers big-endian, times in milliseconds since
@@ -47,13 +47,13 @@ const (
 
 	// maxToken is the largest number that Lua counts exactly; microseconds since
 	// 1970 reach it in the year 2255.
-	maxToken dedup.Token = 1<<53 - 1
+	maxToken driver.Token = 1<<53 - 1
 )
 
 var errShort = errors.New("it is cut short")
 
 // decode reads a record. source finds the name of an interned source.
-func decode(b string, source func(tag string) string) (r dedup.Record, err error) {
+func decode(b string, source func(tag string) string) (r driver.Record, err error) {
 	if b == "" {
 		return r, nil
 	}
@@ -62,22 +62,22 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 	}
 	p := reader{b: b}
 	flags := p.take(2)[1]
-	r.State = dedup.State(flags & 7)
+	r.State = driver.State(flags & 7)
 	r.Ambiguous, r.Omitted = flags&ambiguous != 0, flags&omitted != 0
-	r.Token = dedup.Token(number(p.take(7)))
+	r.Token = driver.Token(number(p.take(7)))
 	r.Expires, r.FirstSeen = moment(p.take(6)), moment(p.take(6))
 	r.Attempt = int(number(p.take(2)))
 	if p.short {
 		return r, errShort
 	}
-	if r.State == dedup.StateFree {
-		return dedup.Record{}, nil
+	if r.State == driver.StateFree {
+		return driver.Record{}, nil
 	}
-	claimed, old := r.State == dedup.StateClaimed, b[0] == oldVersion
+	claimed, old := r.State == driver.StateClaimed, b[0] == oldVersion
 	if claimed {
 		r.LeaseEnd = moment(p.take(6))
 	}
-	if claimed || r.State == dedup.StateReleased {
+	if claimed || r.State == driver.StateReleased {
 		r.Nonce = number(p.take(8))
 	}
 	var held, note string
@@ -87,7 +87,7 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 	}
 	copy(r.Fingerprint[:], p.take(len(r.Fingerprint)))
 	if flags&flagTag != 0 {
-		r.Tag = dedup.Tag(number(p.take(4)))
+		r.Tag = driver.Tag(number(p.take(4)))
 	}
 	if p.short {
 		return r, errShort
@@ -103,7 +103,7 @@ func decode(b string, source func(tag string) string) (r dedup.Record, err error
 }
 
 // decodeClaim reads what a claimed record alone has.
-func decodeClaim(r *dedup.Record, held, note string, source func(tag string) string) (err error) {
+func decodeClaim(r *driver.Record, held, note string, source func(tag string) string) (err error) {
 	r.Held = r.First
 	if held != "" {
 		r.Held, _, err = decodePosition(held, source)
@@ -170,7 +170,7 @@ func unknownVersion(v byte) error {
 // A position is the source, the partition and the offset. The source is a
 // uvarint: 0 for none, 1 before the tag of an interned one, else its length + 1
 // before the name itself. Partition and offset are varints.
-func appendPosition(b []byte, p dedup.Position, tag string) []byte {
+func appendPosition(b []byte, p driver.Position, tag string) []byte {
 	switch {
 	case p.Source == "":
 		b = append(b, 0)
@@ -183,7 +183,7 @@ func appendPosition(b []byte, p dedup.Position, tag string) []byte {
 	return binary.AppendVarint(b, p.Offset)
 }
 
-func decodePosition(b string, source func(tag string) string) (p dedup.Position, rest string, err error) {
+func decodePosition(b string, source func(tag string) string) (p driver.Position, rest string, err error) {
 	n, b, ok := uvarint(b)
 	switch {
 	case !ok || n > 1 && uint64(len(b)) < n-1 || n == 1 && len(b) < tagSize:
@@ -218,11 +218,11 @@ func uvarint(s string) (n uint64, rest string, ok bool) {
 	return 0, "", false
 }
 
-func appendClaim(b []byte, op dedup.Op, tag string) []byte {
+func appendClaim(b []byte, op driver.Op, tag string) []byte {
 	b = appendDuration(b, op.Lease)
 	b = appendDuration(b, op.TTL)
 	b = appendNumber(b, uint64(op.Floor)+1, 7)
-	b = append(b, byte(dedup.StateClaimed)|isTagged(op))
+	b = append(b, byte(driver.StateClaimed)|isTagged(op))
 	b = appendNumber(b, op.Nonce, 8)
 	b = append(b, 0, 0) // the length of held
 	b = appendNumber(b, uint64(len(op.Note)), 2)
@@ -231,26 +231,26 @@ func appendClaim(b []byte, op dedup.Op, tag string) []byte {
 }
 
 // appendOp appends what the script for op reads.
-func appendOp(b []byte, op dedup.Op, tag string) []byte {
+func appendOp(b []byte, op driver.Op, tag string) []byte {
 	// Together they are at most the longest Duration, as in Step.
 	op.Lease = max(op.Lease, 0)
-	if op.Kind == dedup.OpClaim || op.Kind == dedup.OpExtend {
+	if op.Kind == driver.OpClaim || op.Kind == driver.OpExtend {
 		op.TTL = min(op.TTL, math.MaxInt64-op.Lease)
 	}
-	if op.Kind == dedup.OpClaim {
+	if op.Kind == driver.OpClaim {
 		return appendClaim(b, op, tag)
 	}
 	var kind, state byte
 	switch op.Kind {
-	case dedup.OpExtend:
+	case driver.OpExtend:
 		kind = 'X'
-	case dedup.OpComplete:
-		kind, state = 'S', byte(dedup.StateDone)|flag(op.Omitted, omitted)
-	case dedup.OpPark:
-		kind, state = 'S', byte(dedup.StateParked)|flag(op.Omitted, omitted)|flag(op.Ambiguous, ambiguous)
-	case dedup.OpRelease:
+	case driver.OpComplete:
+		kind, state = 'S', byte(driver.StateDone)|flag(op.Omitted, omitted)
+	case driver.OpPark:
+		kind, state = 'S', byte(driver.StateParked)|flag(op.Omitted, omitted)|flag(op.Ambiguous, ambiguous)
+	case driver.OpRelease:
 		kind = 'R'
-	case dedup.OpUnpark:
+	case driver.OpUnpark:
 		kind, op.Token = 'U', op.Floor+1
 	}
 	b = append(b, kind)
@@ -275,12 +275,12 @@ func appendOp(b []byte, op dedup.Op, tag string) []byte {
 }
 
 // isTagged returns flagTag if the fingerprint of op has a tag.
-func isTagged(op dedup.Op) byte {
-	return flag(op.Tag != 0 && op.Fingerprint != (dedup.Fingerprint{}), flagTag)
+func isTagged(op driver.Op) byte {
+	return flag(op.Tag != 0 && op.Fingerprint != (driver.Fingerprint{}), flagTag)
 }
 
 // appendPrint appends the fingerprint of op, and its tag.
-func appendPrint(b []byte, op dedup.Op) []byte {
+func appendPrint(b []byte, op driver.Op) []byte {
 	b = append(b, op.Fingerprint[:]...)
 	if isTagged(op) != 0 {
 		b = appendNumber(b, uint64(op.Tag), 4)

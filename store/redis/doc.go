@@ -4,7 +4,7 @@
 //
 // # Durability
 //
-// All decisions are made on the server, by scripts that do the same as [dedup.Step] and use
+// All decisions are made on the server, by scripts that do the same as [driver.Step] and use
 // the server's clock. An answer is as durable as the server makes it:
 //
 //	appendfsync   a killed server loses   a machine that loses power loses
@@ -22,7 +22,7 @@
 //
 // Each pipeline asks the server for its run_id and master_replid. They change when a server
 // was restarted, replaced by a replica, or added to the cluster. If the store meets new
-// ones, it raises Since (see [dedup.Vouch]) to that moment before it uses the answer. This
+// ones, it raises Since (see [driver.Vouch]) to that moment before it uses the answer. This
 // holds for every process that shares the store: a message that was published before that
 // moment and has no record is stale. A restart with appendfsync always has lost nothing, and
 // messages are flagged all the same.

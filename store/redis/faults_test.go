@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
@@ -105,18 +106,18 @@ func TestRealSingleOutOfMemory(t *testing.T) {
 	store := realStore(t, client, &patient)
 	ctx, cancel := context.WithTimeout(context.Background(), worldPatience)
 	defer cancel()
-	claim := func(n int) dedup.Reply {
+	claim := func(n int) driver.Reply {
 		t.Helper()
-		got, err := store.Apply(ctx, []dedup.Op{{
-			Kind: dedup.OpClaim, ID: dedup.NewID("memory", dedup.Key(fmt.Sprint(n))), Nonce: uint64(n) + 1, Lease: time.Minute, TTL: time.Hour,
+		got, err := store.Apply(ctx, []driver.Op{{
+			Kind: driver.OpClaim, ID: dedup.NewID("memory", dedup.Key(fmt.Sprint(n))), Nonce: uint64(n) + 1, Lease: time.Minute, TTL: time.Hour,
 		}})
 		if err != nil {
-			return dedup.Reply{Err: err}
+			return driver.Reply{Err: err}
 		}
 		return got[0]
 	}
 	held := claim(0)
-	if held.Status != dedup.StatusGranted {
+	if held.Status != driver.StatusGranted {
 		t.Fatalf("claim: got %v, %v, want it granted", held.Status, held.Err)
 	}
 	s.do("config", "set", "maxmemory", "1mb")
@@ -124,15 +125,15 @@ func TestRealSingleOutOfMemory(t *testing.T) {
 	if refused.Err == nil || !strings.Contains(refused.Err.Error(), "maxmemory") {
 		t.Errorf("claim on a full server: got %v, %v, want an error that names maxmemory", refused.Status, refused.Err)
 	}
-	got, err := store.Apply(ctx, []dedup.Op{
-		{Kind: dedup.OpExtend, ID: dedup.NewID("memory", "0"), Token: held.Record.Token, Lease: time.Minute, TTL: time.Hour},
-		{Kind: dedup.OpComplete, ID: dedup.NewID("memory", "0"), Token: held.Record.Token, TTL: time.Hour, Result: make([]byte, 1000)},
+	got, err := store.Apply(ctx, []driver.Op{
+		{Kind: driver.OpExtend, ID: dedup.NewID("memory", "0"), Token: held.Record.Token, Lease: time.Minute, TTL: time.Hour},
+		{Kind: driver.OpComplete, ID: dedup.NewID("memory", "0"), Token: held.Record.Token, TTL: time.Hour, Result: make([]byte, 1000)},
 	})
-	if err != nil || got[0].Status != dedup.StatusOK || got[1].Status != dedup.StatusOK {
+	if err != nil || got[0].Status != driver.StatusOK || got[1].Status != driver.StatusOK {
 		t.Errorf("extend and complete on a full server: got %+v, %v, want both OK", got, err)
 	}
 	s.do("config", "set", "maxmemory", "0")
-	if again := claim(1); again.Status != dedup.StatusGranted {
+	if again := claim(1); again.Status != driver.StatusGranted {
 		t.Errorf("claim when there is memory again: got %v, %v, want it granted", again.Status, again.Err)
 	}
 }
@@ -279,15 +280,15 @@ func TestRealClusterDeadNodeFailsItsOwn(t *testing.T) {
 	client := c.connect()
 	t.Cleanup(func() { _ = client.Close() })
 	store := realStore(t, client, &redisstore.Options{Timeout: 500 * time.Millisecond})
-	ops := make([]dedup.Op, 60)
+	ops := make([]driver.Op, 60)
 	for i := range ops {
-		ops[i] = dedup.Op{Kind: dedup.OpClaim, ID: dedup.NewID("node", dedup.Key(fmt.Sprint(i))), Nonce: uint64(i) + 1, Lease: time.Minute, TTL: time.Hour}
+		ops[i] = driver.Op{Kind: driver.OpClaim, ID: dedup.NewID("node", dedup.Key(fmt.Sprint(i))), Nonce: uint64(i) + 1, Lease: time.Minute, TTL: time.Hour}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), worldPatience)
 	defer cancel()
 	transporttest.Eventually(t, "all to be granted", func() bool {
 		got, err := store.Apply(ctx, ops)
-		return err == nil && !slices.ContainsFunc(got, func(r dedup.Reply) bool { return r.Err != nil })
+		return err == nil && !slices.ContainsFunc(got, func(r driver.Reply) bool { return r.Err != nil })
 	})
 	port := c.threeMasters()[0]
 	script(t, "crash", port)
@@ -300,7 +301,7 @@ func TestRealClusterDeadNodeFailsItsOwn(t *testing.T) {
 	for i := range got {
 		if got[i].Err != nil {
 			failed++
-		} else if got[i].Status != dedup.StatusGranted {
+		} else if got[i].Status != driver.StatusGranted {
 			t.Errorf("operation %d: got %v, want it granted to the same nonce", i, got[i].Status)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
@@ -38,10 +38,10 @@ func TestRealFootprint(t *testing.T) {
 	memory, file := figure("used_memory"), figure("aof_current_size")
 	const n, size = 100_000, 250
 	for i := range n / size {
-		claims, ends := make([]dedup.Op, size), make([]dedup.Op, size)
+		claims, ends := make([]driver.Op, size), make([]driver.Op, size)
 		for j := range claims {
 			op := claim("", uint64(j))
-			op.ID = dedup.ID{15: 1}
+			op.ID = driver.ID{15: 1}
 			binary.LittleEndian.PutUint64(op.ID[:], uint64(i*size+j)*0x9E3779B97F4A7C15)
 			op.Position.Offset = 1<<30 + int64(j)
 			claims[j] = op

@@ -9,11 +9,11 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/forget"
 )
 
-var _ dedup.Inspector = (*Store)(nil)
+var _ driver.Inspector = (*Store)(nil)
 
 // scanCount is how many keys a server looks at in one step of Records, and how
 // many records one step reads.
@@ -23,7 +23,7 @@ const scanCount = 256
 const forceArg = "force"
 
 // itemsOf returns what has a script work on records.
-func (s *Store) itemsOf(script *script, ids []dedup.ID) []*item {
+func (s *Store) itemsOf(script *script, ids []driver.ID) []*item {
 	items := make([]*item, len(ids))
 	for i, id := range ids {
 		items[i] = &item{script: script, key: s.o.Prefix + string(id[:])}
@@ -45,34 +45,34 @@ func (s *Store) ask(ctx context.Context, items []*item) error {
 	return nil
 }
 
-// Lookup implements [dedup.Inspector].
-func (s *Store) Lookup(ctx context.Context, id dedup.ID) (dedup.Record, error) {
-	items := s.itemsOf(s.lua.read, []dedup.ID{id})
+// Lookup implements [driver.Inspector].
+func (s *Store) Lookup(ctx context.Context, id driver.ID) (driver.Record, error) {
+	items := s.itemsOf(s.lua.read, []driver.ID{id})
 	if err := s.ask(ctx, items); err != nil {
-		return dedup.Record{}, err
+		return driver.Record{}, err
 	}
 	reply, err := s.result(ctx, items[0], nil)
 	if err != nil {
-		return dedup.Record{}, recordFailed(id, err)
+		return driver.Record{}, recordFailed(id, err)
 	}
 	return reply.Record, nil
 }
 
-// Records implements [dedup.Inspector] by SCAN: a few hundred keys at a time, one server
+// Records implements [driver.Inspector] by SCAN: a few hundred keys at a time, one server
 // after the other. SCAN can return a key twice, so Records remembers each ID that it has
 // yielded: 16 bytes for each, and some room to grow. It may miss a record that moves to
 // another server of a cluster during the iteration.
-func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error] {
-	return func(yield func(dedup.StoredRecord, error) bool) {
+func (s *Store) Records(ctx context.Context) iter.Seq2[driver.StoredRecord, error] {
+	return func(yield func(driver.StoredRecord, error) bool) {
 		masters, err := s.nodes.masters(ctx)
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
-			yield(dedup.StoredRecord{}, fmt.Errorf("redisstore: %w", err))
+			yield(driver.StoredRecord{}, fmt.Errorf("redisstore: %w", err))
 			return
 		}
-		seen := make(map[dedup.ID]struct{})
+		seen := make(map[driver.ID]struct{})
 		for _, c := range masters {
 			if !s.scan(ctx, c, seen, yield) {
 				return
@@ -82,16 +82,16 @@ func (s *Store) Records(ctx context.Context) iter.Seq2[dedup.StoredRecord, error
 }
 
 // scan yields the records of one server, and reports whether to go on.
-func (s *Store) scan(ctx context.Context, c *redis.Client, seen map[dedup.ID]struct{}, yield func(dedup.StoredRecord, error) bool) bool {
+func (s *Store) scan(ctx context.Context, c *redis.Client, seen map[driver.ID]struct{}, yield func(driver.StoredRecord, error) bool) bool {
 	for cursor := uint64(0); ; {
 		keys, next, err := c.Scan(ctx, cursor, s.o.Prefix+"*", scanCount).Result()
 		if err != nil {
-			yield(dedup.StoredRecord{}, fmt.Errorf("redisstore: %w", explain(err, address(c))))
+			yield(driver.StoredRecord{}, fmt.Errorf("redisstore: %w", explain(err, address(c))))
 			return false
 		}
-		var ids []dedup.ID
+		var ids []driver.ID
 		for _, key := range keys {
-			var id dedup.ID
+			var id driver.ID
 			if len(key) != len(s.o.Prefix)+len(id) {
 				continue // the ledger, the sources, or another program's
 			}
@@ -103,16 +103,16 @@ func (s *Store) scan(ctx context.Context, c *redis.Client, seen map[dedup.ID]str
 		}
 		items := s.itemsOf(s.lua.read, ids)
 		if err := s.ask(ctx, items); err != nil {
-			yield(dedup.StoredRecord{}, err)
+			yield(driver.StoredRecord{}, err)
 			return false
 		}
 		for i, x := range items {
 			r, err := s.result(ctx, x, nil)
 			if err != nil {
-				yield(dedup.StoredRecord{}, recordFailed(ids[i], err))
+				yield(driver.StoredRecord{}, recordFailed(ids[i], err))
 				return false
 			}
-			if r.Record.State != dedup.StateFree && !yield(dedup.StoredRecord{ID: ids[i], Record: r.Record}, nil) {
+			if r.Record.State != driver.StateFree && !yield(driver.StoredRecord{ID: ids[i], Record: r.Record}, nil) {
 				return false
 			}
 		}
@@ -122,9 +122,9 @@ func (s *Store) scan(ctx context.Context, c *redis.Client, seen map[dedup.ID]str
 	}
 }
 
-// Stats implements [dedup.Inspector]. Records is the number of all keys of the database, and
+// Stats implements [driver.Inspector]. Records is the number of all keys of the database, and
 // Bytes is all memory of the servers: keys of other programs are counted too.
-func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
+func (s *Store) Stats(ctx context.Context) (stats driver.Stats, err error) {
 	if err := ctx.Err(); err != nil {
 		return stats, err
 	}
@@ -158,24 +158,24 @@ func (s *Store) Stats(ctx context.Context) (stats dedup.Stats, err error) {
 	s.mu.Lock()
 	stats.Changes = s.ledger.Changes
 	s.mu.Unlock()
-	stats.Now, stats.Token = s.time(), dedup.Token(s.high.Load())
+	stats.Now, stats.Token = s.time(), driver.Token(s.high.Load())
 	return stats, nil
 }
 
-// Forget implements [dedup.Inspector]. On one server, up to 256 records are forgotten
+// Forget implements [driver.Inspector]. On one server, up to 256 records are forgotten
 // together or not at all. With more, or on a cluster, Forget looks at all records before it
 // removes any. If one of them is claimed between the two steps, Forget returns an error for
 // it, and others may be forgotten.
-func (s *Store) Forget(ctx context.Context, ids []dedup.ID) error { return s.forget(ctx, ids, false) }
+func (s *Store) Forget(ctx context.Context, ids []driver.ID) error { return s.forget(ctx, ids, false) }
 
-// ForceForget implements [dedup.Inspector], with the bounds of Forget.
-func (s *Store) ForceForget(ctx context.Context, ids []dedup.ID) error {
+// ForceForget implements [driver.Inspector], with the bounds of Forget.
+func (s *Store) ForceForget(ctx context.Context, ids []driver.ID) error {
 	return s.forget(ctx, ids, true)
 }
 
-func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
+func (s *Store) forget(ctx context.Context, ids []driver.ID, force bool) error {
 	ids = slices.Clone(ids)
-	slices.SortFunc(ids, func(a, b dedup.ID) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(ids, func(a, b driver.ID) int { return bytes.Compare(a[:], b[:]) })
 	ids = slices.Compact(ids)
 	scripts := []*script{s.lua.forget}
 	if len(ids) > s.nodes.perScript() {
@@ -210,6 +210,6 @@ func (s *Store) forget(ctx context.Context, ids []dedup.ID, force bool) error {
 	return nil
 }
 
-func recordFailed(id dedup.ID, err error) error {
+func recordFailed(id driver.ID, err error) error {
 	return fmt.Errorf("redisstore: record %v: %w", id, err)
 }

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/store/internal/horizon"
 )
 
@@ -26,7 +26,7 @@ type ledger struct {
 
 	// Token is a high-water mark, some seconds old: no token issued later falls
 	// below it, even if the server's clock was set back and the record is gone.
-	Token dedup.Token `json:"token,omitempty"`
+	Token driver.Token `json:"token,omitempty"`
 
 	// Servers says when each incarnation of a server was first met: another one
 	// may have lost what the last one acknowledged.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/redistest"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
@@ -38,19 +39,19 @@ func open(t *testing.T, server *redistest.Server, o *redisstore.Options) *rediss
 	return s
 }
 
-func claim(key dedup.Key, nonce uint64) dedup.Op {
-	return dedup.Op{
-		Kind: dedup.OpClaim, ID: dedup.NewID("test", key), Nonce: nonce, Lease: time.Minute, TTL: time.Hour,
-		Fingerprint: dedup.Fingerprint{1}, Position: dedup.Position{Source: "orders", Partition: 1, Offset: 2},
+func claim(key dedup.Key, nonce uint64) driver.Op {
+	return driver.Op{
+		Kind: driver.OpClaim, ID: dedup.NewID("test", key), Nonce: nonce, Lease: time.Minute, TTL: time.Hour,
+		Fingerprint: driver.Fingerprint{1}, Position: driver.Position{Source: "orders", Partition: 1, Offset: 2},
 	}
 }
 
-func complete(op dedup.Op, token dedup.Token) dedup.Op {
-	return dedup.Op{Kind: dedup.OpComplete, ID: op.ID, Token: token, TTL: op.TTL, Fingerprint: op.Fingerprint, Position: op.Position}
+func complete(op driver.Op, token driver.Token) driver.Op {
+	return driver.Op{Kind: driver.OpComplete, ID: op.ID, Token: token, TTL: op.TTL, Fingerprint: op.Fingerprint, Position: op.Position}
 }
 
 // apply applies ops and wants an answer to each.
-func apply(t *testing.T, s *redisstore.Store, ops ...dedup.Op) []dedup.Reply {
+func apply(t *testing.T, s *redisstore.Store, ops ...driver.Op) []driver.Reply {
 	t.Helper()
 	replies, err := s.Apply(t.Context(), ops)
 	if err != nil {
@@ -64,16 +65,16 @@ func apply(t *testing.T, s *redisstore.Store, ops ...dedup.Op) []dedup.Reply {
 	return replies
 }
 
-func granted(t *testing.T, s *redisstore.Store, op dedup.Op) dedup.Record {
+func granted(t *testing.T, s *redisstore.Store, op driver.Op) driver.Record {
 	t.Helper()
 	r := apply(t, s, op)[0]
-	if r.Status != dedup.StatusGranted {
+	if r.Status != driver.StatusGranted {
 		t.Fatalf("claim: got %v, want granted", r.Status)
 	}
 	return r.Record
 }
 
-func vouch(t *testing.T, s *redisstore.Store) dedup.Vouch {
+func vouch(t *testing.T, s *redisstore.Store) driver.Vouch {
 	t.Helper()
 	v, err := s.Vouch(context.Background())
 	if err != nil {

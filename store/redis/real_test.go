@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
@@ -20,7 +20,7 @@ import (
 // TestRealStore holds the store to its contract on a real server: the scripts are
 // told the suite's time, years ahead.
 func TestRealStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+	storetest.Run(t, func(t *testing.T, clock storetest.Clock) driver.Store {
 		s := realStore(t, realClientOf(t, patient.Timeout), &patient)
 		ahead := time.Now().AddDate(10, 0, 0).Truncate(time.Second).Sub(clock.Now())
 		s.SetClock(clock.Now)

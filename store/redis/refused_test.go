@@ -5,7 +5,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/redistest"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
@@ -30,7 +30,7 @@ func TestRefused(t *testing.T) {
 			c.change(server)
 			s := open(t, server, nil)
 			wants(t, "Check", s.Check(t.Context()), c.words...)
-			_, err := s.Apply(t.Context(), []dedup.Op{claim("a", 1)})
+			_, err := s.Apply(t.Context(), []driver.Op{claim("a", 1)})
 			wants(t, "Apply", err, c.words...)
 			_, err = s.Vouch(t.Context())
 			wants(t, "Vouch", err, c.words...)
@@ -58,7 +58,7 @@ func TestForeignRecords(t *testing.T) {
 	typed, newer, fine := claim("typed", 1), claim("newer", 1), claim("fine", 1)
 	_, _ = server.Lpush("oq:"+string(typed.ID[:]), "x")
 	_ = server.Miniredis.Set("oq:"+string(newer.ID[:]), "\x03 what comes in version 3")
-	for _, ops := range [][]dedup.Op{
+	for _, ops := range [][]driver.Op{
 		{typed, fine, newer},
 		{complete(typed, 1), complete(fine, 1), complete(newer, 1)},
 	} {
@@ -69,7 +69,7 @@ func TestForeignRecords(t *testing.T) {
 		wants(t, "another type", replies[0].Err, typed.ID.String(), "another type", "Prefix")
 		wants(t, "newer version", replies[2].Err, newer.ID.String(), "version 3", "upgrade")
 	}
-	wants(t, "Forget", s.Forget(t.Context(), []dedup.ID{typed.ID}), "another type")
+	wants(t, "Forget", s.Forget(t.Context(), []driver.ID{typed.ID}), "another type")
 	_, err := s.Lookup(t.Context(), newer.ID)
 	wants(t, "Lookup", err, "version 3")
 }

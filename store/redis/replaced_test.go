@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/redistest"
 	"github.com/oncequeue/oncequeue/internal/transporttest"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
@@ -20,7 +20,7 @@ func TestScriptFlush(t *testing.T) {
 	flushScripts(t, server)
 	apply(t, s, complete(op, r.Token), claim("b", 1))
 	flushScripts(t, server)
-	if got := apply(t, s, op)[0].Status; got != dedup.StatusDone {
+	if got := apply(t, s, op)[0].Status; got != driver.StatusDone {
 		t.Errorf("claim: got %v, want done", got)
 	}
 }
@@ -120,19 +120,19 @@ func TestTokensOverClockAndRestart(t *testing.T) {
 func TestServerAway(t *testing.T) {
 	server := redistest.Run(t)
 	s := open(t, server, &redisstore.Options{Timeout: time.Second})
-	var r dedup.Record
+	var r driver.Record
 	transporttest.Eventually(t, "the claim to be granted", func() bool { // not all are in a second
-		replies, err := s.Apply(t.Context(), []dedup.Op{claim("a", 1)})
+		replies, err := s.Apply(t.Context(), []driver.Op{claim("a", 1)})
 		if err != nil || replies[0].Err != nil {
 			return false
 		}
 		r = replies[0].Record
-		return replies[0].Status == dedup.StatusGranted
+		return replies[0].Status == driver.StatusGranted
 	})
 	addr := server.Addr()
 	server.Close()
-	for _, op := range []dedup.Op{claim("b", 1), complete(claim("a", 1), r.Token), {Kind: dedup.OpExtend, ID: claim("a", 1).ID, Token: r.Token, Lease: time.Minute, TTL: time.Hour}} {
-		replies, err := s.Apply(t.Context(), []dedup.Op{op})
+	for _, op := range []driver.Op{claim("b", 1), complete(claim("a", 1), r.Token), {Kind: driver.OpExtend, ID: claim("a", 1).ID, Token: r.Token, Lease: time.Minute, TTL: time.Hour}} {
+		replies, err := s.Apply(t.Context(), []driver.Op{op})
 		if err != nil {
 			t.Fatalf("%v: got error %v, want one for the operation", op.Kind, err)
 		}
@@ -142,8 +142,8 @@ func TestServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	transporttest.Eventually(t, "the server to be tried again", func() bool {
-		replies, err := s.Apply(t.Context(), []dedup.Op{complete(claim("a", 1), r.Token)})
-		return err == nil && replies[0].Status == dedup.StatusOK
+		replies, err := s.Apply(t.Context(), []driver.Op{complete(claim("a", 1), r.Token)})
+		return err == nil && replies[0].Status == driver.StatusOK
 	})
 }
 

@@ -8,11 +8,11 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
-// Store keeps records on Redis. It implements [dedup.Store], [dedup.Pipelined] and
-// [dedup.Inspector]. It need not be closed, and starts no goroutine that outlives a call.
+// Store keeps records on Redis. It implements [driver.Store], [driver.Pipelined] and
+// [driver.Inspector]. It need not be closed, and starts no goroutine that outlives a call.
 // The client belongs to the caller.
 type Store struct {
 	o       Options
@@ -34,8 +34,8 @@ type Store struct {
 }
 
 var (
-	_ dedup.Store     = (*Store)(nil)
-	_ dedup.Pipelined = (*Store)(nil)
+	_ driver.Store     = (*Store)(nil)
+	_ driver.Pipelined = (*Store)(nil)
 )
 
 // New returns a store that uses client: a *redis.Client for one server or for Sentinel, or a
@@ -56,7 +56,7 @@ func New(client redis.UniversalClient, o *Options) (*Store, error) {
 	return s, nil
 }
 
-// Applies implements [dedup.Pipelined].
+// Applies implements [driver.Pipelined].
 func (s *Store) Applies() int { return s.o.Applies }
 
 // Check returns an error if a server does not answer, is older than Redis 7, or may evict
@@ -67,8 +67,8 @@ func (s *Store) Check(ctx context.Context) error {
 	return s.greet(ctx, true)
 }
 
-// Apply implements [dedup.Store].
-func (s *Store) Apply(ctx context.Context, ops []dedup.Op) ([]dedup.Reply, error) {
+// Apply implements [driver.Store].
+func (s *Store) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -88,10 +88,10 @@ const minPatience = 250 * time.Millisecond
 
 // patience is how long Apply tries. Renewals give up earlier: there is to be time
 // for another try before the leases end.
-func (s *Store) patience(ops []dedup.Op) time.Duration {
+func (s *Store) patience(ops []driver.Op) time.Duration {
 	d := s.o.Timeout
 	for i := range ops {
-		if ops[i].Kind != dedup.OpExtend {
+		if ops[i].Kind != driver.OpExtend {
 			return s.o.Timeout
 		}
 		d = min(d, max(ops[i].Lease/4, minPatience))
@@ -104,10 +104,10 @@ const refresh = 10 * time.Second
 
 // ready makes sure that the ledger was read, not too long ago, and knows of the
 // TTLs.
-func (s *Store) ready(ctx context.Context, ops []dedup.Op) error {
+func (s *Store) ready(ctx context.Context, ops []driver.Op) error {
 	var ttl time.Duration
 	for i := range ops {
-		if ops[i].Kind != dedup.OpExtend {
+		if ops[i].Kind != driver.OpExtend {
 			ttl = max(ttl, roundUp(ops[i].TTL))
 		}
 	}
@@ -130,7 +130,7 @@ func (s *Store) ready(ctx context.Context, ops []dedup.Op) error {
 		return s.update(ctx, func(l *ledger, now time.Time) bool {
 			before := l.TTL
 			for i := range ops {
-				if ops[i].Kind != dedup.OpExtend {
+				if ops[i].Kind != driver.OpExtend {
 					l.see(ops[i].TTL, now)
 				}
 			}
@@ -149,7 +149,7 @@ func (s *Store) ready(ctx context.Context, ops []dedup.Op) error {
 // raiseToken notes the greatest token seen, some time ahead, so that the ledger
 // need not be written for each.
 func (s *Store) raiseToken(l *ledger, _ time.Time) bool {
-	high := dedup.Token(s.high.Load())
+	high := driver.Token(s.high.Load())
 	if high <= l.Token {
 		return false
 	}
@@ -180,7 +180,7 @@ func (s *Store) raise(to time.Time) {
 	}
 }
 
-func (s *Store) saw(t dedup.Token) {
+func (s *Store) saw(t driver.Token) {
 	for {
 		old := s.high.Load()
 		if old >= uint64(t) || s.high.CompareAndSwap(old, uint64(t)) {
@@ -212,22 +212,22 @@ func (s *Store) timeLocked() time.Time {
 	return s.sampled.Add(s.now().Sub(s.at)).Truncate(time.Millisecond)
 }
 
-// Vouch implements [dedup.Store]. When a server was replaced, restarted or added, Since
+// Vouch implements [driver.Store]. When a server was replaced, restarted or added, Since
 // rises for every process that shares the store, because records from before that moment
 // may be gone.
-func (s *Store) Vouch(ctx context.Context) (dedup.Vouch, error) {
+func (s *Store) Vouch(ctx context.Context) (driver.Vouch, error) {
 	s.mu.Lock()
 	known := s.ledger != nil
 	s.mu.Unlock()
 	if !known {
 		if err := s.Check(ctx); err != nil {
-			return dedup.Vouch{}, err
+			return driver.Vouch{}, err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.raise(s.ledger.horizon().At(s.timeLocked()))
-	return dedup.Vouch{ID: s.ledger.ID, Since: s.since, Shared: true}, nil
+	return driver.Vouch{ID: s.ledger.ID, Since: s.since, Shared: true}, nil
 }
 
 // hear notes that a server known to this process has answered.

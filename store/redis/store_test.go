@@ -6,7 +6,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/dedup/storetest"
 	"github.com/oncequeue/oncequeue/internal/redistest"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
@@ -16,7 +16,7 @@ import (
 var patient = redisstore.Options{Timeout: 5 * time.Minute}
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+	storetest.Run(t, func(t *testing.T, clock storetest.Clock) driver.Store {
 		server := redistest.Run(t)
 		server.At(clock.Now())
 		clock.OnAdvance(server.At)
@@ -29,7 +29,7 @@ func TestStore(t *testing.T) {
 // TestClusterStore: on a cluster each script takes one key, and each record has the
 // server of its slot. Here that is one server for all of them.
 func TestClusterStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, clock storetest.Clock) dedup.Store {
+	storetest.Run(t, func(t *testing.T, clock storetest.Clock) driver.Store {
 		server := redistest.Run(t)
 		server.At(clock.Now())
 		clock.OnAdvance(server.At)
@@ -44,7 +44,7 @@ func TestClusterStore(t *testing.T) {
 	})
 }
 
-// TestStep: the scripts do what dedup.Step does, also when the clock goes back.
+// TestStep: the scripts do what driver.Step does, also when the clock goes back.
 func TestStep(t *testing.T) {
 	s := open(t, redistest.Run(t), nil)
 	testStep(t, s, s.SetTime)

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	redisstore "github.com/oncequeue/oncequeue/store/redis"
 )
 
@@ -32,7 +33,7 @@ type world struct {
 	published []time.Time
 	running   map[int]int
 	runs      map[int]int
-	tokens    map[int]dedup.Token
+	tokens    map[int]driver.Token
 	flagged   int // second runs that were
 	wrong     []string
 	settled   int // deliveries
@@ -49,7 +50,7 @@ const (
 // newWorld has members whose clients connect makes.
 func newWorld(t *testing.T, connect func() redis.UniversalClient) *world {
 	t.Helper()
-	w := &world{t: t, running: map[int]int{}, runs: map[int]int{}, tokens: map[int]dedup.Token{}, done: make(chan struct{})}
+	w := &world{t: t, running: map[int]int{}, runs: map[int]int{}, tokens: map[int]driver.Token{}, done: make(chan struct{})}
 	prefix := "world-" + strconv.FormatUint(rand.Uint64(), 36) + ":"
 	var sweeper redis.UniversalClient
 	for range worldMembers {
@@ -130,7 +131,7 @@ func (w *world) publish() int {
 
 func (w *world) deliver(d *dedup.Deduplicator, n int) {
 	w.mu.Lock()
-	m := &dedup.Message{Topic: "world", Value: []byte(strconv.Itoa(n)), Position: dedup.Position{Source: "world", Offset: int64(n)}, Published: w.published[n]}
+	m := &dedup.Message{Topic: "world", Value: []byte(strconv.Itoa(n)), Position: driver.Position{Source: "world", Offset: int64(n)}, Published: w.published[n]}
 	w.mu.Unlock()
 	m.Headers.SetKey(dedup.Key(m.Value))
 	_, err := d.Settle(w.ctx, m, w.handle)

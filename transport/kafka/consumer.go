@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/transport/internal/assignment"
 	"github.com/oncequeue/oncequeue/transport/internal/lanes"
 	"github.com/oncequeue/oncequeue/transport/internal/status"
@@ -51,7 +52,7 @@ type Consumer struct {
 // them are not.
 //
 // A commit by another kind of consumer, or by an operator who sets the offset, does not name
-// a store. If the store is not shared (see [dedup.Vouch]), messages that are in the partition
+// a store. If the store is not shared (see [driver.Vouch]), messages that are in the partition
 // at that moment and have no record in the store are flagged Stale, because another store may
 // have processed them. If the offsets of the group were deleted, the group looks like a new
 // one, and no message is flagged for this reason.
@@ -131,7 +132,7 @@ func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.Batch
 // deduplicator is the part of *dedup.Deduplicator that a Consumer uses.
 type deduplicator interface {
 	lanes.Deduplicator
-	Vouch() (dedup.Vouch, error)
+	Vouch() (driver.Vouch, error)
 }
 
 func (c *Consumer) run(ctx context.Context, d deduplicator, newPool func(moved func()) *lanes.Pool) error {

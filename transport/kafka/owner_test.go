@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	"github.com/oncequeue/oncequeue/transport/internal/owner"
@@ -53,7 +54,7 @@ func TestForeignStoreIsFlagged(t *testing.T) {
 		produce(t, k, numbered("t", n, count, count)...)
 		n += count
 	}
-	consume := func(store dedup.Store, during func()) *staleness {
+	consume := func(store driver.Store, during func()) *staleness {
 		s := &staleness{}
 		c, d := newConsumer(t, k, "g", quick(t), "t"), newDeduplicatorOver(t, store, &dedup.Options{ClockSkew: -1})
 		r := start(t, func(ctx context.Context) error { return c.Run(ctx, d, s.handle) })
@@ -83,7 +84,7 @@ func TestForeignStoreIsFlagged(t *testing.T) {
 // shared is a store that says that others use it too.
 type shared struct{ *memstore.Store }
 
-func (s shared) Vouch(ctx context.Context) (dedup.Vouch, error) {
+func (s shared) Vouch(ctx context.Context) (driver.Vouch, error) {
 	v, err := s.Store.Vouch(ctx)
 	v.Shared = true
 	return v, err
@@ -93,9 +94,9 @@ func (s shared) Vouch(ctx context.Context) (dedup.Vouch, error) {
 // says with which store the partition was consumed. What a store of one process has
 // no record of may be known to another; a shared one knows all.
 func TestOffsetWithoutOwner(t *testing.T) {
-	for name, wrap := range map[string]func(*memstore.Store) dedup.Store{
-		"of one process": func(s *memstore.Store) dedup.Store { return s },
-		"shared":         func(s *memstore.Store) dedup.Store { return shared{s} },
+	for name, wrap := range map[string]func(*memstore.Store) driver.Store{
+		"of one process": func(s *memstore.Store) driver.Store { return s },
+		"shared":         func(s *memstore.Store) driver.Store { return shared{s} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := brokertest.NewKafka(t, map[string]int32{"t": 1}, nil)

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // TestRealLeadersMove: an operator moves all partitions between the nodes, again and
@@ -57,7 +58,7 @@ func TestRealLeadersMove(t *testing.T) {
 			for left := ms; len(left) > 0; { // in their order, so that each key keeps its own
 				var failed []*dedup.Message
 				for i, err := range sink.Publish(context.WithoutCancel(ctx), left) {
-					if dedup.IsPermanent(err) {
+					if driver.IsPermanent(err) {
 						return err
 					}
 					if err != nil {

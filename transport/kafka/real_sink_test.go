@@ -13,6 +13,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 )
 
@@ -59,7 +60,7 @@ func TestRealSink(t *testing.T) {
 				switch {
 				case i != tooLarge && err != nil:
 					t.Fatalf("message %d of %d bytes: %v", i, len(ms[i].Value), err)
-				case i == tooLarge && (!dedup.IsPermanent(err) || !strings.Contains(err.Error(), "max.message.bytes")):
+				case i == tooLarge && (!driver.IsPermanent(err) || !strings.Contains(err.Error(), "max.message.bytes")):
 					t.Errorf("a message too large: got %v, want a permanent error that names max.message.bytes", err)
 				}
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	kafkatransport "github.com/oncequeue/oncequeue/transport/kafka"
 )
@@ -181,7 +182,7 @@ func publishAll(ctx context.Context, sink *kafkatransport.Sink, ms []*dedup.Mess
 		var again []int
 		for i, err := range sink.Publish(ctx, part) {
 			errs[left[i]] = err
-			if err != nil && !dedup.IsPermanent(err) && ctx.Err() == nil {
+			if err != nil && !driver.IsPermanent(err) && ctx.Err() == nil {
 				again = append(again, left[i])
 			}
 		}

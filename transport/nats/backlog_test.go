@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
@@ -36,7 +37,7 @@ func publishAll(ctx context.Context, sink *Sink, ms []*dedup.Message) (again int
 		n := min(len(ms), 1000)
 		var left []*dedup.Message
 		for i, err := range sink.Publish(ctx, ms[:n]) {
-			if dedup.IsPermanent(err) {
+			if driver.IsPermanent(err) {
 				return again, err
 			}
 			if err != nil {

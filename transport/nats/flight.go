@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // flight is messages that are sent together and wait for their confirmations, which
@@ -117,7 +118,7 @@ func (s *Sink) fly(ctx context.Context, ms []*nats.Msg) []error {
 		if err != nil && s.settle(f, i, err) {
 			<-s.window
 		}
-		if err != nil && !dedup.IsPermanent(err) {
+		if err != nil && !driver.IsPermanent(err) {
 			vain = err // what follows it would be stored before it
 		}
 	}

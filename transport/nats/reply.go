@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // HeaderPatience is a header of requests: how long the requester waits, in the form of
@@ -285,7 +286,7 @@ func replying(h dedup.Handler) dedup.Handler {
 func recordable(data []byte, err error) ([]byte, error) {
 	out := response{data: data}
 	if err != nil {
-		if !dedup.IsPermanent(err) {
+		if !driver.IsPermanent(err) {
 			return nil, err
 		}
 		out = serviceError(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 )
 
@@ -65,7 +66,7 @@ func kind(t *testing.T, err error) string {
 	switch {
 	case err == nil:
 		return "confirmed"
-	case dedup.IsPermanent(err):
+	case driver.IsPermanent(err):
 		return "permanent"
 	}
 	// The other marks show in what becomes of the claim.

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 	"github.com/oncequeue/oncequeue/transport/internal/lanes"
 	"github.com/oncequeue/oncequeue/transport/internal/owner"
@@ -89,7 +90,7 @@ func newRun(t interface{ Cleanup(func()) }, h dedup.Handler, change func(*Option
 		Status: status.New(log, "kafka"),
 		Counts: &Counts{},
 		Log:    log,
-		Vouch:  func() (dedup.Vouch, error) { return dedup.Vouch{ID: "me"}, nil },
+		Vouch:  func() (driver.Vouch, error) { return driver.Vouch{ID: "me"}, nil },
 
 		Start:          Earliest,
 		DrainTimeout:   20 * time.Second,

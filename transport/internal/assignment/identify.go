@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/transport/internal/owner"
 	"github.com/oncequeue/oncequeue/transport/internal/wait"
 )
@@ -152,7 +152,7 @@ func (a *Assignment) beginning(p *Partition, count int, commits map[Name]LastCom
 }
 
 // identified notes what the last commit of p says.
-func (a *Assignment) identified(p *Partition, c LastCommit, was owner.Owner, v dedup.Vouch) {
+func (a *Assignment) identified(p *Partition, c LastCommit, was owner.Owner, v driver.Vouch) {
 	var foreign bool
 	p.owner, foreign = was.Next(c.Offset >= 0, v, time.Now())
 	a.committing.Lock()

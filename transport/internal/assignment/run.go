@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	"github.com/oncequeue/oncequeue/transport/internal/lanes"
 	"github.com/oncequeue/oncequeue/transport/internal/status"
 	"github.com/oncequeue/oncequeue/transport/internal/wait"
@@ -39,7 +39,7 @@ type Options struct {
 	Status *status.Status
 	Counts *Counts
 	Log    *slog.Logger
-	Vouch  func() (dedup.Vouch, error)
+	Vouch  func() (driver.Vouch, error)
 
 	Start        int64         // Earliest or Latest: where a topic begins that is new to the group
 	DrainTimeout time.Duration // how long handlers may go on after Drain begins

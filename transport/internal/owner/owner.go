@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // Owner is who consumed a partition.
@@ -92,7 +92,7 @@ func Parse(metadata string) (o Owner) {
 // commit that does not say with which store, be it by another kind of consumer or by
 // an operator who set the offset, may hide another one. To a shared store that does
 // not matter: its memory is that of all who use it.
-func (o Owner) Next(committed bool, v dedup.Vouch, now time.Time) (next Owner, foreign bool) {
+func (o Owner) Next(committed bool, v driver.Vouch, now time.Time) (next Owner, foreign bool) {
 	switch {
 	case o.Store == v.ID:
 	case o.Store != "", committed && !v.Shared:

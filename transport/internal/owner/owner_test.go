@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 var since = time.UnixMilli(1_700_000_000_123)
@@ -62,7 +62,7 @@ func TestNext(t *testing.T) {
 		{was: Owner{Store: "a", Since: since, Parts: 3}, committed: true, want: Owner{Store: "b", Since: now, Parts: 3}, foreign: true},
 		{was: Owner{Store: "a"}, committed: true, shared: true, want: Owner{Store: "b", Since: now}, foreign: true},
 	} {
-		got, foreign := x.was.Next(x.committed, dedup.Vouch{ID: "b", Shared: x.shared}, now)
+		got, foreign := x.was.Next(x.committed, driver.Vouch{ID: "b", Shared: x.shared}, now)
 		if got != x.want || foreign != x.foreign {
 			t.Errorf("%+v: got %v, foreign %v", x, got, foreign)
 		}

@@ -1,4 +1,6 @@
-package dedup
+// Package admit bounds how many claims are held ahead of their handlers, and how many
+// handlers run at once.
+package admit
 
 import (
 	"context"
@@ -6,9 +8,11 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/reason"
 )
 
-// admission lets a call claim its keys, and later run its handler.
+// Admission lets a call claim its keys, and later run its handler.
 //
 // A crash flags every held claim Ambiguous and costs it an attempt, although its
 // handler may not have begun. So a call may claim when its handler will probably
@@ -23,8 +27,8 @@ import (
 //
 // A call made inside a handler runs in the slot of that handler, and waits for
 // nobody: the slots may all belong to handlers that make such calls.
-type admission struct {
-	slots int // handlers at once
+type Admission struct {
+	Slots int // handlers at once
 
 	mu       sync.Mutex
 	ahead    int           // claims of the calls that are in and whose handler has not begun
@@ -36,10 +40,10 @@ type admission struct {
 	sweeping bool // sweep is to be called
 }
 
-// ticket is one call's place in an admission.
-type ticket struct {
-	parent *ticket // of the handler that makes the call; nil: there is none
-	claims int     // those for one call of a batch handler count as one
+// Ticket is one call's place in an Admission.
+type Ticket struct {
+	Parent *Ticket // of the handler that makes the call; nil: there is none
+	Claims int     // those for one call of a batch handler count as one
 	state  ticketState
 	took   time.Duration // of the handlers so far
 	calls  int           // of handlers so far
@@ -58,10 +62,10 @@ const (
 )
 
 // queue is the tickets that wait in a state.
-type queue []*ticket
+type queue []*Ticket
 
 // drop takes t out of the queue.
-func (q *queue) drop(t *ticket) {
+func (q *queue) drop(t *Ticket) {
 	if i := slices.Index(*q, t); i > 0 {
 		*q = slices.Delete(*q, i, i+1)
 	} else { // mostly
@@ -73,13 +77,13 @@ func (q *queue) drop(t *ticket) {
 const (
 	// soon is how far ahead of its handler a claim may be taken.
 	soon = 100 * time.Millisecond
-	// maxAhead bounds the claims ahead of their handlers: 256 lanes of eachMost messages.
+	// maxAhead bounds the claims ahead of their handlers: 256 lanes of 8 messages.
 	maxAhead = 2048
 )
 
-// errTurnedBack: the handlers have turned slow. The call gives its claims back and
+// ErrTurnedBack: the handlers have turned slow. The call gives its claims back and
 // enters again.
-var errTurnedBack = errors.New("turned back: the handlers have turned slow")
+var ErrTurnedBack = errors.New("turned back: the handlers have turned slow")
 
 // times multiplies, up to maxAhead.
 func times(n, m int) int {
@@ -90,26 +94,26 @@ func times(n, m int) int {
 }
 
 // limit returns how many claims may be ahead. The caller holds mu.
-func (a *admission) limit() int {
-	least := times(a.slots, 2)
+func (a *Admission) limit() int {
+	least := times(a.Slots, 2)
 	if a.took == 0 {
 		return least
 	}
-	return max(least, times(a.slots, int(soon/a.took)))
+	return max(least, times(a.Slots, int(soon/a.took)))
 }
 
-// enter waits until t may claim, unless ctx has ended or closing is closed. It is
-// followed by leave.
-func (a *admission) enter(ctx context.Context, closing <-chan struct{}, t *ticket) error {
+// Enter waits until t may claim, unless ctx has ended or closing is closed. It is
+// followed by Leave.
+func (a *Admission) Enter(ctx context.Context, closing <-chan struct{}, t *Ticket) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if isClosed(closing) {
-		return ErrClosed
+		return reason.Closed
 	}
 	a.mu.Lock()
 	switch {
-	case t.parent != nil && t.parent.state >= running:
+	case t.Parent != nil && t.Parent.state >= running:
 		t.state = nested
 	case a.ahead < a.limit():
 		a.letIn(t)
@@ -122,12 +126,12 @@ func (a *admission) enter(ctx context.Context, closing <-chan struct{}, t *ticke
 	return nil
 }
 
-// start waits for a slot, under the same conditions, or until t is turned back.
-func (a *admission) start(ctx context.Context, closing <-chan struct{}, t *ticket) error {
+// Start waits for a slot, under the same conditions, or until t is turned back.
+func (a *Admission) Start(ctx context.Context, closing <-chan struct{}, t *Ticket) error {
 	a.mu.Lock()
 	switch {
 	case t.state == nested:
-	case a.running < a.slots:
+	case a.running < a.Slots:
 		a.begin(t)
 		a.admit()
 	default:
@@ -141,7 +145,7 @@ func (a *admission) start(ctx context.Context, closing <-chan struct{}, t *ticke
 }
 
 // wait waits for the turn of t. The caller holds mu, which is released.
-func (a *admission) wait(ctx context.Context, closing <-chan struct{}, t *ticket) (err error) {
+func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket) (err error) {
 	if t.wake == nil {
 		t.wake = make(chan struct{}, 1)
 	}
@@ -151,13 +155,13 @@ func (a *admission) wait(ctx context.Context, closing <-chan struct{}, t *ticket
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-closing:
-		err = ErrClosed
+		err = reason.Closed
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case t.state == outside:
-		return errTurnedBack
+		return ErrTurnedBack
 	case err == nil:
 	case t.state == starting:
 		t.state = ahead
@@ -165,7 +169,7 @@ func (a *admission) wait(ctx context.Context, closing <-chan struct{}, t *ticket
 	case t.state == running: // the turn came meanwhile: it is passed on
 		t.state = ahead
 		a.running--
-		a.ahead += t.claims
+		a.ahead += t.Claims
 		a.admit()
 	default: // likewise
 		a.release(t)
@@ -173,14 +177,14 @@ func (a *admission) wait(ctx context.Context, closing <-chan struct{}, t *ticket
 	return err
 }
 
-// ran notes how long a handler of t took.
-func (t *ticket) ran(took time.Duration) {
+// Ran notes how long a handler of t took.
+func (t *Ticket) Ran(took time.Duration) {
 	t.took += took
 	t.calls++
 }
 
-// leave gives back what t has.
-func (a *admission) leave(t *ticket) {
+// Leave gives back what t has.
+func (a *Admission) Leave(t *Ticket) {
 	if t.state == outside { // only a call that waits has its state changed by others
 		return
 	}
@@ -189,9 +193,9 @@ func (a *admission) leave(t *ticket) {
 	a.release(t)
 }
 
-// within returns how many handler calls are done in d, by the time that they have
+// Within returns how many handler calls are done in d, by the time that they have
 // taken: 0 if that is not known yet.
-func (a *admission) within(d time.Duration) int {
+func (a *Admission) Within(d time.Duration) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.took == 0 {
@@ -200,29 +204,29 @@ func (a *admission) within(d time.Duration) int {
 	return int(d / a.took)
 }
 
-// The callers of what follows hold mu.
+// The callers of the methods that follow hold mu.
 
-func (a *admission) letIn(t *ticket) {
+func (a *Admission) letIn(t *Ticket) {
 	t.state = ahead
-	a.ahead += t.claims
+	a.ahead += t.Claims
 }
 
-func (a *admission) begin(t *ticket) {
+func (a *Admission) begin(t *Ticket) {
 	t.state = running
-	a.ahead -= t.claims
-	a.began += t.claims
+	a.ahead -= t.Claims
+	a.began += t.Claims
 	a.running++
 }
 
-func (a *admission) release(t *ticket) {
+func (a *Admission) release(t *Ticket) {
 	switch t.state {
 	case entering:
 		a.entering.drop(t)
 	case starting:
 		a.starting.drop(t)
-		a.ahead -= t.claims
+		a.ahead -= t.Claims
 	case ahead:
-		a.ahead -= t.claims
+		a.ahead -= t.Claims
 	case running:
 		a.running--
 	case outside, nested:
@@ -240,8 +244,8 @@ func (a *admission) release(t *ticket) {
 }
 
 // admit gives the calls that wait what is free.
-func (a *admission) admit() {
-	for len(a.starting) > 0 && a.running < a.slots {
+func (a *Admission) admit() {
+	for len(a.starting) > 0 && a.running < a.Slots {
 		t := a.starting[0]
 		a.starting.drop(t)
 		a.begin(t)
@@ -255,7 +259,7 @@ func (a *admission) admit() {
 	}
 }
 
-func (a *admission) sweepLater() {
+func (a *Admission) sweepLater() {
 	if !a.sweeping {
 		a.sweeping, a.began = true, 0
 		time.AfterFunc(soon, a.sweep)
@@ -263,20 +267,20 @@ func (a *admission) sweepLater() {
 }
 
 // sweep turns calls back when handlers begin too slowly for the claims ahead.
-func (a *admission) sweep() {
+func (a *Admission) sweep() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sweeping = false
 	if len(a.starting) == 0 {
 		return
 	}
-	a.took = max(a.took, soon/time.Duration(max(a.began, 1))*time.Duration(a.slots))
-	keep := max(times(a.slots, 2), times(a.began, 2))
+	a.took = max(a.took, soon/time.Duration(max(a.began, 1))*time.Duration(a.Slots))
+	keep := max(times(a.Slots, 2), times(a.began, 2))
 	for len(a.starting) > 0 && a.ahead > keep {
 		t := a.starting[len(a.starting)-1]
 		a.starting.drop(t)
 		t.state = outside
-		a.ahead -= t.claims
+		a.ahead -= t.Claims
 		t.wake <- struct{}{}
 	}
 	a.sweepLater()

@@ -1,4 +1,4 @@
-package dedup
+package admit
 
 import (
 	"context"
@@ -13,19 +13,19 @@ import (
 // A caller that gives up at the moment at which it is let in passes its turn on, and
 // so does one that gives up as it is given a slot.
 func TestTurnOfACallerThatGivesUpIsPassedOn(t *testing.T) {
-	type wait func(a *admission, ctx context.Context, never <-chan struct{}, t *ticket) error
+	type wait func(a *Admission, ctx context.Context, never <-chan struct{}, t *Ticket) error
 	for name, c := range map[string]struct {
 		first int // tickets that take all there is
 		wait  wait
-		ready func(a *admission, first []*ticket) // brings them there
+		ready func(a *Admission, first []*Ticket) // brings them there
 	}{
-		"to claim": {2, (*admission).enter, func(*admission, []*ticket) {}},
-		"to start": {1, func(a *admission, ctx context.Context, never <-chan struct{}, t *ticket) error {
+		"to claim": {2, (*Admission).Enter, func(*Admission, []*Ticket) {}},
+		"to start": {1, func(a *Admission, ctx context.Context, never <-chan struct{}, t *Ticket) error {
 			a.mu.Lock()
 			a.letIn(t)
 			a.mu.Unlock()
-			return a.start(ctx, never, t)
-		}, func(a *admission, first []*ticket) {
+			return a.Start(ctx, never, t)
+		}, func(a *Admission, first []*Ticket) {
 			for _, t := range first {
 				a.begin(t)
 			}
@@ -34,16 +34,16 @@ func TestTurnOfACallerThatGivesUpIsPassedOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hangtest.Watch(t)
-				a := &admission{slots: 1}
+				a := &Admission{Slots: 1}
 				never := make(chan struct{})
-				first := make([]*ticket, c.first)
+				first := make([]*Ticket, c.first)
 				for i := range first {
-					first[i] = &ticket{claims: 1}
+					first[i] = &Ticket{Claims: 1}
 					a.letIn(first[i])
 				}
 				c.ready(a, first)
 				ctx, cancel := context.WithCancel(t.Context())
-				quits, stays := &ticket{claims: 1}, &ticket{claims: 1}
+				quits, stays := &Ticket{Claims: 1}, &Ticket{Claims: 1}
 				quit, stayed := make(chan error, 1), make(chan error, 1)
 				go func() { quit <- c.wait(a, ctx, never, quits) }()
 				synctest.Wait()
@@ -59,10 +59,10 @@ func TestTurnOfACallerThatGivesUpIsPassedOn(t *testing.T) {
 				if err := <-stayed; err != nil {
 					t.Errorf("the next one: %v", err)
 				}
-				a.leave(quits)
-				a.leave(stays)
+				a.Leave(quits)
+				a.Leave(stays)
 				for _, f := range first {
-					a.leave(f)
+					a.Leave(f)
 				}
 				if a.ahead != 0 || a.running != 0 || len(a.entering)+len(a.starting) != 0 {
 					t.Errorf("got %d ahead, %d running, %d and %d waiting after all have left", a.ahead, a.running, len(a.entering), len(a.starting))
@@ -78,7 +78,7 @@ func TestTurnOfACallerThatGivesUpIsPassedOn(t *testing.T) {
 func TestLimitOfClaimsAhead(t *testing.T) {
 	for _, slots := range []int{1, 2, 4, maxAhead, math.MaxInt - 1, math.MaxInt} {
 		for _, took := range []time.Duration{0, 1, time.Microsecond, time.Millisecond, soon, time.Hour, math.MaxInt64} {
-			a := &admission{slots: slots, took: took}
+			a := &Admission{Slots: slots, took: took}
 			n := a.limit()
 			if n < 2 || n > maxAhead {
 				t.Errorf("%d slots, handlers of %v: got %d claims ahead, want 2 to %d", slots, took, n, maxAhead)

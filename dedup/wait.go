@@ -14,11 +14,13 @@ type flights struct {
 	mu sync.Mutex
 	// By half of the ID: a map of integers costs half of what one of IDs does. Keys
 	// that share a half would wait for each other, and that is all.
-	running map[uint64]*delivery
-	half    func(ID) uint64
+	running    map[uint64]*delivery
+	half       func(ID) uint64
+	onConflict Policy
 }
 
-func (f *flights) init() {
+func (f *flights) init(onConflict Policy) {
+	f.onConflict = onConflict
 	f.running = make(map[uint64]*delivery)
 	f.half = func(id ID) uint64 { return binary.LittleEndian.Uint64(id[:]) }
 }
@@ -35,13 +37,13 @@ func (f *flights) take(x *delivery) (other *delivery) {
 	case x.call.inside(other.call):
 		x.unlink()
 		x.giveUp(ErrOwnKey)
-	case x.conflicts(other):
+	case f.conflicts(x, other):
 		x.unlink()
 		x.firstSeen = other.firstSeen
-		x.call.d.conflict(x, other.res.First)
+		x.conflict(f.onConflict, other.res.First)
 	default:
 		other.watched.Store(true)
-		if !x.conflicts(other) { // it may have been granted just now
+		if !f.conflicts(x, other) { // it may have been granted just now
 			return other
 		}
 		return f.take(x)
@@ -52,8 +54,8 @@ func (f *flights) take(x *delivery) (other *delivery) {
 // conflicts reports whether other holds the key of x in the store, with another
 // payload. Those of one call wait, and then ask the store; so do all where a conflict
 // is skipped, as that is known only when other is settled.
-func (x *delivery) conflicts(other *delivery) bool {
-	return other.id == x.id && other.call != x.call && other.granted.Load() && x.call.d.o.OnConflict != PolicySkip &&
+func (f *flights) conflicts(x, other *delivery) bool {
+	return other.id == x.id && other.call != x.call && other.granted.Load() && f.onConflict != PolicySkip &&
 		x.fingerprint != other.fingerprint && x.fingerprint != (Fingerprint{}) && other.fingerprint != (Fingerprint{})
 }
 

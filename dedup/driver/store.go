@@ -1,4 +1,4 @@
-package dedup
+package driver
 
 import (
 	"context"
@@ -12,7 +12,7 @@ const MaxBatch = 4096
 // Store keeps one [Record] for each [ID] and changes it by [Step]. Each change is atomic for
 // all processes that share the store. Many goroutines call the methods at once.
 //
-// Users open a store and pass it to [New]. The rest of this comment is for authors of
+// Users open a store and pass it to dedup.New. The rest of this comment is for authors of
 // stores: the package dedup/storetest tests whether a store keeps this contract.
 type Store interface {
 	// Apply carries out ops, at most MaxBatch of them, and returns one Reply for each, in

@@ -1,4 +1,4 @@
-package dedup
+package driver
 
 import "time"
 
@@ -60,9 +60,6 @@ type Op struct {
 	Ambiguous bool // OpRelease, OpPark: the run may have had its effect
 	Uncounted bool // OpRelease: the run does not count as an attempt
 }
-
-// size is about what op takes in a store.
-func (op *Op) size() int { return 128 + len(op.Result) + len(op.Note) }
 
 // MaxNote is the length in bytes that a note may have.
 const MaxNote = 256

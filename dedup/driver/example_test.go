@@ -1,4 +1,4 @@
-package dedup_test
+package driver_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
 )
 
@@ -22,7 +23,7 @@ func ExampleInspector() {
 	charge := func(context.Context, *dedup.Message) ([]byte, error) { return []byte("charged"), nil }
 	fmt.Println(d.Do(ctx, order("order-1", "{}", 0), charge).Outcome)
 
-	var inspector dedup.Inspector = store
+	var inspector driver.Inspector = store
 	id := dedup.NewID("billing", "order-1")
 	record, err := inspector.Lookup(ctx, id)
 	if err != nil {
@@ -64,19 +65,12 @@ func ExampleStats() {
 	// complete since: 2026-01-01 12:00:00 +0000 UTC
 }
 
-// Scopes keep the keys of two uses of a store apart.
-func ExampleNewID() {
-	billing, shipping := dedup.NewID("billing", "order-1"), dedup.NewID("shipping", "order-1")
-	fmt.Println(billing == shipping, billing == dedup.NewID("billing", "order-1"))
-	// Output: false true
-}
-
 // Logs show IDs, and tools read them back.
 func ExampleParseID() {
 	id := dedup.NewID("billing", "order-1")
-	parsed, err := dedup.ParseID(id.String())
+	parsed, err := driver.ParseID(id.String())
 	fmt.Println(parsed == id, err)
-	_, err = dedup.ParseID("order-1")
+	_, err = driver.ParseID("order-1")
 	fmt.Println(err != nil)
 	// Output:
 	// true <nil>
@@ -87,19 +81,19 @@ func ExampleParseID() {
 func ExampleStep() {
 	now := time.Date(2026, time.January, 1, 12, 0, 0, 0, time.UTC) // the store's time
 	var high dedup.Token                                           // the highest token that the store issued
-	var record dedup.Record                                        // what the store has of this key: nothing yet
+	var record driver.Record                                       // the stored record of this key: none yet
 
-	claim := dedup.Op{Kind: dedup.OpClaim, Nonce: 1, Lease: 30 * time.Second, TTL: 24 * time.Hour}
-	record, reply := dedup.Step(record, claim, now, dedup.NextToken(high, claim.Floor, now))
+	claim := driver.Op{Kind: driver.OpClaim, Nonce: 1, Lease: 30 * time.Second, TTL: 24 * time.Hour}
+	record, reply := driver.Step(record, claim, now, driver.NextToken(high, claim.Floor, now))
 	high = max(high, record.Token)
 	fmt.Println(claim.Kind, reply.Status)
 
 	claim.Nonce = 2 // another run
-	record, reply = dedup.Step(record, claim, now, dedup.NextToken(high, claim.Floor, now))
+	record, reply = driver.Step(record, claim, now, driver.NextToken(high, claim.Floor, now))
 	fmt.Println(claim.Kind, reply.Status)
 
-	complete := dedup.Op{Kind: dedup.OpComplete, Token: record.Token, TTL: 24 * time.Hour, Result: []byte("charged")}
-	record, reply = dedup.Step(record, complete, now, 0)
+	complete := driver.Op{Kind: driver.OpComplete, Token: record.Token, TTL: 24 * time.Hour, Result: []byte("charged")}
+	record, reply = driver.Step(record, complete, now, 0)
 	fmt.Println(complete.Kind, reply.Status)
 	fmt.Println(record.State, string(record.Result))
 	// Output:
@@ -111,11 +105,23 @@ func ExampleStep() {
 
 // Tokens grow by the clock, and by the highest token so far if the clock is behind.
 func ExampleNextToken() {
-	fmt.Println(dedup.NextToken(3, 0, time.Unix(1, 0)))
-	fmt.Println(dedup.NextToken(5_000_000, 0, time.Unix(1, 0)))
-	fmt.Println(dedup.NextToken(3, 7_000_000, time.Unix(1, 0)))
+	fmt.Println(driver.NextToken(3, 0, time.Unix(1, 0)))
+	fmt.Println(driver.NextToken(5_000_000, 0, time.Unix(1, 0)))
+	fmt.Println(driver.NextToken(3, 7_000_000, time.Unix(1, 0)))
 	// Output:
 	// 1000000
 	// 5000001
 	// 7000001
+}
+
+func order(key, value string, offset int64) *dedup.Message {
+	m := &dedup.Message{Value: []byte(value), Position: dedup.Position{Source: "orders", Offset: offset}}
+	m.Headers.SetKey(dedup.Key(key))
+	return m
+}
+
+func shutdown(d *dedup.Deduplicator) {
+	if err := d.Shutdown(context.Background()); err != nil {
+		log.Fatal(err)
+	}
 }

@@ -1,26 +1,30 @@
-package dedup
+// Package renew keeps the leases of running handlers alive, and fences those that it cannot.
+package renew
 
 import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/reason"
 )
 
-// renewer extends the leases of all running deliveries, in batches, from one
+// Renewer extends the leases of all running deliveries, in batches, from one
 // list. It fences itself: a lease that was not renewed by its end, counted on
 // the local monotonic clock from before the operation was first sent, is lost,
 // whatever the store may say later.
 //
 // All leases have one length, so the list is in the order of their ends, and a
 // new one belongs at its tail, or close to it.
-type renewer struct {
-	apply func([]Op) []Reply
+type Renewer struct {
+	apply func([]driver.Op) []driver.Reply
 	lease time.Duration
 	ttl   time.Duration
 
 	mu      sync.Mutex
-	first   *lease
-	last    *lease
+	first   *Lease
+	last    *Lease
 	wake    time.Time // when the goroutine looks at the list again
 	started bool
 	stopped bool
@@ -30,37 +34,42 @@ type renewer struct {
 	done    chan struct{} // the goroutine has ended, and the reports
 }
 
-// holder is told at most once that its claim is lost: nobody renews it any more. hung
+// Holder is told at most once that its claim is lost: nobody renews it any more. hung
 // says that its handler outlived its timeout, and the lease. The renewer's mutex is held.
-type holder interface {
-	lost(why error, hung bool)
+type Holder interface {
+	Lost(why error, hung bool)
 }
 
-// lease is one held claim.
-type lease struct {
-	id     ID
-	token  Token
-	holder holder
+// Lease is one held claim.
+type Lease struct {
+	ID     driver.ID
+	Token  driver.Token
+	Holder Holder
 
 	// Under the renewer's mu.
 	end     time.Time // by the local clock
 	due     time.Time // when to renew it
 	until   time.Time // not renewed after that; zero: for ever
 	lapsing bool      // until has passed: only fenced from now on
-	fate    error     // why it was lost; nil: it was not. Read it after drop
+	fate    error     // why it was lost; nil: it was not. Read it after Drop
 	held    bool      // in the list
-	prev    *lease
-	next    *lease
+	prev    *Lease
+	next    *Lease
 }
 
-func (r *renewer) init(apply func([]Op) []Reply, length, ttl time.Duration) {
+// Init comes first. apply carries out the extensions; length is that of each lease, and ttl
+// that of the records.
+func (r *Renewer) Init(apply func([]driver.Op) []driver.Reply, length, ttl time.Duration) {
 	r.apply, r.lease, r.ttl = apply, length, ttl
 	r.poke = make(chan struct{}, 1)
 	r.done = make(chan struct{})
 }
 
-// hold keeps ls alive from now on. sent is when their claims were first sent.
-func (r *renewer) hold(sent time.Time, ls ...*lease) {
+// Report runs f beside the renewer. Stop waits for it.
+func (r *Renewer) Report(f func()) { r.reports.Go(f) }
+
+// Hold keeps ls alive from now on. sent is when their claims were first sent.
+func (r *Renewer) Hold(sent time.Time, ls ...*Lease) {
 	if len(ls) == 0 {
 		return
 	}
@@ -71,9 +80,9 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	var why error
 	switch {
 	case r.stopped:
-		why = ErrClosed
+		why = reason.Closed
 	case !end.After(now):
-		why = ErrLeaseLost // the answer came too late
+		why = reason.LeaseLost // the answer came too late
 	case !r.started:
 		r.started = true
 		go r.run()
@@ -95,8 +104,8 @@ func (r *renewer) hold(sent time.Time, ls ...*lease) {
 	}
 }
 
-// lift undoes the until of begin.
-func (r *renewer) lift(ls ...*lease) {
+// Lift undoes the until of Begin.
+func (r *Renewer) Lift(ls ...*Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range ls {
@@ -108,8 +117,8 @@ func (r *renewer) lift(ls ...*lease) {
 	}
 }
 
-// drop lets ls lapse. None of them is lost any more, and fate stays as it is.
-func (r *renewer) drop(ls ...*lease) {
+// Drop lets ls lapse. None of them is lost any more, and fate stays as it is.
+func (r *Renewer) Drop(ls ...*Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range ls {
@@ -117,9 +126,9 @@ func (r *renewer) drop(ls ...*lease) {
 	}
 }
 
-// begin reports whether all the claims are ours for sure, now. If so they lapse if
+// Begin reports whether all the claims are ours for sure, now. If so they lapse if
 // they are still held at until, unless that is zero.
-func (r *renewer) begin(now, until time.Time, ls ...*lease) (alive bool) {
+func (r *Renewer) Begin(now, until time.Time, ls ...*Lease) (alive bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range ls {
@@ -133,16 +142,16 @@ func (r *renewer) begin(now, until time.Time, ls ...*lease) (alive bool) {
 	return true
 }
 
-// remembers reports whether it may refer to leases that were dropped.
-func (r *renewer) remembers() bool {
+// Remembers reports whether it may refer to leases that were dropped.
+func (r *Renewer) Remembers() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.asking
 }
 
-// stop ends the goroutine and waits for it, until ctx ends: a store may hang in
+// Stop ends the goroutine and waits for it, until ctx ends: a store may hang in
 // an Apply. Leases still held are lost: nobody renews them any more.
-func (r *renewer) stop(ctx context.Context) {
+func (r *Renewer) Stop(ctx context.Context) {
 	r.mu.Lock()
 	if !r.stopped {
 		r.stopped = true
@@ -158,32 +167,35 @@ func (r *renewer) stop(ctx context.Context) {
 	}
 }
 
-func (r *renewer) nudge() {
+func (r *Renewer) nudge() {
 	select {
 	case r.poke <- struct{}{}:
 	default:
 	}
 }
 
+// Fate returns why l was lost, or nil. It may be called once l is dropped.
+func (l *Lease) Fate() error { return l.fate }
+
 // lose tells the holder. The caller holds mu.
-func (l *lease) lose(why error) {
+func (l *Lease) lose(why error) {
 	l.fate = why
-	l.holder.lost(why, !l.until.IsZero() && !l.until.After(time.Now()))
+	l.Holder.Lost(why, !l.until.IsZero() && !l.until.After(time.Now()))
 }
 
 // run decides when; a second goroutine, at most one at a time, asks the store,
 // so that a store that hangs delays no fence.
-func (r *renewer) run() {
+func (r *Renewer) run() {
 	defer close(r.done)
 	defer r.reports.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	answers := make(chan []Reply, 1)
-	var asked []*lease
+	answers := make(chan []driver.Reply, 1)
+	var asked []*Lease
 	var sent time.Time
 	for {
 		now := time.Now()
-		var ops []Op
+		var ops []driver.Op
 		r.mu.Lock()
 		stopped := r.stopped
 		r.fence(now)
@@ -223,10 +235,10 @@ func (r *renewer) run() {
 
 // fence loses the leases that have ended; all of them once it is stopped. The
 // caller holds mu.
-func (r *renewer) fence(now time.Time) {
-	why := ErrLeaseLost
+func (r *Renewer) fence(now time.Time) {
+	why := reason.LeaseLost
 	if r.stopped {
-		why = ErrClosed
+		why = reason.Closed
 	}
 	for l := r.first; l != nil && (r.stopped || !l.end.After(now)); l = r.first {
 		r.remove(l)
@@ -236,26 +248,26 @@ func (r *renewer) fence(now time.Time) {
 
 // due returns the leases to renew now, and the operations that do it. It takes
 // those due a little later along: fewer, larger batches. The caller holds mu.
-func (r *renewer) due(now time.Time) (asked []*lease, ops []Op) {
+func (r *Renewer) due(now time.Time) (asked []*Lease, ops []driver.Op) {
 	if l := r.renewable(); l == nil || l.due.After(now) {
 		return nil, nil
 	}
 	soon := now.Add(r.lease / 12)
-	for l := r.first; l != nil && len(ops) < MaxBatch && (l.lapsing || !l.due.After(soon)); l = l.next {
+	for l := r.first; l != nil && len(ops) < driver.MaxBatch && (l.lapsing || !l.due.After(soon)); l = l.next {
 		switch {
 		case l.lapsing:
 		case !l.until.IsZero() && !l.until.After(now):
 			l.lapsing = true // kept in the list: fence tells its holder
 		default:
 			asked = append(asked, l)
-			ops = append(ops, Op{Kind: OpExtend, ID: l.id, Token: l.token, Lease: r.lease, TTL: r.ttl})
+			ops = append(ops, driver.Op{Kind: driver.OpExtend, ID: l.ID, Token: l.Token, Lease: r.lease, TTL: r.ttl})
 		}
 	}
 	return asked, ops
 }
 
 // renewable returns the first lease that is to be renewed.
-func (r *renewer) renewable() *lease {
+func (r *Renewer) renewable() *Lease {
 	l := r.first
 	for l != nil && l.lapsing {
 		l = l.next
@@ -264,12 +276,12 @@ func (r *renewer) renewable() *lease {
 }
 
 // renewed notes the store's answers.
-func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) {
+func (r *Renewer) renewed(asked []*Lease, replies []driver.Reply, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asking = false
 	end, due := sent.Add(r.lease), sent.Add(r.lease/3)
-	before := r.last // of what was taken while the store was asked
+	before := r.last // of the leases that were taken while the store was asked
 	for before != nil && before.end.After(end) {
 		before = before.prev
 	}
@@ -278,7 +290,7 @@ func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) {
 		case !l.held: // dropped, or lost, meanwhile
 		case replies[i].Err != nil:
 			l.due = time.Now().Add(r.lease / 12)
-		case replies[i].Status == StatusOK:
+		case replies[i].Status == driver.StatusOK:
 			if before == l {
 				before = l.prev
 			}
@@ -291,13 +303,13 @@ func (r *renewer) renewed(asked []*lease, replies []Reply, sent time.Time) {
 				before = l.prev
 			}
 			r.remove(l)
-			l.lose(ErrLeaseLost)
+			l.lose(reason.LeaseLost)
 		}
 	}
 }
 
 // insert puts l behind before, or first.
-func (r *renewer) insert(l, before *lease) {
+func (r *Renewer) insert(l, before *Lease) {
 	l.held, l.prev = true, before
 	if before == nil {
 		l.next, r.first = r.first, l
@@ -311,7 +323,7 @@ func (r *renewer) insert(l, before *lease) {
 	}
 }
 
-func (r *renewer) remove(l *lease) {
+func (r *Renewer) remove(l *Lease) {
 	if !l.held {
 		return
 	}

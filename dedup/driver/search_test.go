@@ -1,4 +1,4 @@
-package dedup_test
+package driver_test
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oncequeue/oncequeue/dedup"
+	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
 // TestSearch visits every state that two and three workers can bring one key
@@ -23,7 +24,7 @@ import (
 func TestSearch(t *testing.T) {
 	for _, workers := range []int{2, 3} {
 		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
-			s := newSearch(dedup.Step, workers)
+			s := newSearch(driver.Step, workers)
 			s.notes = workers == 2
 			if bad := s.run(); bad != nil {
 				t.Fatal(bad)
@@ -44,135 +45,135 @@ func TestSearchFindsFaults(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		want string // the violation
-		// before changes what Step gets, after what it returns: each may be nil.
-		before func(r *dedup.Record, op *dedup.Op, next *dedup.Token)
-		after  func(before dedup.Record, op dedup.Op, after *dedup.Record)
+		// before changes the arguments of Step, after its results: each may be nil.
+		before func(r *driver.Record, op *driver.Op, next *dedup.Token)
+		after  func(before driver.Record, op driver.Op, after *driver.Record)
 	}{
-		{"ambiguous is not sticky: release clears it", secondEffect, nil, func(_ dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpRelease {
+		{"ambiguous is not sticky: release clears it", secondEffect, nil, func(_ driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpRelease {
 				after.Ambiguous = op.Ambiguous
 			}
 		}},
-		{"ambiguous is not sticky: a grant after a release clears it", secondEffect, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpClaim && r.State == dedup.StateReleased {
+		{"ambiguous is not sticky: a grant after a release clears it", secondEffect, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpClaim && r.State == driver.StateReleased {
 				r.Ambiguous = false
 			}
 		}, nil},
-		{"a release that is ambiguous does not say so", secondEffect, func(_ *dedup.Record, op *dedup.Op, _ *dedup.Token) {
+		{"a release that is ambiguous does not say so", secondEffect, func(_ *driver.Record, op *driver.Op, _ *dedup.Token) {
 			op.Ambiguous = false
 		}, nil},
-		{"a take-over is not ambiguous", secondEffect, nil, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpClaim && before.State == dedup.StateClaimed {
+		{"a take-over is not ambiguous", secondEffect, nil, func(before driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpClaim && before.State == driver.StateClaimed {
 				after.Ambiguous = before.Ambiguous
 			}
 		}},
-		{"a living lease is taken over", secondHolder, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpClaim && r.State == dedup.StateClaimed && r.Nonce != op.Nonce {
+		{"a living lease is taken over", secondHolder, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpClaim && r.State == driver.StateClaimed && r.Nonce != op.Nonce {
 				r.LeaseEnd = time.Time{}
 			}
 		}, nil},
-		{"a repeated claim is granted though its lease ended", secondHolder, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpClaim && r.State == dedup.StateClaimed && r.Nonce == op.Nonce {
+		{"a repeated claim is granted though its lease ended", secondHolder, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpClaim && r.State == driver.StateClaimed && r.Nonce == op.Nonce {
 				r.LeaseEnd = r.Expires
 			}
-		}, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpClaim && before.State == dedup.StateClaimed && before.Nonce == op.Nonce {
+		}, func(before driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpClaim && before.State == driver.StateClaimed && before.Nonce == op.Nonce {
 				after.LeaseEnd = before.LeaseEnd
 			}
 		}},
-		{"release ignores the token", secondHolder, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpRelease {
+		{"release ignores the token", secondHolder, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpRelease {
 				op.Token = r.Token
 			}
 		}, nil},
-		{"complete ignores the token", overwritten, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpComplete && r.Token != op.Token {
-				r.State = dedup.StateFree
+		{"complete ignores the token", overwritten, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpComplete && r.Token != op.Token {
+				r.State = driver.StateFree
 			}
 		}, nil},
-		{"a repeated complete overwrites", overwritten, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpComplete && r.State == dedup.StateDone {
-				r.State = dedup.StateClaimed
+		{"a repeated complete overwrites", overwritten, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpComplete && r.State == driver.StateDone {
+				r.State = driver.StateClaimed
 			}
 		}, nil},
-		{"release takes back what is done", overwritten, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpRelease && r.State == dedup.StateDone {
-				r.State = dedup.StateClaimed
+		{"release takes back what is done", overwritten, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpRelease && r.State == driver.StateDone {
+				r.State = driver.StateClaimed
 			}
 		}, nil},
-		{"a released key is granted under its old token", oldToken, func(r *dedup.Record, _ *dedup.Op, next *dedup.Token) {
-			if r.State == dedup.StateReleased {
+		{"a released key is granted under its old token", oldToken, func(r *driver.Record, _ *driver.Op, next *dedup.Token) {
+			if r.State == driver.StateReleased {
 				*next = r.Token
 			}
 		}, nil},
-		{"a park clears ambiguous", secondEffect, nil, func(_ dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpPark {
+		{"a park clears ambiguous", secondEffect, nil, func(_ driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpPark {
 				after.Ambiguous = op.Ambiguous
 			}
 		}},
-		{"a park that is ambiguous does not say so", secondEffect, func(_ *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpPark {
+		{"a park that is ambiguous does not say so", secondEffect, func(_ *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpPark {
 				op.Ambiguous = false
 			}
 		}, nil},
-		{"unpark clears ambiguous", secondEffect, nil, func(_ dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpUnpark {
+		{"unpark clears ambiguous", secondEffect, nil, func(_ driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpUnpark {
 				after.Ambiguous = false
 			}
 		}},
-		{"unpark releases a claim", secondHolder, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpUnpark && r.State == dedup.StateClaimed {
-				r.State, r.LeaseEnd, r.Held, r.Note = dedup.StateParked, time.Time{}, dedup.Position{}, nil
+		{"unpark releases a claim", secondHolder, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpUnpark && r.State == driver.StateClaimed {
+				r.State, r.LeaseEnd, r.Held, r.Note = driver.StateParked, time.Time{}, dedup.Position{}, nil
 			}
 		}, nil},
-		{"unpark takes back what is done", overwritten, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpUnpark && r.State == dedup.StateDone {
-				r.State = dedup.StateParked
+		{"unpark takes back what is done", overwritten, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpUnpark && r.State == driver.StateDone {
+				r.State = driver.StateParked
 			}
 		}, nil},
-		{"unpark keeps the token", spokenFor, func(r *dedup.Record, op *dedup.Op, next *dedup.Token) {
-			if op.Kind == dedup.OpUnpark {
+		{"unpark keeps the token", spokenFor, func(r *driver.Record, op *driver.Op, next *dedup.Token) {
+			if op.Kind == driver.OpUnpark {
 				*next = r.Token
 			}
 		}, nil},
-		{"a claim with a note is taken over", takenOver, func(r *dedup.Record, op *dedup.Op, _ *dedup.Token) {
-			if op.Kind == dedup.OpClaim && !r.LeaseEnd.After(searchNow) {
+		{"a claim with a note is taken over", takenOver, func(r *driver.Record, op *driver.Op, _ *dedup.Token) {
+			if op.Kind == driver.OpClaim && !r.LeaseEnd.After(searchNow) {
 				r.Note = nil
 			}
 		}, nil},
-		{"an extend drops the note", takenOver, nil, func(_ dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpExtend && op.Note == nil {
+		{"an extend drops the note", takenOver, nil, func(_ driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpExtend && op.Note == nil {
 				after.Note = nil
 			}
 		}},
-		{"a note outlives its claim", claimless, nil, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpRelease {
+		{"a note outlives its claim", claimless, nil, func(before driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpRelease {
 				after.Note = before.Note
 			}
 		}},
-		{"a grant keeps the last holder's position", wrongHolder, nil, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpClaim && before.State == dedup.StateClaimed {
+		{"a grant keeps the last holder's position", wrongHolder, nil, func(before driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpClaim && before.State == driver.StateClaimed {
 				after.Held = before.Held
 			}
 		}},
-		{"a repeated claim of another takes the position", wrongHolder, nil, func(before dedup.Record, op dedup.Op, after *dedup.Record) {
-			if op.Kind == dedup.OpClaim && before.State == dedup.StateClaimed {
+		{"a repeated claim of another takes the position", wrongHolder, nil, func(before driver.Record, op driver.Op, after *driver.Record) {
+			if op.Kind == driver.OpClaim && before.State == driver.StateClaimed {
 				after.Held = op.Position
 			}
 		}},
-		{"a take-over keeps the token", oldToken, func(r *dedup.Record, _ *dedup.Op, next *dedup.Token) {
-			if r.State == dedup.StateClaimed {
+		{"a take-over keeps the token", oldToken, func(r *driver.Record, _ *driver.Op, next *dedup.Token) {
+			if r.State == driver.StateClaimed {
 				*next = r.Token
 			}
 		}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			faulty := func(r dedup.Record, op dedup.Op, now time.Time, next dedup.Token) (dedup.Record, dedup.Reply) {
+			faulty := func(r driver.Record, op driver.Op, now time.Time, next dedup.Token) (driver.Record, driver.Reply) {
 				before := r
 				if c.before != nil {
 					c.before(&r, &op, &next)
 				}
-				after, reply := dedup.Step(r, op, now, next)
+				after, reply := driver.Step(r, op, now, next)
 				if c.after != nil {
 					c.after(before, op, &after)
 				}
@@ -208,7 +209,7 @@ const (
 // searchNow is when everything in a search happens.
 var searchNow = time.Unix(1_000_000, 0)
 
-type stepFunc func(r dedup.Record, op dedup.Op, now time.Time, next dedup.Token) (dedup.Record, dedup.Reply)
+type stepFunc func(r driver.Record, op driver.Op, now time.Time, next dedup.Token) (driver.Record, driver.Reply)
 
 // phase is where a worker stands.
 type phase uint8
@@ -222,7 +223,7 @@ const (
 	// effected: its handler has had the effect, and goes on.
 	effected
 	// completing, parking, releasing, and the last two as maybe done: the handler
-	// returned, and what it said is to be recorded. Maybe done is Ambiguous.
+	// returned, and its answer is to be recorded. Maybe done is Ambiguous.
 	completing
 	parking
 	parkingMaybe
@@ -251,7 +252,7 @@ type worker struct {
 // world is one state: the record of the key, the workers, and what became of
 // the effect. Times count from now, and tokens from the lowest that matters.
 type world struct {
-	state     dedup.State
+	state     driver.State
 	token     uint8
 	ambiguous bool
 	lease     uint8 // ticks left
@@ -285,7 +286,7 @@ type action struct {
 	worker int8
 	what   string
 	lost   bool // the reply
-	status dedup.Status
+	status driver.Status
 }
 
 func (a action) String() string {
@@ -302,7 +303,7 @@ func (a action) String() string {
 	return text
 }
 
-// violation is a run that ends in what must not be.
+// violation is a run that ends in a state that must not be.
 type violation struct {
 	what string
 	run  []action
@@ -426,20 +427,20 @@ func (s *search) act(w world, i int) {
 		become("fails for good after the effect", parkingMaybe)
 		s.extend(w, i, effected)
 	case completing:
-		s.send(w, i, "completes", dedup.Op{Kind: dedup.OpComplete, TTL: time.Hour, Result: []byte("new")}, idle)
+		s.send(w, i, "completes", driver.Op{Kind: driver.OpComplete, TTL: time.Hour, Result: []byte("new")}, idle)
 	case parking:
-		s.send(w, i, "parks", dedup.Op{Kind: dedup.OpPark, TTL: time.Hour, Result: []byte("new")}, idle)
+		s.send(w, i, "parks", driver.Op{Kind: driver.OpPark, TTL: time.Hour, Result: []byte("new")}, idle)
 	case parkingMaybe:
-		s.send(w, i, "parks as maybe done", dedup.Op{Kind: dedup.OpPark, TTL: time.Hour, Result: []byte("new"), Ambiguous: true}, idle)
+		s.send(w, i, "parks as maybe done", driver.Op{Kind: driver.OpPark, TTL: time.Hour, Result: []byte("new"), Ambiguous: true}, idle)
 	case releasing:
-		s.send(w, i, "releases", dedup.Op{Kind: dedup.OpRelease, TTL: time.Hour}, idle)
+		s.send(w, i, "releases", driver.Op{Kind: driver.OpRelease, TTL: time.Hour}, idle)
 	case releasingMaybe:
-		s.send(w, i, "releases as maybe done", dedup.Op{Kind: dedup.OpRelease, TTL: time.Hour, Ambiguous: true}, idle)
+		s.send(w, i, "releases as maybe done", driver.Op{Kind: driver.OpRelease, TTL: time.Hour, Ambiguous: true}, idle)
 	}
 }
 
 func (s *search) extend(w world, i int, then phase) {
-	op := dedup.Op{Kind: dedup.OpExtend, Lease: leaseTicks * time.Second, TTL: time.Hour}
+	op := driver.Op{Kind: driver.OpExtend, Lease: leaseTicks * time.Second, TTL: time.Hour}
 	s.send(w, i, "extends", op, then)
 	if s.notes {
 		op.Note = []byte("note")
@@ -450,11 +451,11 @@ func (s *search) extend(w world, i int, then phase) {
 // unpark is what an operator may do at any moment.
 func (s *search) unpark(w world) {
 	a := action{worker: -1, what: "an operator unparks"}
-	parked := w.state == dedup.StateParked
-	after, reply := s.apply(w, -1, dedup.Op{Kind: dedup.OpUnpark, TTL: time.Hour}, a)
+	parked := w.state == driver.StateParked
+	after, reply := s.apply(w, -1, driver.Op{Kind: driver.OpUnpark, TTL: time.Hour}, a)
 	for i := range after.workers {
 		x := &after.workers[i]
-		if parked && reply.Status == dedup.StatusOK && x.token != 0 && x.token == after.token {
+		if parked && reply.Status == driver.StatusOK && x.token != 0 && x.token == after.token {
 			s.fail(spokenFor, w, a)
 		}
 	}
@@ -463,7 +464,7 @@ func (s *search) unpark(w world) {
 
 // claim sends a claim, with a nonce of its own unless it is a repeated one.
 func (s *search) claim(w world, i int, what string) {
-	op := dedup.Op{Kind: dedup.OpClaim, Lease: leaseTicks * time.Second, TTL: time.Hour}
+	op := driver.Op{Kind: driver.OpClaim, Lease: leaseTicks * time.Second, TTL: time.Hour}
 	if w.workers[i].noted {
 		op.Note = []byte("note")
 	}
@@ -476,7 +477,7 @@ func (s *search) claim(w world, i int, what string) {
 	s.reach(w, a, lost)
 
 	a.lost = false
-	if reply.Status == dedup.StatusGranted {
+	if reply.Status == driver.StatusGranted {
 		after.workers[i].phase = running
 		after.workers[i].token = uint8(reply.Record.Token)
 		after.workers[i].ambiguous = reply.Record.Ambiguous
@@ -488,7 +489,7 @@ func (s *search) claim(w world, i int, what string) {
 
 // send sends an op for worker i's claim. With the reply the worker goes on to
 // phase then; without, it stays where it is, and may send the op again.
-func (s *search) send(w world, i int, what string, op dedup.Op, then phase) {
+func (s *search) send(w world, i int, what string, op driver.Op, then phase) {
 	op.Token = dedup.Token(w.workers[i].token)
 	after, reply := s.apply(w, i, op, action{worker: int8(i), what: what})
 	a := action{worker: int8(i), what: what, status: reply.Status}
@@ -528,21 +529,21 @@ func (s *search) effect(w world, i int) {
 
 // apply runs the step under test and holds it to what concerns the record. Nobody
 // is worker -1.
-func (s *search) apply(w world, i int, op dedup.Op, a action) (world, dedup.Reply) {
+func (s *search) apply(w world, i int, op driver.Op, a action) (world, driver.Reply) {
 	const nobody = 99
 	now := searchNow
-	before := dedup.Record{State: w.state, Token: dedup.Token(w.token), Ambiguous: w.ambiguous, Nonce: nobody}
-	if w.state != dedup.StateFree {
+	before := driver.Record{State: w.state, Token: dedup.Token(w.token), Ambiguous: w.ambiguous, Nonce: nobody}
+	if w.state != driver.StateFree {
 		before.Expires = now.Add(time.Hour)
 	}
 	switch w.state {
-	case dedup.StateClaimed:
+	case driver.StateClaimed:
 		before.LeaseEnd = now.Add(time.Duration(w.lease) * time.Second)
 		before.Held.Offset = int64(w.holder)
 		if w.noted {
 			before.Note = []byte("note")
 		}
-	case dedup.StateDone, dedup.StateParked:
+	case driver.StateDone, driver.StateParked:
 		before.Result = []byte("old")
 	}
 	for j, x := range w.workers {
@@ -552,7 +553,7 @@ func (s *search) apply(w world, i int, op dedup.Op, a action) (world, dedup.Repl
 	}
 	next := dedup.Token(w.highest() + 1)
 	op.Nonce = uint64(i)
-	if op.Kind == dedup.OpClaim {
+	if op.Kind == driver.OpClaim {
 		if w.workers[i].phase == idle {
 			w.workers[i].nonce = false // of an earlier claim
 			if before.Nonce == uint64(i) {
@@ -566,12 +567,12 @@ func (s *search) apply(w world, i int, op dedup.Op, a action) (world, dedup.Repl
 	after, reply := s.step(before, op, now, next)
 	a.status = reply.Status
 
-	settled := before.State == dedup.StateDone || before.State == dedup.StateParked && op.Kind != dedup.OpUnpark
+	settled := before.State == driver.StateDone || before.State == driver.StateParked && op.Kind != driver.OpUnpark
 	if settled && (after.State != before.State || after.Token != before.Token || string(after.Result) != "old") {
 		s.fail(overwritten, w, a)
 	}
-	repeated := before.State == dedup.StateClaimed && before.Nonce == op.Nonce
-	granted := reply.Status == dedup.StatusGranted
+	repeated := before.State == driver.StateClaimed && before.Nonce == op.Nonce
+	granted := reply.Status == driver.StatusGranted
 	if granted && after.Token != next && !(repeated && after.Token == before.Token) {
 		s.fail(oldToken, w, a)
 	}
@@ -582,22 +583,22 @@ func (s *search) apply(w world, i int, op dedup.Op, a action) (world, dedup.Repl
 	if granted && after.Token != before.Token {
 		holder = op.Position.Offset
 	}
-	switch claimed := after.State == dedup.StateClaimed; {
+	switch claimed := after.State == driver.StateClaimed; {
 	case !claimed && (len(after.Note) > 0 || after.Held != (dedup.Position{}) || !after.LeaseEnd.IsZero()):
 		s.fail(claimless, w, a)
 	case claimed && after.Held.Offset != holder:
 		s.fail(wrongHolder, w, a)
 	}
 
-	ours := op.Kind == dedup.OpExtend && reply.Status == dedup.StatusOK || granted && after.Token != before.Token
-	w.got = after.State == dedup.StateClaimed && (w.got || ours && len(op.Note) > 0)
+	ours := op.Kind == driver.OpExtend && reply.Status == driver.StatusOK || granted && after.Token != before.Token
+	w.got = after.State == driver.StateClaimed && (w.got || ours && len(op.Note) > 0)
 	w.state, w.token, w.ambiguous, w.lease = after.State, uint8(after.Token), after.Ambiguous, 0
 	w.noted, w.holder = len(after.Note) > 0, uint8(after.Held.Offset)
-	if after.State == dedup.StateClaimed && after.LeaseEnd.After(now) {
+	if after.State == driver.StateClaimed && after.LeaseEnd.After(now) {
 		w.lease = uint8(after.LeaseEnd.Sub(now) / time.Second)
 	}
 	for j := range w.workers {
-		w.workers[j].nonce = after.State == dedup.StateClaimed && after.Nonce == uint64(j)
+		w.workers[j].nonce = after.State == driver.StateClaimed && after.Nonce == uint64(j)
 	}
 	return w, reply
 }

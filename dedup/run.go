@@ -1,23 +1,38 @@
 package dedup
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/admit"
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
 )
+
+// runner is the step that calls the handler.
+type runner struct {
+	o         *Options
+	closing   <-chan struct{} // closed by Shutdown
+	admission *admit.Admission
+	renewer   *renew.Renewer
+	flights   *flights
+	concluder concluder
+	recorder  *recorder
+	teller    *teller
+	onLost    func(x *delivery, hung bool) // lost
+}
 
 // handle runs the handler for those of p that are to run, which share a run, and
 // decides how their claims end. It reports whether they were turned back.
-func (d *Deduplicator) handle(p *pass) (again bool) {
+func (d *runner) handle(p *pass) (again bool) {
 	r := &p.runs[0]
 	ms, running := r.running(p.xs)
 	if len(ms) == 0 {
 		return false
 	}
-	err := d.admission.start(&r.claims, d.closing, &p.call.ticket)
-	if errors.Is(err, errTurnedBack) {
+	err := d.admission.Start(&r.claims, d.closing, &p.call.ticket)
+	if errors.Is(err, admit.ErrTurnedBack) {
 		return true
 	}
 	if err == nil {
@@ -30,13 +45,13 @@ func (d *Deduplicator) handle(p *pass) (again bool) {
 }
 
 // running returns those of xs that are to run, and their leases.
-func (r *run) running(xs []*delivery) (ms []*Message, leases []*lease) {
+func (r *run) running(xs []*delivery) (ms []*Message, leases []*renew.Lease) {
 	if len(xs) == 1 {
 		ms = r.few[:0]
 	} else {
 		ms = make([]*Message, 0, len(xs))
 	}
-	leases = make([]*lease, 0, len(xs))
+	leases = make([]*renew.Lease, 0, len(xs))
 	for _, x := range xs {
 		if !x.run {
 			continue
@@ -63,7 +78,7 @@ func giveUp(xs []*delivery, err error) {
 
 // run calls the handler for those of xs that are to run: ms, under their leases. It
 // returns why it does not.
-func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lease) error {
+func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*renew.Lease) error {
 	start := time.Now()
 	var until time.Time
 	if d.o.HandlerTimeout > 0 {
@@ -72,7 +87,7 @@ func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lea
 	switch why := r.claims.cause(time.Time{}); {
 	case isClosed(d.closing):
 		return ErrClosed
-	case !d.renewer.begin(start, until, running...):
+	case !d.renewer.Begin(start, until, running...):
 		return ErrLeaseLost
 	case why != nil:
 		return why
@@ -83,17 +98,17 @@ func (d *Deduplicator) run(r *run, xs []*delivery, ms []*Message, running []*lea
 	cause := r.handler.cause(now)
 	r.handler.end(nil)
 	took := max(now.Sub(start), 1)
-	r.call.ticket.ran(took)
+	r.call.ticket.Ran(took)
 	if d.o.HandlerTimeout > 0 {
-		d.renewer.lift(running...)
+		d.renewer.Lift(running...)
 	}
 	if r.hung {
-		d.hung(-1)
+		d.teller.hung(-1)
 	}
 	for _, x := range xs {
 		if x.run {
 			x.took = took
-			d.conclude(x, answers[0], r.claims.parent, cause)
+			d.concluder.conclude(x, answers[0], r.claims.parent, cause)
 			answers = answers[1:]
 		}
 	}
@@ -130,53 +145,13 @@ func (r *run) handle(ms []*Message) (answers []Answer) {
 	return answers
 }
 
-// conclude decides how the claim of x ends after its handler did. cause is why
-// the handler's context had ended, or nil.
-func (d *Deduplicator) conclude(x *delivery, a Answer, caller context.Context, cause error) {
-	defer func() {
-		if r := recover(); r != nil { // a method of the user's error, or Backoff
-			x.park = nil
-			x.end(Failed, panicError(r))
-			x.ending.ambiguous, x.ending.uncounted = true, false
-			x.res.RetryAfter = pause(time.Second)
-		}
-	}()
-	if a.Err == nil {
-		if !x.claimed { // OnUnkeyed is Process: Outcome and Err say so
-			x.res.Value, x.res.settled = a.Result, true
-			return
-		}
-		x.end(Processed, nil)
-		x.ending = ending{kind: OpComplete, result: a.Result}
-		if len(a.Result) > d.o.MaxResult {
-			x.ending = ending{kind: OpComplete, omitted: true}
-		}
-		return
+// lost is called when the claim of x is lost. Nobody waits for its key any more: the
+// store says who may have it.
+func (d *runner) lost(x *delivery, hung bool) {
+	d.flights.abandon(x)
+	if hung && !x.of.hung {
+		x.of.hung = true
+		r, id, at := x.of, x.id, x.m.Position
+		d.renewer.Report(func() { d.teller.reportHung(r, id, at) })
 	}
-	s, err := steering(a.Err), finite(a.Err)
-	if cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	x.end(Failed, err)
-	attempt := max(x.m.Claim.Attempt, 1)
-	x.res.RetryAfter = s.after
-	if !s.hasAfter {
-		x.res.RetryAfter = max(d.o.Backoff(attempt), 0)
-	}
-	x.ending.ambiguous = s.maybeDone || cause != nil
-	x.ending.uncounted = s.transient || d.cutShort(caller) && !errors.Is(err, ErrPanic)
-	switch {
-	case s.permanent && d.o.DeadLetter == nil:
-		x.res.Halt = true
-	case s.permanent:
-		x.park, x.parkedAs = err, Parked
-	case x.claimed && !x.ending.uncounted && d.o.MaxAttempts > 0 && attempt >= d.o.MaxAttempts:
-		x.park, x.parkedAs = fmt.Errorf("%w: run %d of %d: %w", ErrAttempts, attempt, d.o.MaxAttempts, err), Parked
-	}
-}
-
-// cutShort reports whether a run was ended from outside: it neither failed nor
-// died. A deadline of the caller is a handler that took too long.
-func (d *Deduplicator) cutShort(caller context.Context) bool {
-	return d.ctx.Err() != nil || errors.Is(caller.Err(), context.Canceled)
 }

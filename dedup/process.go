@@ -1,0 +1,150 @@
+package dedup
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/oncequeue/oncequeue/dedup/internal/renew"
+)
+
+// Every message takes the same steps, whether it came alone or in a batch:
+//
+//	identify  derive the key and the fingerprint              identify.go
+//	wait      for another delivery of the key in this process wait.go
+//	admit     until the handler will probably begin soon      internal/admit
+//	claim     the key, in the store                           claim.go
+//	run       the handler                                     run.go, each.go
+//	conclude  from its answer how the claim is to end         conclude.go
+//	record    that in the store, after dead letters           record.go, bury.go
+//	tell      hooks and log                                   tell.go, notes.go
+//
+// A message can be decided at each step: it then has an Outcome, and takes the step
+// tell. The steps are types of their own, which know the delivery and not each other's
+// insides. This file has their order.
+
+// processOne takes the steps up to record for one message.
+func (d *Deduplicator) processOne(p *pass) {
+	x := p.xs[0]
+	if d.identifier.identify(x) {
+		if err := d.flights.startBy(p.ctx, d.calls.closing, x, x.call.received.Add(d.o.patience())); err != nil {
+			x.giveUp(err)
+			return
+		}
+	}
+	d.process(p)
+}
+
+// processAll takes the steps up to record for the messages of a batch. Those that
+// wait do so without a key in hand, when the others are done.
+func (d *Deduplicator) processAll(ctx context.Context, slab []delivery, of *call) {
+	xs := make([]*delivery, len(slab))
+	for i := range slab {
+		xs[i] = &slab[i]
+		d.identifier.identify(xs[i])
+	}
+	first, later := d.flights.start(xs)
+	defer func() {
+		if len(later) > 0 { // a panic left them there, as what flies
+			d.flights.leave(later)
+		}
+	}()
+	d.fly(ctx, first)
+	for deadline := time.Now().Add(d.o.patience()); len(later) > 0; {
+		if of.one != nil && halted(slab) {
+			for _, x := range d.flights.leave(later) {
+				x.giveUp(errNotStarted)
+			}
+			break
+		}
+		var free []*delivery
+		free, later = d.await(ctx, later, deadline)
+		d.fly(ctx, free)
+	}
+	for i := range slab {
+		x := &slab[i]
+		switch {
+		case x.leader != nil:
+			x.hear(x.leader.say())
+		case x.answer != nil:
+			x.hear(*x.answer)
+		}
+	}
+}
+
+// await puts those of later in flight whose keys are free, and waits until the
+// deadline for one that is. It returns them and the rest, which are to be asked for
+// again when those have ended: who holds keys while it waits for others can wait for
+// a batch that waits for it.
+func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline time.Time) (free, rest []*delivery) {
+	if free, rest = d.flights.start(later); len(free) > 0 || len(rest) == 0 {
+		return free, rest
+	}
+	if err := d.flights.startBy(ctx, d.calls.closing, rest[0], deadline); err != nil {
+		for _, x := range d.flights.leave(rest) {
+			x.giveUp(err)
+		}
+		return nil, nil
+	}
+	return d.flights.start(rest)
+}
+
+// fly processes xs and takes them out of flight.
+func (d *Deduplicator) fly(ctx context.Context, xs []*delivery) {
+	if len(xs) == 0 {
+		return
+	}
+	defer d.flights.end(xs...)
+	d.process(&pass{call: xs[0].call, ctx: ctx, xs: xs})
+}
+
+// process takes the steps from admit to record, again for those that were turned back.
+func (d *Deduplicator) process(p *pass) {
+	p.call.prepare(len(p.xs))
+	for d.try(p) {
+		var xs []*delivery
+		for _, x := range p.xs {
+			if !x.run {
+				continue
+			}
+			xs = append(xs, x)
+			x.again()
+		}
+		p.xs, p.runs = xs, nil
+	}
+}
+
+// try reports whether the deliveries that are to run were turned back.
+func (d *Deduplicator) try(p *pass) (again bool) {
+	if !slices.ContainsFunc(p.xs, (*delivery).undecided) {
+		return false
+	}
+	if err := d.admission.Enter(p.ctx, d.calls.closing, &p.call.ticket); err != nil {
+		for _, x := range p.xs {
+			if x.undecided() {
+				x.giveUp(err)
+			}
+		}
+		return false
+	}
+	defer d.admission.Leave(&p.call.ticket)
+	sent := d.claimer.claim(p.ctx, p.xs)
+	if !slices.ContainsFunc(p.xs, func(x *delivery) bool { return x.claimed || x.run || x.park != nil }) {
+		return false
+	}
+	held, free := p.begin(d.runner.onLost, make([]*renew.Lease, 0, len(p.xs)))
+	defer p.end()
+	defer d.recorder.drop(p.xs, held) // deferred: a handler may end the goroutine
+	d.renewer.Hold(sent, held...)
+	if free {
+		defer endAt(d.ctx, p.runs)()
+	}
+	if len(p.runs) > 1 {
+		again = d.runner.handleEach(p)
+	} else {
+		again = d.runner.handle(p)
+	}
+	d.admission.Leave(&p.call.ticket)
+	d.recorder.finish(p.xs)
+	return again
+}
