@@ -438,10 +438,12 @@ func TestMaxKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := dedup.Message{Headers: headers("Idempotency-Key", strings.Repeat("k", dedup.MaxKey))}
-	r := d.Do(t.Context(), &m, func(context.Context, *dedup.Message) ([]byte, error) { return nil, nil })
-	if r.Outcome != dedup.Processed {
-		t.Errorf("a key of MaxKey bytes: got %v, %v, want processed", r.Outcome, r.Err)
+	for n, want := range map[int]dedup.Outcome{dedup.MaxKey: dedup.Processed, dedup.MaxKey + 1: dedup.Unkeyed} {
+		m := dedup.Message{Headers: headers("Idempotency-Key", strings.Repeat("k", n))}
+		r := d.Do(t.Context(), &m, func(context.Context, *dedup.Message) ([]byte, error) { return nil, nil })
+		if r.Outcome != want {
+			t.Errorf("a key of %d bytes: got %v, %v, want %v", n, r.Outcome, r.Err, want)
+		}
 	}
 	if err := d.Shutdown(t.Context()); err != nil {
 		t.Error(err)
