@@ -260,6 +260,7 @@ func TestJSONKey(t *testing.T) {
 		{name: "a value that is not escaped", fn: id, m: of(`{"id":"café"}`), want: key(`["café"]`)},
 		{name: "an object", fn: id, m: of(`{"id":{"b":[1.50, null ], "a":"\/"}}`), want: key(`[{"a":"/","b":[1.5,null]}]`)},
 		{name: "twice: the last", fn: id, m: of(`{"id":1,"id":2}`), want: key(`[2]`)},
+		{name: "twice in an object: the last", fn: id, m: of(`{"id":{"a":1,"b":0,"a":2}}`), want: key(`[{"a":2,"b":0}]`)},
 		{name: "twice: the last is null", fn: id, m: of(`{"id":1,"id":null}`)},
 		{name: "null", fn: id, m: of(`{"id":null}`)},
 		{name: "empty string", fn: id, m: of(`{"id":""}`)},

@@ -16,8 +16,8 @@
 //
 // Code moves between files, so a bug names no file. Its old code must occur exactly once in
 // the files below the directory that are built into the package: Go files without tests, and
-// Lua scripts. Lines of code are compared without the white space at their beginnings. A
-// test is found by its name below the same directory, or below another one, as in
+// Lua scripts. Lines of code are compared without the white space at their beginnings, and
+// without comments between them. A test is found by its name below the same directory, or below another one, as in
 // "store/mem.TestApply".
 //
 // A bug whose code is not found once, which does not compile, or whose tests do not exist is

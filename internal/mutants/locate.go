@@ -22,7 +22,7 @@ func plant(fsys fs.FS, b Bug) (planted, error) {
 	for i, line := range b.Old {
 		quoted[i] = regexp.QuoteMeta(line)
 	}
-	old := regexp.MustCompile(strings.Join(quoted, `[ \t]*\n[ \t]*`))
+	old := regexp.MustCompile(strings.Join(quoted, `[ \t]*(?://[^\n]*)?\n[ \t]*`))
 	var found planted
 	var places []string
 	err := walk(fsys, b.Directory, func(file string, text []byte) {

@@ -203,7 +203,7 @@ func (r Runner) build(ctx context.Context, temporary, directory string, flags ..
 	if err != nil {
 		return "", err
 	}
-	args := append([]string{"test", "-c", "-p", "1", "-vet=off", "-ldflags=-s -w", "-o", binary}, flags...)
+	args := append([]string{"test", "-c", "-p", "1", "-vet=off", "-gcflags=-N -l", "-ldflags=-s -w", "-o", binary}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "./"+directory)...)
 	cmd.Dir = r.Root
 	if out, err := cmd.CombinedOutput(); err != nil {
