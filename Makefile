@@ -42,7 +42,7 @@ test-real: ## tests against real servers, started on loopback and stopped again,
 soak: ## the tests that count high, for an hour; PARTS="bolt-kill ..." for some of them
 	@scripts/soak.sh $(PARTS)
 
-mutants: ## plant the bugs of internal/mutants, each of which a test must notice; budget 6 minutes; 3 for a part, as BUDGET=2m30s
+mutants: ## plant the bugs of internal/mutants, one at a time, for the tests to notice; budget 6 minutes, of a part (BUDGET=2m30s) 3
 	@scripts/budget.sh mutants $(if $(BUDGET),3,6) go run ./internal/mutants/cmd/mutants \
 		-budget "$(if $(BUDGET),$(BUDGET),0)" -seed "$(SEED)" -only "$(ONLY)" $(if $(FULL),-full)
 

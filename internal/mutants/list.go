@@ -10,7 +10,7 @@ import (
 // Bug is one bug to plant.
 type Bug struct {
 	Name      string
-	Promise   string   // what it breaks
+	Promise   string   // the one that it breaks
 	Tests     []string // those that should fail: names, or directory, dot and name
 	Old, New  []string // lines of code, without the white space at their beginnings
 	Directory string   // below which the code is

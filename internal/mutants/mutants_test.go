@@ -133,10 +133,10 @@ func TestVerdicts(t *testing.T) {
 	}
 	for _, want := range []string{
 		"SURVIVED square at sum/sum.go:7", "Twice doubles; repeat with: make mutants ONLY=square\n",
-		"ERROR matches-twice (lists/sum.txt:25): its code is at sum/sum.go:3 and sum/sum.go:7",
-		"ERROR matches-nowhere (lists/sum.txt:31): its code is nowhere below sum",
-		"ERROR no-go (lists/sum.txt:37, at sum/sum.go:4): the tests of sum do not build",
-		"ERROR no-test (lists/sum.txt:43): there is no test TestSubtract below sum",
+		"ERROR matches-twice (lists/sum.txt:26): its code is at sum/sum.go:3 and sum/sum.go:7",
+		"ERROR matches-nowhere (lists/sum.txt:32): its code is nowhere below sum",
+		"ERROR no-go (lists/sum.txt:38, at sum/sum.go:4): the tests of sum do not build",
+		"ERROR no-test (lists/sum.txt:44): there is no test TestSubtract below sum",
 		"of 7 bugs in ", ": 2 killed, 1 survived, 4 errors in the lists, 0 left out\n",
 	} {
 		if !strings.Contains(out, want) {

@@ -36,7 +36,7 @@ type Counts struct {
 	Left                     int // not begun within the Budget
 }
 
-// subject is a bug in its file, and what should kill it.
+// subject is a bug in its file, with the tests that should kill it.
 type subject struct {
 	Bug
 	planted
