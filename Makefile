@@ -12,10 +12,17 @@ FUZZTIME = 10s
 
 GOLANGCI_LINT = .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
+# How make mutants is narrowed down: BUDGET=2m30s begins no bug after that time, SEED=... says in which order (the
+# commit), ONLY="NAME ..." plants these, and FULL=1 runs all tests of a package for each.
+BUDGET =
+SEED =
+ONLY =
+FULL =
+
 # Flags of make bench and make profile, such as BENCH="--only bolt --rounds 9": see bench/README.md.
 BENCH =
 
-.PHONY: help build test test-real soak lint prose fuzz bench profile always
+.PHONY: help build test test-real soak mutants lint prose fuzz bench profile always
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +41,10 @@ test-real: ## tests against real servers, started on loopback and stopped again,
 
 soak: ## the tests that count high, for an hour; PARTS="bolt-kill ..." for some of them
 	@scripts/soak.sh $(PARTS)
+
+mutants: ## plant the bugs of internal/mutants, one at a time, for the tests to notice; budget 6 minutes, of a part (BUDGET=2m30s) 3
+	@scripts/budget.sh mutants $(if $(BUDGET),3,6) go run ./internal/mutants/cmd/mutants \
+		-budget "$(if $(BUDGET),$(BUDGET),0)" -seed "$(SEED)" -only "$(ONLY)" $(if $(FULL),-full)
 
 lint: $(GOLANGCI_LINT) ## golangci-lint with .golangci.yml, vet for other systems, and make prose; the first run compiles the linter
 	@for os in darwin windows; do GOOS=$$os go vet ./store/... || exit; done

@@ -164,23 +164,25 @@ func TestMaxAttemptsParksOnce(t *testing.T) {
 }
 
 func TestUsedUpAttemptsParkWithoutRunning(t *testing.T) {
-	s := newStore()
-	h := fails(errors.New("no"), 99)
-	lenient := newDedup(t, s, nil)
-	for range 5 {
-		want(t, lenient.Do(t.Context(), message("k", "v"), h.handle), dedup.Failed, false)
-	}
-	l := letters{err: errors.New("dead letter topic is down")}
-	strict := newDedup(t, s, &dedup.Options{DeadLetter: l.send, MaxAttempts: 2})
-	r := strict.Do(t.Context(), message("k", "v"), h.handle)
-	want(t, r, dedup.Failed, false)
-	if !errors.Is(r.Err, l.err) {
-		t.Errorf("got err %v, want that of the dead letter", r.Err)
-	}
-	l.err = nil
-	want(t, strict.Do(t.Context(), message("k", "v"), h.handle), dedup.Parked, true)
-	if h.runs() != 5 {
-		t.Errorf("got %d runs, want 5", h.runs())
+	for _, runs := range []int{2, 5} {
+		s := newStore()
+		h := fails(errors.New("no"), 99)
+		lenient := newDedup(t, s, nil)
+		for range runs {
+			want(t, lenient.Do(t.Context(), message("k", "v"), h.handle), dedup.Failed, false)
+		}
+		l := letters{err: errors.New("dead letter topic is down")}
+		strict := newDedup(t, s, &dedup.Options{DeadLetter: l.send, MaxAttempts: 2})
+		r := strict.Do(t.Context(), message("k", "v"), h.handle)
+		want(t, r, dedup.Failed, false)
+		if !errors.Is(r.Err, l.err) {
+			t.Errorf("got err %v, want that of the dead letter", r.Err)
+		}
+		l.err = nil
+		want(t, strict.Do(t.Context(), message("k", "v"), h.handle), dedup.Parked, true)
+		if h.runs() != runs {
+			t.Errorf("MaxAttempts 2: got %d runs, want the %d from before", h.runs(), runs)
+		}
 	}
 }
 
@@ -362,7 +364,11 @@ func TestHeldElsewhereIsBusy(t *testing.T) {
 			})
 		}()
 		synctest.Wait()
-		want(t, b.Do(t.Context(), message("k", "v"), (&handler{}).handle), dedup.Busy, false)
+		r := b.Do(t.Context(), message("k", "v"), (&handler{}).handle)
+		want(t, r, dedup.Busy, false)
+		if r.RetryAfter <= 0 {
+			t.Errorf("got RetryAfter %v, want a while", r.RetryAfter)
+		}
 		r, err := b.Settle(t.Context(), message("k", "v"), func(context.Context, *dedup.Message) ([]byte, error) {
 			t.Error("ran a key that was recorded")
 			return nil, nil

@@ -179,3 +179,14 @@ func TestManyHandlersWithoutABound(t *testing.T) {
 		}
 	})
 }
+
+// A wait before a redelivery is never negative, whatever asked for it.
+func TestNegativeWaitsCountAsNone(t *testing.T) {
+	d := newDedup(t, newStore(), &dedup.Options{Backoff: func(int) time.Duration { return -time.Hour }})
+	for name, err := range map[string]error{"Backoff": errBroken, "RetryAfter": dedup.RetryAfter(errBroken, -time.Hour)} {
+		r := d.Do(t.Context(), message(name, "v"), fails(err, 1).handle)
+		if want(t, r, dedup.Failed, false); r.RetryAfter != 0 {
+			t.Errorf("%s of -1h: got a Result with RetryAfter %v, want 0", name, r.RetryAfter)
+		}
+	}
+}

@@ -76,13 +76,15 @@ func TestBatchIsNotAnsweredByAnother(t *testing.T) {
 		second  dedup.Outcome
 		settled bool
 		runs    int
+		policy  dedup.Policy // OnConflict
 	}{
-		"that failed":          {"v", errors.New("no"), dedup.Failed, dedup.Processed, true, 2},
-		"with another payload": {"other", nil, dedup.Processed, dedup.Conflict, true, 1},
+		"that failed":                         {"v", errors.New("no"), dedup.Failed, dedup.Processed, true, 2, 0},
+		"with another payload":                {"other", nil, dedup.Processed, dedup.Conflict, true, 1, 0},
+		"with another payload, and it waited": {"other", nil, dedup.Processed, dedup.Conflict, true, 1, dedup.PolicySkip},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := newDedup(t, newStore(), &dedup.Options{DeadLetter: (&letters{}).send})
+				d := newDedup(t, newStore(), &dedup.Options{DeadLetter: (&letters{}).send, OnConflict: tt.policy})
 				a, b, runs := meet(t, d, message("k", "v"), message("k", tt.value), func() ([]byte, error) { return nil, tt.err })
 				want(t, a, tt.first, tt.err == nil)
 				want(t, b, tt.second, tt.settled)

@@ -173,3 +173,45 @@ func TestOnlyAnswersOfTheStoreAreRecycled(t *testing.T) {
 		}
 	})
 }
+
+// Callers that queue behind an Apply share the next one, up to the most that a store
+// takes.
+func TestOneApplyHasAtMostMaxBatchOperations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		first := true
+		s.before = func([]dedup.Op) error {
+			if first {
+				first = false
+				time.Sleep(time.Second)
+			}
+			return nil
+		}
+		d := newDedup(t, s, nil)
+		var wg sync.WaitGroup
+		for caller := range 5 {
+			wg.Go(func() {
+				ms := make([]*dedup.Message, dedup.MaxBatch/2)
+				for i := range ms {
+					ms[i] = message(fmt.Sprint(caller, "/", i), "v")
+				}
+				for i, r := range d.DoBatch(t.Context(), ms, okAll) {
+					if r.Outcome != dedup.Processed {
+						t.Errorf("caller %d, message %d: got %v (err %v), want processed", caller, i, r.Outcome, r.Err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		shared := false
+		for _, ops := range s.calls {
+			shared = shared || len(ops) > dedup.MaxBatch/2
+			if len(ops) > dedup.MaxBatch {
+				t.Errorf("an Apply has %d operations, more than %d", len(ops), dedup.MaxBatch)
+			}
+		}
+		if !shared {
+			t.Error("no two callers shared an Apply")
+		}
+	})
+}

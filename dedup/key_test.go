@@ -261,6 +261,7 @@ func TestJSONKey(t *testing.T) {
 		{name: "a value that is not escaped", fn: id, m: of(`{"id":"café"}`), want: key(`["café"]`)},
 		{name: "an object", fn: id, m: of(`{"id":{"b":[1.50, null ], "a":"\/"}}`), want: key(`[{"a":"/","b":[1.5,null]}]`)},
 		{name: "twice: the last", fn: id, m: of(`{"id":1,"id":2}`), want: key(`[2]`)},
+		{name: "twice in an object: the last", fn: id, m: of(`{"id":{"a":1,"b":0,"a":2}}`), want: key(`[{"a":2,"b":0}]`)},
 		{name: "twice: the last is null", fn: id, m: of(`{"id":1,"id":null}`)},
 		{name: "null", fn: id, m: of(`{"id":null}`)},
 		{name: "empty string", fn: id, m: of(`{"id":""}`)},
@@ -439,10 +440,12 @@ func TestMaxKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := dedup.Message{Headers: headers("Idempotency-Key", strings.Repeat("k", dedup.MaxKey))}
-	r := d.Do(t.Context(), &m, func(context.Context, *dedup.Message) ([]byte, error) { return nil, nil })
-	if r.Outcome != dedup.Processed {
-		t.Errorf("a key of MaxKey bytes: got %v, %v, want processed", r.Outcome, r.Err)
+	for n, want := range map[int]dedup.Outcome{dedup.MaxKey: dedup.Processed, dedup.MaxKey + 1: dedup.Unkeyed} {
+		m := dedup.Message{Headers: headers("Idempotency-Key", strings.Repeat("k", n))}
+		r := d.Do(t.Context(), &m, func(context.Context, *dedup.Message) ([]byte, error) { return nil, nil })
+		if r.Outcome != want {
+			t.Errorf("a key of %d bytes: got %v, %v, want %v", n, r.Outcome, r.Err, want)
+		}
 	}
 	if err := d.Shutdown(t.Context()); err != nil {
 		t.Error(err)

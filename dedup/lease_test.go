@@ -167,3 +167,52 @@ func TestLateExtendConcernsNoOtherBatch(t *testing.T) {
 		}
 	})
 }
+
+// A lease counts from before its extend was sent: the store may have carried it out
+// at once, and only its answer is late.
+func TestLeaseCountsFromBeforeItsExtendWasSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		extends := 0
+		s.before = func(ops []dedup.Op) error {
+			if ops[0].Kind != dedup.OpExtend {
+				return nil
+			}
+			if extends++; extends > 1 {
+				return errBroken
+			}
+			return nil
+		}
+		s.after = func(ops []dedup.Op, _ []dedup.Reply) {
+			if ops[0].Kind == dedup.OpExtend {
+				time.Sleep(9 * time.Second)
+			}
+		}
+		d := newDedup(t, s, nil)
+		start := time.Now()
+		d.Do(t.Context(), message("k", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+			<-ctx.Done()
+			if got, want := time.Since(start), 40*time.Second; got != want { // a third of the lease, and a lease
+				t.Errorf("the handler's context ended after %v, want %v", got, want)
+			}
+			return nil, context.Cause(ctx)
+		})
+	})
+}
+
+// The store may forget what tokens it has issued, but not go back behind those that
+// this process has seen: each claim tells the highest.
+func TestClaimsTellTheHighestToken(t *testing.T) {
+	s := newStore()
+	d := newDedup(t, s, nil)
+	h := &handler{}
+	for run, key := range []string{"a", "b", "c"} {
+		want(t, d.Do(t.Context(), message(key, "v"), h.handle), dedup.Processed, true)
+		s.mu.Lock()
+		last := s.calls[len(s.calls)-2][0] // the claim before the last complete
+		s.mu.Unlock()
+		if run > 0 && (last.Kind != dedup.OpClaim || last.Floor < h.claim(run).Token) {
+			t.Errorf("claim of %s: got %v with floor %d, want at least the token before, %d", key, last.Kind, last.Floor, h.claim(run).Token)
+		}
+	}
+}

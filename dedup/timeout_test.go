@@ -78,6 +78,36 @@ func TestHungHandlerLosesItsLeaseAndSaysSo(t *testing.T) {
 	})
 }
 
+// A claim that is granted when Shutdown has begun is given back: nothing runs.
+func TestNoHandlerStartsWhenItsClaimComesAfterShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		s.after = func(ops []dedup.Op, _ []dedup.Reply) {
+			if ops[0].Kind == dedup.OpClaim {
+				time.Sleep(time.Second)
+			}
+		}
+		d := newDedup(t, s, nil)
+		h := &handler{}
+		done := make(chan dedup.Result)
+		go func() { done <- d.Do(context.Background(), message("k", "v"), h.handle) }()
+		synctest.Wait()
+		go func() {
+			if err := d.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}()
+		r := <-done
+		want(t, r, dedup.Unavailable, false)
+		if !errors.Is(r.Err, dedup.ErrClosed) || h.runs() != 0 {
+			t.Errorf("got err %v and %d runs, want that of Shutdown and none", r.Err, h.runs())
+		}
+		if got := s.sent(dedup.OpRelease); got != 1 {
+			t.Errorf("got %d releases, want that of the claim", got)
+		}
+	})
+}
+
 func TestNoHandlerStartsAfterShutdownBegan(t *testing.T) {
 	for range 20 { // where a select could choose at random
 		synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # scripts/soak.sh [PART...]
-# Runs the long counts of the tests with build tag real, all parts or those named, one after the other. Each
+# Runs the long counts of the tests with build tag real, and make mutants, all parts or those named, one after the other. Each
 # part prints its budget and its time, and is ended after twice its budget. A part that fails does not stop the
 # others; the script fails at the end. A part that this machine cannot run is skipped with a line, unless
 # CI=true. The power cuts need root, Linux, e2fsprogs and xfsprogs.
@@ -27,6 +27,11 @@ part bolt-kill 12 ./store/bolt TestRealKill BOLTSTORE_KILLS=2000
 part bolt-stop 5 ./store/bolt TestRealStop BOLTSTORE_STOPS=300
 part bolt-clock 8 ./store/bolt TestRealClockJumps BOLTSTORE_CLOCKS=500
 part bolt-corruption 20 ./store/bolt TestRealCorruption BOLTSTORE_CORRUPTIONS=50000 RACE=
+
+known+=(mutants)
+if [[ ${#chosen[@]} -eq 0 || " ${chosen[*]} " == *" mutants "* ]]; then
+  make mutants || failed+=(mutants)
+fi
 
 for name in "${chosen[@]}"; do
   [[ " ${known[*]} " == *" $name "* ]] || { echo "soak: no part $name: there are ${known[*]}" >&2 && exit 2; }
