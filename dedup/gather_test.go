@@ -180,7 +180,7 @@ func TestOneApplyHasAtMostMaxBatchOperations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
 		first := true
-		s.before = func([]dedup.Op) error {
+		s.before = func([]driver.Op) error {
 			if first {
 				first = false
 				time.Sleep(time.Second)
@@ -191,7 +191,7 @@ func TestOneApplyHasAtMostMaxBatchOperations(t *testing.T) {
 		var wg sync.WaitGroup
 		for caller := range 5 {
 			wg.Go(func() {
-				ms := make([]*dedup.Message, dedup.MaxBatch/2)
+				ms := make([]*dedup.Message, driver.MaxBatch/2)
 				for i := range ms {
 					ms[i] = message(fmt.Sprint(caller, "/", i), "v")
 				}
@@ -205,9 +205,9 @@ func TestOneApplyHasAtMostMaxBatchOperations(t *testing.T) {
 		wg.Wait()
 		shared := false
 		for _, ops := range s.calls {
-			shared = shared || len(ops) > dedup.MaxBatch/2
-			if len(ops) > dedup.MaxBatch {
-				t.Errorf("an Apply has %d operations, more than %d", len(ops), dedup.MaxBatch)
+			shared = shared || len(ops) > driver.MaxBatch/2
+			if len(ops) > driver.MaxBatch {
+				t.Errorf("an Apply has %d operations, more than %d", len(ops), driver.MaxBatch)
 			}
 		}
 		if !shared {

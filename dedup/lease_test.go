@@ -174,8 +174,8 @@ func TestLeaseCountsFromBeforeItsExtendWasSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
 		extends := 0
-		s.before = func(ops []dedup.Op) error {
-			if ops[0].Kind != dedup.OpExtend {
+		s.before = func(ops []driver.Op) error {
+			if ops[0].Kind != driver.OpExtend {
 				return nil
 			}
 			if extends++; extends > 1 {
@@ -183,8 +183,8 @@ func TestLeaseCountsFromBeforeItsExtendWasSent(t *testing.T) {
 			}
 			return nil
 		}
-		s.after = func(ops []dedup.Op, _ []dedup.Reply) {
-			if ops[0].Kind == dedup.OpExtend {
+		s.after = func(ops []driver.Op, _ []driver.Reply) {
+			if ops[0].Kind == driver.OpExtend {
 				time.Sleep(9 * time.Second)
 			}
 		}
@@ -211,7 +211,7 @@ func TestClaimsTellTheHighestToken(t *testing.T) {
 		s.mu.Lock()
 		last := s.calls[len(s.calls)-2][0] // the claim before the last complete
 		s.mu.Unlock()
-		if run > 0 && (last.Kind != dedup.OpClaim || last.Floor < h.claim(run).Token) {
+		if run > 0 && (last.Kind != driver.OpClaim || last.Floor < h.claim(run).Token) {
 			t.Errorf("claim of %s: got %v with floor %d, want at least the token before, %d", key, last.Kind, last.Floor, h.claim(run).Token)
 		}
 	}

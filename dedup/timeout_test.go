@@ -82,8 +82,8 @@ func TestHungHandlerLosesItsLeaseAndSaysSo(t *testing.T) {
 func TestNoHandlerStartsWhenItsClaimComesAfterShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
-		s.after = func(ops []dedup.Op, _ []dedup.Reply) {
-			if ops[0].Kind == dedup.OpClaim {
+		s.after = func(ops []driver.Op, _ []driver.Reply) {
+			if ops[0].Kind == driver.OpClaim {
 				time.Sleep(time.Second)
 			}
 		}
@@ -102,7 +102,7 @@ func TestNoHandlerStartsWhenItsClaimComesAfterShutdown(t *testing.T) {
 		if !errors.Is(r.Err, dedup.ErrClosed) || h.runs() != 0 {
 			t.Errorf("got err %v and %d runs, want that of Shutdown and none", r.Err, h.runs())
 		}
-		if got := s.sent(dedup.OpRelease); got != 1 {
+		if got := s.sent(driver.OpRelease); got != 1 {
 			t.Errorf("got %d releases, want that of the claim", got)
 		}
 	})
