@@ -48,7 +48,7 @@ type Config struct {
 	// more: messages were deleted unread, or its log was cut. Default Fail.
 	OutOfRange OffsetPolicy
 
-	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at once.
+	// Lanes is the number of calls of Transport.DoEach that Run has under way at once.
 	// Messages with the same Message.Key are in the same lane, and other keys share it: a
 	// handler that does not return holds up its whole lane. Lanes does not limit how many
 	// handlers run at once: dedup.Options.Concurrency does. Default 256; at most 65536.

@@ -17,14 +17,14 @@ import (
 
 // turns notes what lanes have a Deduplicator do together.
 type turns struct {
-	*dedup.Deduplicator
+	core
 	each     func(ms []*dedup.Message)
 	together int
 }
 
 func (d *turns) DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result {
 	d.each(ms)
-	results := d.Deduplicator.DoEach(ctx, ms, h)
+	results := d.core.DoEach(ctx, ms, h)
 	d.together = max(d.together, len(results))
 	return results
 }
@@ -50,6 +50,7 @@ func TestLanePropertyOrder(t *testing.T) {
 		if d.Deduplicator, err = dedup.New(memstore.New(nil), "s", dedup.PositionKey(), &dedup.Options{OnStale: dedup.PolicyProcess}); err != nil {
 			t.Fatal(err)
 		}
+		d.Transport = d.Deduplicator.Transport()
 		defer func() { _ = d.Shutdown(context.Background()) }()
 		byNumber := map[int32]*partition{}
 		for _, p := range g.partitions {

@@ -285,7 +285,7 @@ func TestShutdownDrainsAndRunsNothingTwice(t *testing.T) {
 
 // slowStart holds back each call of DoEach until the gate opens.
 type slowStart struct {
-	*dedup.Deduplicator
+	core
 	entered atomic.Int32
 	gate    chan struct{}
 }
@@ -293,7 +293,7 @@ type slowStart struct {
 func (s *slowStart) DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result {
 	s.entered.Add(1)
 	<-s.gate
-	return s.Deduplicator.DoEach(ctx, ms, h)
+	return s.core.DoEach(ctx, ms, h)
 }
 
 // TestDrainStartsNoHandler: messages that are in DoEach when the drain begins give
@@ -314,7 +314,7 @@ func TestDrainStartsNoHandler(t *testing.T) {
 		}
 	}}})
 	j := newJournal()
-	slow := &slowStart{Deduplicator: d, gate: make(chan struct{})}
+	slow := &slowStart{core: coreOf(d), gate: make(chan struct{})}
 	c := newConsumer(t, k, "g", config, "t")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -12,12 +12,20 @@ import (
 	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
-// deduplicator is the part of *dedup.Deduplicator that a Consumer uses.
+// deduplicator is the part of a dedup.Deduplicator and its Transport that a Consumer uses.
 type deduplicator interface {
 	DoBatch(ctx context.Context, ms []*dedup.Message, h dedup.BatchHandler) []dedup.Result
 	DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result
 	Vouch() (driver.Vouch, error)
 }
+
+// core is a deduplicator.
+type core struct {
+	*dedup.Deduplicator
+	dedup.Transport
+}
+
+func coreOf(d *dedup.Deduplicator) core { return core{d, d.Transport()} }
 
 // workers run the messages of one generation.
 type workers interface {
