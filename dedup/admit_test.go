@@ -85,7 +85,7 @@ func TestClaimsAreGivenBackWhenHandlersTurnSlow(t *testing.T) {
 							m = append(m, message(fmt.Sprint("next", i), "v"))
 						}
 						for len(m) > 0 && ctx.Err() == nil {
-							m = m[len(d.DoEach(ctx, m, h.handle)):]
+							m = m[len(d.Transport().DoEach(ctx, m, h.handle)):]
 						}
 					})
 				}

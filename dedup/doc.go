@@ -165,6 +165,6 @@
 //   - Fields of [Message] that a transport fills in: all but Claim. Since needs
 //     care: see there.
 //   - [Deduplicator.Do] for a broker that can redeliver a single message,
-//     [Deduplicator.DoBatch], and [Deduplicator.DoEach] for a backlog.
-//   - [Deduplicator.Vouch] tells which store is behind a Deduplicator.
+//     and [Deduplicator.DoBatch].
+//   - [Transport], which [Deduplicator.Transport] returns, has the rest, and the contract.
 package dedup

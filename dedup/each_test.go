@@ -54,7 +54,7 @@ func TestEach(t *testing.T) {
 			return []byte("result of " + m.Claim.Key), nil
 		}}
 		ms := messages("a", "warm", "fails", "a", "panics", "", "poison", "b", "too many")
-		rs := d.DoEach(t.Context(), ms, h.handle)
+		rs := d.Transport().DoEach(t.Context(), ms, h.handle)
 		if len(rs) != 8 {
 			t.Fatalf("got %d results, want those of the first 8", len(rs))
 		}
@@ -79,7 +79,7 @@ func TestEach(t *testing.T) {
 		if len(s.calls) != 3 || len(l.whys) != 1 {
 			t.Errorf("got %d Applies and %d dead letters, want 3, the claims, the records and what was parked, and 1", len(s.calls), len(l.whys))
 		}
-		if got := d.DoEach(t.Context(), nil, h.handle); len(got) != 0 {
+		if got := d.Transport().DoEach(t.Context(), nil, h.handle); len(got) != 0 {
 			t.Errorf("got %d results for no messages", len(got))
 		}
 	})
@@ -91,12 +91,12 @@ func TestEachTakesWhatIsDoneInAMoment(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDedup(t, newStore(), nil)
 			h := &handler{}
-			if got := len(d.DoEach(t.Context(), messages("a", "b"), h.handle)); got != 1 {
+			if got := len(d.Transport().DoEach(t.Context(), messages("a", "b"), h.handle)); got != 1 {
 				t.Errorf("got %d at first, want 1: nobody knows how long a handler takes", got)
 			}
 			d = newDedup(t, newStore(), nil)
 			warm(t, d, took)
-			if got := len(d.DoEach(t.Context(), messages("1", "2", "3", "4", "5", "6", "7", "8", "9"), h.handle)); got != want {
+			if got := len(d.Transport().DoEach(t.Context(), messages("1", "2", "3", "4", "5", "6", "7", "8", "9"), h.handle)); got != want {
 				t.Errorf("handlers take %v: got %d, want %d", took, got, want)
 			}
 		})
@@ -109,7 +109,7 @@ func TestEachTimesOutAlone(t *testing.T) {
 		d := newDedup(t, newStore(), &dedup.Options{HandlerTimeout: 5 * time.Millisecond})
 		warm(t, d, 0)
 		start := time.Now()
-		rs := d.DoEach(t.Context(), messages("a", "b", "c", "d"), func(ctx context.Context, m *dedup.Message) ([]byte, error) {
+		rs := d.Transport().DoEach(t.Context(), messages("a", "b", "c", "d"), func(ctx context.Context, m *dedup.Message) ([]byte, error) {
 			if m.Claim.Key == "b" {
 				<-ctx.Done()
 				return nil, ctx.Err()
@@ -155,7 +155,7 @@ func TestEachDoesNotWaitForTheSlow(t *testing.T) {
 		}}
 		done := make(chan []dedup.Result)
 		go func() {
-			done <- d.DoEach(context.Background(), messages("a", "fails", "poison", "hangs", "b", "warm", "c", ""), h.handle)
+			done <- d.Transport().DoEach(context.Background(), messages("a", "fails", "poison", "hangs", "b", "warm", "c", ""), h.handle)
 		}()
 		time.Sleep(time.Minute / 2)
 		for _, c := range []struct {
@@ -194,7 +194,7 @@ func TestEachDoesNotWaitForTheSlow(t *testing.T) {
 		if took["hangs"] != time.Hour || took["c"] != 0 {
 			t.Errorf("got handlers of %v", took)
 		}
-		if got := len(d.DoEach(t.Context(), messages("late", "other"), h.handle)); got != 1 {
+		if got := len(d.Transport().DoEach(t.Context(), messages("late", "other"), h.handle)); got != 1 {
 			t.Errorf("got %d at once after that, want 1", got)
 		}
 	})
@@ -214,7 +214,7 @@ func TestEachStopsAtAHalt(t *testing.T) {
 		}}
 		for _, halts := range []*dedup.Message{message("halts", "v"), message("warm", "other")} {
 			runs := h.runs()
-			rs := d.DoEach(t.Context(), []*dedup.Message{message("a"+string(halts.Value), "v"), halts, message("b", "v")}, h.handle)
+			rs := d.Transport().DoEach(t.Context(), []*dedup.Message{message("a"+string(halts.Value), "v"), halts, message("b", "v")}, h.handle)
 			want(t, rs[0], dedup.Processed, true)
 			if !rs[1].Halt || rs[2].Outcome != dedup.Unavailable || rs[2].Halt || rs[2].RetryAfter != 0 {
 				t.Errorf("got %v, halt %v, and then %v, halt %v", rs[1].Outcome, rs[1].Halt, rs[2].Outcome, rs[2].Halt)
@@ -237,7 +237,7 @@ func TestEachDeadLettersBeside(t *testing.T) {
 		start := time.Now()
 		done := make(chan []dedup.Result)
 		go func() {
-			done <- d.DoEach(context.Background(), messages("poison", "a", "b"), func(_ context.Context, m *dedup.Message) ([]byte, error) {
+			done <- d.Transport().DoEach(context.Background(), messages("poison", "a", "b"), func(_ context.Context, m *dedup.Message) ([]byte, error) {
 				if m.Claim.Key == "poison" {
 					return nil, dedup.Permanent(errors.New("no"))
 				}
@@ -274,7 +274,7 @@ func TestEachStartsNothingLaterBehindAHalt(t *testing.T) {
 		done := make(chan dedup.Result)
 		go func() { done <- d.Do(context.Background(), message("b", "v"), h.handle) }()
 		synctest.Wait()
-		rs := d.DoEach(t.Context(), messages("halts", "b"), h.handle)
+		rs := d.Transport().DoEach(t.Context(), messages("halts", "b"), h.handle)
 		want(t, rs[1], dedup.Unavailable, false)
 		want(t, <-done, dedup.Failed, false)
 		if !rs[0].Halt || h.runs() != 2 {
@@ -294,7 +294,7 @@ func TestEachGoexit(t *testing.T) {
 		warm(t, d, 0)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			d.DoEach(context.Background(), messages("a", "exits", "b"), func(_ context.Context, m *dedup.Message) ([]byte, error) {
+			d.Transport().DoEach(context.Background(), messages("a", "exits", "b"), func(_ context.Context, m *dedup.Message) ([]byte, error) {
 				if m.Claim.Key == "exits" {
 					runtime.Goexit()
 				}
@@ -335,7 +335,9 @@ func TestEachLosesOneClaim(t *testing.T) {
 		})
 		synctest.Wait()
 		done := make(chan []dedup.Result)
-		go func() { done <- d.DoEach(context.Background(), messages("lost", "kept"), (&handler{}).handle) }()
+		go func() {
+			done <- d.Transport().DoEach(context.Background(), messages("lost", "kept"), (&handler{}).handle)
+		}()
 		time.Sleep(time.Minute)
 		close(release)
 		rs := <-done
@@ -346,7 +348,7 @@ func TestEachLosesOneClaim(t *testing.T) {
 		d = newDedup(t, s, &dedup.Options{Lease: 30 * time.Second})
 		want(t, d.Do(t.Context(), message("fast again", "v"), (&handler{}).handle), dedup.Processed, true)
 		time.Sleep(time.Minute)
-		d.DoEach(t.Context(), messages("lost", "other"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+		d.Transport().DoEach(t.Context(), messages("lost", "other"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
 			<-ctx.Done()
 			if got := context.Cause(ctx); !errors.Is(got, dedup.ErrLeaseLost) {
 				t.Errorf("got %v, want the claim lost", got)
@@ -377,7 +379,7 @@ func TestEachTakesOneSlot(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range calls {
 			wg.Go(func() {
-				for _, r := range d.DoEach(context.Background(), messages(fmt.Sprint(i, "a"), fmt.Sprint(i, "b"), fmt.Sprint(i, "c")), h) {
+				for _, r := range d.Transport().DoEach(context.Background(), messages(fmt.Sprint(i, "a"), fmt.Sprint(i, "b"), fmt.Sprint(i, "c")), h) {
 					if r.Settled() {
 						settled.Add(1)
 					}
@@ -415,7 +417,7 @@ func TestEachStopsBetweenHandlers(t *testing.T) {
 				synctest.Wait()
 				return nil, nil
 			}}
-			rs := d.DoEach(ctx, messages("a", "b", "c"), h.handle)
+			rs := d.Transport().DoEach(ctx, messages("a", "b", "c"), h.handle)
 			want(t, rs[0], dedup.Processed, true)
 			want(t, rs[1], dedup.Unavailable, false)
 			want(t, rs[2], dedup.Unavailable, false)

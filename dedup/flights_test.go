@@ -159,7 +159,7 @@ func TestBatchesAnswerEachOther(t *testing.T) {
 					return dedup.Answer{Result: []byte(m.Claim.Key)}
 				}
 				if each {
-					results = d.DoEach(t.Context(), ms, func(_ context.Context, m *dedup.Message) ([]byte, error) {
+					results = d.Transport().DoEach(t.Context(), ms, func(_ context.Context, m *dedup.Message) ([]byte, error) {
 						a := one(m)
 						return a.Result, a.Err
 					})

@@ -36,7 +36,7 @@ var ways = map[string]run1{
 	},
 	"DoEach": func(d *dedup.Deduplicator, ctx context.Context, m *dedup.Message, h dedup.Handler) (dedup.Result, error) {
 		ms := []*dedup.Message{m, message("beside "+m.Position.String(), "v")}
-		rs := d.DoEach(ctx, ms, h)
+		rs := d.Transport().DoEach(ctx, ms, h)
 		return rs[0], rs[0].Err
 	},
 }
@@ -290,7 +290,7 @@ func TestClaimFrom(t *testing.T) {
 		_, _ = check(ctx, m)
 		return nil, r.Err
 	}), dedup.Processed, true)
-	for _, r := range d.DoEach(t.Context(), []*dedup.Message{message("a", "v"), message("b", "v")}, check) {
+	for _, r := range d.Transport().DoEach(t.Context(), []*dedup.Message{message("a", "v"), message("b", "v")}, check) {
 		want(t, r, dedup.Processed, true)
 	}
 	d.Do(t.Context(), message("outer", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {

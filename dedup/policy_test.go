@@ -180,7 +180,7 @@ func TestStaleCountsFromTheSinceOfTheMessage(t *testing.T) {
 				t.Errorf("%s: with a record: got %v, want duplicate", name, r.Outcome)
 			}
 		}
-		if v, err := d.Vouch(); err != nil || v.ID == "" {
+		if v, err := d.Transport().Vouch(); err != nil || v.ID == "" {
 			t.Errorf("Vouch: got %+v, %v, want the store's", v, err)
 		}
 	})

@@ -50,7 +50,7 @@ type Config struct {
 	// more: messages were deleted unread, or its log was cut. Default Fail.
 	OutOfRange OffsetPolicy
 
-	// Lanes is the number of calls of Deduplicator.DoEach that Run has under way at once. A
+	// Lanes is the number of calls of Transport.DoEach that Run has under way at once. A
 	// handler that does not return occupies one of them. Lanes does not limit how many handlers
 	// run at once: dedup.Options.Concurrency does. Default 256; at most 65536.
 	Lanes int

@@ -97,7 +97,7 @@ func (c *Consumer) Check(ctx context.Context) error {
 }
 
 // Run consumes until ctx ends. It processes each message with the handler h, through
-// [dedup.Deduplicator.DoEach].
+// [dedup.Transport.DoEach].
 //
 // When ctx ends, Run drains: no handler is started any more, and running handlers may finish
 // within DrainTimeout. Until then their contexts do not end. Run returns nil if all of them
@@ -109,7 +109,7 @@ func (c *Consumer) Check(ctx context.Context) error {
 //
 // The messages have no Raw and a Delivery of 0, because Kafka does not count deliveries.
 func (c *Consumer) Run(ctx context.Context, d *dedup.Deduplicator, h dedup.Handler) error {
-	return c.runLanes(ctx, d, h)
+	return c.runLanes(ctx, lanes.CoreOf(d), h)
 }
 
 func (c *Consumer) runLanes(ctx context.Context, d deduplicator, h dedup.Handler) error {
@@ -122,14 +122,14 @@ func (c *Consumer) runLanes(ctx context.Context, d deduplicator, h dedup.Handler
 // A message that is not settled is tried again in a later batch, before other messages of its
 // key. Within one batch, the handler must keep the order of messages with the same Message.Key.
 func (c *Consumer) RunBatch(ctx context.Context, d *dedup.Deduplicator, h dedup.BatchHandler) error {
-	return c.runBatches(ctx, d, h)
+	return c.runBatches(ctx, lanes.CoreOf(d), h)
 }
 
 func (c *Consumer) runBatches(ctx context.Context, d deduplicator, h dedup.BatchHandler) error {
 	return c.run(ctx, d, func(moved func()) *lanes.Pool { return lanes.NewBatch(c.config.BatchSize, d, h, moved) })
 }
 
-// deduplicator is the part of *dedup.Deduplicator that a Consumer uses.
+// deduplicator is the part of a dedup.Deduplicator and its Transport that a Consumer uses.
 type deduplicator interface {
 	lanes.Deduplicator
 	Vouch() (driver.Vouch, error)

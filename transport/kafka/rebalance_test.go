@@ -16,6 +16,7 @@ import (
 	"github.com/oncequeue/oncequeue/dedup"
 	"github.com/oncequeue/oncequeue/internal/brokertest"
 	memstore "github.com/oncequeue/oncequeue/store/mem"
+	"github.com/oncequeue/oncequeue/transport/internal/lanes"
 )
 
 // commitWatch checks that no commit for a partition is lower than one before it.
@@ -285,7 +286,7 @@ func TestShutdownDrainsAndRunsNothingTwice(t *testing.T) {
 
 // slowStart holds back each call of DoEach until the gate opens.
 type slowStart struct {
-	*dedup.Deduplicator
+	lanes.Core
 	entered atomic.Int32
 	gate    chan struct{}
 }
@@ -293,7 +294,7 @@ type slowStart struct {
 func (s *slowStart) DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result {
 	s.entered.Add(1)
 	<-s.gate
-	return s.Deduplicator.DoEach(ctx, ms, h)
+	return s.Core.DoEach(ctx, ms, h)
 }
 
 // TestDrainStartsNoHandler: messages that are in DoEach when the drain begins give
@@ -314,7 +315,7 @@ func TestDrainStartsNoHandler(t *testing.T) {
 		}
 	}}})
 	j := newJournal()
-	slow := &slowStart{Deduplicator: d, gate: make(chan struct{})}
+	slow := &slowStart{Core: lanes.CoreOf(d), gate: make(chan struct{})}
 	c := newConsumer(t, k, "g", config, "t")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

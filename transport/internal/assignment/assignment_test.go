@@ -86,7 +86,7 @@ func newRun(t interface{ Cleanup(func()) }, h dedup.Handler, change func(*Option
 	o := Options{
 		Bounds: window.Bounds{Messages: 100, Bytes: 1 << 20, Ahead: 1 << 20},
 		Total:  window.NewBudget(1000, 1<<30),
-		Pool:   lanes.NewSingle(8, d, h, func() {}),
+		Pool:   lanes.NewSingle(8, lanes.CoreOf(d), h, func() {}),
 		Status: status.New(log, "kafka"),
 		Counts: &Counts{},
 		Log:    log,

@@ -168,7 +168,7 @@ func orderPerKey(t *rapid.T, newPool func(Deduplicator, int, dedup.Handler) *Poo
 		}
 		return nil, nil
 	}
-	p := newPool(d, 1+roll(5), h)
+	p := newPool(CoreOf(d), 1+roll(5), h)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var ps []*partition
@@ -233,7 +233,7 @@ func TestStuckHandlerHoldsUpItsKeyOnly(t *testing.T) {
 				release := make(chan struct{})
 				var handled atomic.Int64
 				d := newDeduplicator(t, dedup.Options{HandlerTimeout: -1, Concurrency: 8})
-				p := newPool(d, 4, func(_ context.Context, m *dedup.Message) ([]byte, error) {
+				p := newPool(CoreOf(d), 4, func(_ context.Context, m *dedup.Message) ([]byte, error) {
 					if string(m.Key) == stuckKey && m.Position.Partition == 0 {
 						once.Do(func() { <-release })
 					}

@@ -12,7 +12,16 @@ import (
 	"github.com/oncequeue/oncequeue/transport/internal/window"
 )
 
-// Deduplicator is the part of *dedup.Deduplicator that a Pool uses.
+// Core is a Deduplicator.
+type Core struct {
+	*dedup.Deduplicator
+	dedup.Transport
+}
+
+// CoreOf returns d and its Transport.
+func CoreOf(d *dedup.Deduplicator) Core { return Core{d, d.Transport()} }
+
+// Deduplicator is the part of a dedup.Deduplicator and its Transport that a Pool uses.
 type Deduplicator interface {
 	DoBatch(ctx context.Context, ms []*dedup.Message, h dedup.BatchHandler) []dedup.Result
 	DoEach(ctx context.Context, ms []*dedup.Message, h dedup.Handler) []dedup.Result
