@@ -9,6 +9,9 @@ import (
 
 // Message converts a message that kafka-go has read. It is for programs with a read loop of
 // their own. Key, Value and the values of the headers are not copied. Raw is m.
+//
+// Published is the producer's timestamp, even if the topic has
+// message.timestamp.type=LogAppendTime: kafka-go does not hand over the broker's.
 func Message(m *kafka.Message) *dedup.Message {
 	d := &dedup.Message{
 		Topic:     m.Topic,

@@ -32,9 +32,9 @@ type SinkConfig struct {
 	// BatchBytes is the largest size of a batch, in bytes before compression. A larger
 	// message is sent alone. Default 900 KB, below the brokers' default limit of 1 MiB.
 	BatchBytes int
-	// Logger receives that a quota of the brokers is used up, at most once a minute. The
-	// Sink then sends as slowly as they ask for, and that does not count as Timeout.
-	// Default: discards.
+	// Logger receives a line when a quota of the brokers is used up, at most once a minute.
+	// The Sink then sends as slowly as the brokers ask for. These pauses do not count for
+	// Timeout. Default: no logging.
 	Logger *slog.Logger
 }
 

@@ -512,6 +512,9 @@ func TestWaitingNamesTheMessage(t *testing.T) {
 			t.Error("got a partition that waits, too soon to tell")
 		}
 		time.Sleep(waitingAfter)
+		if !p.Stats().Waiting {
+			t.Error("Stats: it does not wait")
+		}
 		if offset, since, waits := p.Waiting(); !waits || offset != 3 || !since.Equal(from) {
 			t.Errorf("got offset %d since %v, %v, want 3", offset, since, waits)
 		}
