@@ -8,8 +8,8 @@ import (
 	"github.com/oncequeue/oncequeue/dedup/driver"
 )
 
-// TestStepRecords holds the whole record after each operation that takes effect:
-// what it changes, what it clears, and what it keeps.
+// TestStepRecords holds the whole record after each operation that takes effect: the
+// fields that the operation changes, clears and keeps.
 func TestStepRecords(t *testing.T) {
 	type record = driver.Record
 	// with returns a record of the state that every field is set in which it can have.

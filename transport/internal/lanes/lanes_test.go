@@ -292,7 +292,7 @@ func TestStopLeavesTheOthers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDeduplicator(t, dedup.Options{})
-				p := newPool(d, 4, func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+				p := newPool(CoreOf(d), 4, func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
 					select {
 					case <-ctx.Done():
 						return nil, ctx.Err()
