@@ -31,6 +31,8 @@ type pass struct {
 	ctx  context.Context // the caller's
 	xs   []*delivery
 	runs []run // used up by the first try
+
+	always bool // the handler is called although none of xs is to run
 }
 
 // begin makes the runs, and appends the leases that are held under them. free says that
@@ -54,6 +56,16 @@ func (p *pass) begin(onLost func(x *delivery, hung bool), leases []*renew.Lease)
 		}
 	}
 	return held, free
+}
+
+// parks appends the leases under which messages are to be parked.
+func (p *pass) parks(leases []*renew.Lease) []*renew.Lease {
+	for _, x := range p.xs {
+		if !x.run && x.park != nil && x.claimed {
+			leases = append(leases, x.lease)
+		}
+	}
+	return leases
 }
 
 func (p *pass) end() {
@@ -111,6 +123,7 @@ type conclusion struct {
 	parkedAs Outcome // what a confirmed dead letter makes of it
 	park     error   // not nil: by a dead letter, for this reason
 	ending   ending
+	buried   bool // the handler has sent the dead letter
 }
 
 // ending is the operation that ends a claim.
@@ -170,6 +183,8 @@ func (x *delivery) end(outcome Outcome, err error) {
 }
 
 var errNotStarted = errors.New("not started: what came before it took long, or halted")
+
+var errGivenBack = errors.New("given back: the handler of the round gave no answer for it")
 
 // giveUp decides x as not processed, for no fault of its own; what it has
 // claimed is released, uncounted.
