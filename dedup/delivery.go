@@ -98,7 +98,7 @@ type waiting struct {
 	watched atomic.Bool // another waits for its key
 
 	// Under the mutex of flights.
-	ended   chan struct{} // closed when those who wait for its key shall look again; nil: nobody waits
+	ended   chan struct{} // closed when the deliveries that wait for its key shall look again; nil: none waits
 	awaits  *delivery     // of the same key, in flight; nil: not known, or it has ended
 	awaited []*delivery   // by these
 	place   int           // in awaited of the one that it awaits
@@ -186,8 +186,8 @@ var errNotStarted = errors.New("not started: what came before it took long, or h
 
 var errGivenBack = errors.New("given back: the handler of the round gave no answer for it")
 
-// giveUp decides x as not processed, for no fault of its own; what it has
-// claimed is released, uncounted.
+// giveUp decides x as not processed, for no fault of its own. Its claim is
+// released, uncounted.
 func (x *delivery) giveUp(err error) {
 	x.run, x.park = false, nil
 	x.end(Unavailable, err)

@@ -96,8 +96,8 @@ func share(slab []delivery) {
 
 // await puts those of later in flight whose keys are free, and waits until the
 // deadline for one that is. It returns them and the rest, which are to be asked for
-// again when those have ended: who holds keys while it waits for others can wait for
-// a batch that waits for it.
+// again when the first have ended: a batch that held keys while it waits for others could
+// wait for a batch that waits for it.
 func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline time.Time) (free, rest []*delivery) {
 	if free, rest = d.flights.start(later); len(free) > 0 || len(rest) == 0 {
 		return free, rest
