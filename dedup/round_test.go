@@ -312,3 +312,38 @@ func TestRoundIsCalledForDuplicates(t *testing.T) {
 		want(t, r, dedup.Unavailable, false)
 	}
 }
+
+// A dead letter goes out only under a living claim: the handler is not called once that
+// of a message to park is lost.
+func TestRoundWhoseClaimIsLostWritesNoDeadLetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		confirmed := errors.New("no dead letters yet")
+		d := newDedup(t, s, &dedup.Options{
+			Concurrency: 1, Lease: time.Second, MaxAttempts: 1,
+			DeadLetter: func(context.Context, *dedup.Message, error) error { return confirmed },
+		})
+		fails := func(context.Context, *dedup.Message) ([]byte, error) { return nil, errors.New("odd") }
+		want(t, d.Do(t.Context(), message("a", "v"), fails), dedup.Failed, false)
+		lost := dedup.NewID("orders", "a")
+		s.after = func(ops []driver.Op, replies []driver.Reply) {
+			for i, op := range ops {
+				if op.Kind == driver.OpExtend && op.ID == lost {
+					replies[i].Status = driver.StatusLost
+				}
+			}
+		}
+		go d.Do(context.Background(), message("holds the slot", "v"), func(context.Context, *dedup.Message) ([]byte, error) {
+			time.Sleep(5 * time.Second)
+			return nil, nil
+		})
+		synctest.Wait()
+		for _, r := range d.Transport().DoRound(t.Context(), messages("a"), func(context.Context, *dedup.Round) {
+			t.Error("called without the claim")
+		}) {
+			if r.Settled() || !errors.Is(r.Err, dedup.ErrLeaseLost) {
+				t.Errorf("got %v, %v, want a message whose lease was lost", r.Outcome, r.Err)
+			}
+		}
+	})
+}
