@@ -84,6 +84,9 @@ func (d *recorder) deadLetter(ctx context.Context, x *delivery) (why []byte, err
 	const most = 1024
 	s := x.park.Error()
 	why = []byte(s[:min(len(s), most)])
+	if x.buried {
+		return why, nil
+	}
 	if x.claimed && !d.renewer.Begin(time.Now(), time.Time{}, x.lease) {
 		return nil, ErrLeaseLost
 	}

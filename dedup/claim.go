@@ -34,7 +34,7 @@ func (d *claimer) claim(ctx context.Context, xs []*delivery) (sent time.Time) {
 				x.giveUp(err)
 			}
 		}
-		return sent // and leaves ops to who may be sending them still
+		return sent // the leader of a batch may be sending ops still
 	}
 	defer asked.Done()
 	d.asker.giveBack(buffer, ops)

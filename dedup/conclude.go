@@ -27,6 +27,15 @@ func (d *concluder) conclude(x *delivery, a Answer, caller context.Context, caus
 			x.res.RetryAfter = pause(time.Second)
 		}
 	}()
+	if a.Err == errGivenBack { //nolint:errorlint // it is never wrapped, and a handler's own error may be a circle
+		x.giveUp(errGivenBack)
+		return
+	}
+	if x.buried {
+		x.end(Failed, a.Err)
+		x.park, x.parkedAs = mark.Finite(a.Err), Parked
+		return
+	}
 	if a.Err == nil {
 		if !x.claimed { // OnUnkeyed is Process: Outcome and Err say so
 			x.res.Value, x.res.settled = a.Result, true

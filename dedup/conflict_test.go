@@ -68,7 +68,7 @@ func TestConflictWithARunHere(t *testing.T) {
 	}
 }
 
-// What cannot be told before the store has spoken is waited for.
+// A conflict that only the store can tell is waited for.
 func TestConflictThatIsNotOneYet(t *testing.T) {
 	t.Run("which is granted meanwhile", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

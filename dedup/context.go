@@ -57,8 +57,8 @@ func (r *run) end() {
 
 // lazyContext is a context of package context that is not made before somebody
 // asks whether it has ended: a deadline and a cancellation are a third of what a
-// call of Do allocates, and many handlers never ask. What is made is real, so
-// Cause, AfterFunc and derived contexts know it. Asked for the first time when
+// call of Do allocates, and many handlers never ask. The context that is made is real,
+// so Cause, AfterFunc and derived contexts know it. Asked for the first time when
 // both its deadline and its parent's end have passed, it takes the parent's word.
 type lazyContext struct {
 	parent context.Context
@@ -130,7 +130,7 @@ func (c *lazyContext) made() context.Context {
 func (c *lazyContext) Done() <-chan struct{} { return c.made().Done() }
 func (c *lazyContext) Err() error            { return c.made().Err() }
 
-// String is for those who print what they are called with: the fields are in use.
+// String is for handlers that print their arguments: the fields are in use.
 func (c *lazyContext) String() string { return "dedup.Context" }
 
 func (c *lazyContext) Deadline() (time.Time, bool) {

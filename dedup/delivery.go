@@ -31,6 +31,8 @@ type pass struct {
 	ctx  context.Context // the caller's
 	xs   []*delivery
 	runs []run // used up by the first try
+
+	always bool // the handler is called although none of xs is to run
 }
 
 // begin makes the runs, and appends the leases that are held under them. free says that
@@ -54,6 +56,16 @@ func (p *pass) begin(onLost func(x *delivery, hung bool), leases []*renew.Lease)
 		}
 	}
 	return held, free
+}
+
+// parks appends the leases under which messages are to be parked.
+func (p *pass) parks(leases []*renew.Lease) []*renew.Lease {
+	for _, x := range p.xs {
+		if !x.run && x.park != nil && x.claimed {
+			leases = append(leases, x.lease)
+		}
+	}
+	return leases
 }
 
 func (p *pass) end() {
@@ -86,7 +98,7 @@ type waiting struct {
 	watched atomic.Bool // another waits for its key
 
 	// Under the mutex of flights.
-	ended   chan struct{} // closed when those who wait for its key shall look again; nil: nobody waits
+	ended   chan struct{} // closed when the deliveries that wait for its key shall look again; nil: none waits
 	awaits  *delivery     // of the same key, in flight; nil: not known, or it has ended
 	awaited []*delivery   // by these
 	place   int           // in awaited of the one that it awaits
@@ -111,6 +123,7 @@ type conclusion struct {
 	parkedAs Outcome // what a confirmed dead letter makes of it
 	park     error   // not nil: by a dead letter, for this reason
 	ending   ending
+	buried   bool // the handler has sent the dead letter
 }
 
 // ending is the operation that ends a claim.
@@ -171,8 +184,10 @@ func (x *delivery) end(outcome Outcome, err error) {
 
 var errNotStarted = errors.New("not started: what came before it took long, or halted")
 
-// giveUp decides x as not processed, for no fault of its own; what it has
-// claimed is released, uncounted.
+var errGivenBack = errors.New("given back: the handler of the round gave no answer for it")
+
+// giveUp decides x as not processed, for no fault of its own. Its claim is
+// released, uncounted.
 func (x *delivery) giveUp(err error) {
 	x.run, x.park = false, nil
 	x.end(Unavailable, err)

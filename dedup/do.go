@@ -76,15 +76,15 @@ func (d *Deduplicator) DoBatch(ctx context.Context, ms []*Message, h BatchHandle
 	results := make([]Result, len(ms))
 	for at := 0; at < len(ms); at += driver.MaxBatch {
 		end := min(at+driver.MaxBatch, len(ms))
-		d.doBatch(ctx, ms[at:end], results[at:end], call{many: h})
+		d.doBatch(ctx, ms[at:end], results[at:end], &call{many: h}, (*Deduplicator).processAll)
 	}
 	return results
 }
 
-// doBatch is the call, which has a batch handler, or a handler for each.
-func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, of call) {
+// doBatch is the call, which has a batch handler, or a handler for each. process takes
+// its steps.
+func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Result, this *call, process func(*Deduplicator, context.Context, []delivery, *call)) {
 	slab := d.memory.slab(len(ms))
-	this := &of
 	open := d.calls.enter(ctx, this)
 	if open {
 		defer d.calls.exit(this)
@@ -101,7 +101,7 @@ func (d *Deduplicator) doBatch(ctx context.Context, ms []*Message, results []Res
 		}
 		return
 	}
-	d.processAll(ctx, slab, this)
+	process(d, ctx, slab, this)
 }
 
 // didAll ends a batch, also one that a handler ends with its goroutine.

@@ -239,7 +239,7 @@ func TestHandlerTimeout(t *testing.T) {
 }
 
 // After HandlerTimeout a handler that ignores its context loses its lease, and
-// another may take over; what it records late is refused.
+// another may take over. Its late result is refused.
 func TestHandlerThatOutlivesItsTimeoutIsTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()

@@ -167,4 +167,6 @@
 //   - [Deduplicator.Do] for a broker that can redeliver a single message,
 //     and [Deduplicator.DoBatch].
 //   - [Transport], which [Deduplicator.Transport] returns, has the rest, and the contract.
+//   - A batch in two phases: [Transport.DoRound], [RoundHandler], [Round], [Standing],
+//     [StandingKind].
 package dedup

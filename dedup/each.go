@@ -11,7 +11,7 @@ import (
 
 const (
 	// eachTurn is how long the handlers of one DoEach should take together: about as
-	// long as a store takes for a batch. What takes longer gains nothing from fewer of those.
+	// long as a store takes for a batch. Handlers that take longer gain nothing from fewer batches.
 	eachTurn = time.Millisecond
 	// eachMost bounds how many messages come again flagged Ambiguous after a crash.
 	eachMost = 8

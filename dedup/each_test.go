@@ -128,8 +128,8 @@ func TestEachTimesOutAlone(t *testing.T) {
 	})
 }
 
-// While one handler takes long, what came before it is recorded, and what follows it is
-// given back as if it had never been tried.
+// While one handler takes long, the messages before it are recorded, and those behind it
+// are given back as if they had never been tried.
 func TestEachDoesNotWaitForTheSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
@@ -200,7 +200,7 @@ func TestEachDoesNotWaitForTheSlow(t *testing.T) {
 	})
 }
 
-// What is behind a Halt is not run, be it the handler's or a policy's.
+// A message behind a Halt is not run, be it the handler's or a policy's.
 func TestEachStopsAtAHalt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()

@@ -49,7 +49,7 @@ func (f *faulty) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, er
 
 var recycled = driver.Reply{Status: 99, Record: driver.Record{Token: 1 << 62, Result: []byte("recycled")}, Err: errors.New("read after it was recycled")}
 
-// Recycle makes an error of what is read again, and counts.
+// Recycle makes an error of a reply that is read again, and counts.
 func (f *faulty) Recycle(replies []driver.Reply) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

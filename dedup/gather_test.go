@@ -83,7 +83,7 @@ func TestManyShareAppliesBesideALateOne(t *testing.T) {
 	})
 }
 
-// Who will not come for long is not waited for.
+// Callers that will not come for long are not waited for.
 func TestSlowHandlersAreNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const batches = 100

@@ -151,7 +151,7 @@ const (
 	defaultClockSkew      = 5 * time.Second
 )
 
-// filled returns a copy of o with the defaults in place, or what is wrong.
+// filled returns a copy of o with the defaults in place, or an error that names all wrong options.
 func (o *Options) filled() (Options, error) {
 	var c Options
 	if o != nil {

@@ -58,7 +58,7 @@ func TestPolicies(t *testing.T) {
 			d := newDedup(t, newStore(), &c.o)
 			m := c.make(t, d)
 			h := &handler{}
-			for range 2 { // what was not settled is refused again, with the same words
+			for range 2 { // an unsettled message is refused again, with the same words
 				r := d.Do(t.Context(), m, h.handle)
 				if r.Outcome != c.outcome || r.Settled() != c.settled || r.Halt != c.halt {
 					t.Fatalf("got %v, settled %v, halt %v (%v); want %v, %v, %v", r.Outcome, r.Settled(), r.Halt, r.Err, c.outcome, c.settled, c.halt)

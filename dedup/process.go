@@ -38,12 +38,7 @@ func (d *Deduplicator) processOne(p *pass) {
 // processAll takes the steps up to record for the messages of a batch. Those that
 // wait do so without a key in hand, when the others are done.
 func (d *Deduplicator) processAll(ctx context.Context, slab []delivery, of *call) {
-	xs := make([]*delivery, len(slab))
-	for i := range slab {
-		xs[i] = &slab[i]
-		d.identifier.identify(xs[i])
-	}
-	first, later := d.flights.start(xs)
+	first, later := d.flights.start(d.identifyAll(slab))
 	defer func() {
 		if len(later) > 0 { // a panic left them there, as what flies
 			d.flights.leave(later)
@@ -61,6 +56,33 @@ func (d *Deduplicator) processAll(ctx context.Context, slab []delivery, of *call
 		free, later = d.await(ctx, later, deadline)
 		d.fly(ctx, free)
 	}
+	share(slab)
+}
+
+// processRound is processAll without a wait for messages whose keys are in work.
+func (d *Deduplicator) processRound(ctx context.Context, slab []delivery, of *call) {
+	free, later := d.flights.start(d.identifyAll(slab))
+	defer func() {
+		for _, x := range d.flights.leave(later) {
+			x.giveUp(ErrBusy)
+		}
+		share(slab)
+	}()
+	defer d.flights.end(free...)
+	d.process(&pass{call: of, ctx: ctx, xs: free, always: true})
+}
+
+func (d *Deduplicator) identifyAll(slab []delivery) (xs []*delivery) {
+	xs = make([]*delivery, len(slab))
+	for i := range slab {
+		xs[i] = &slab[i]
+		d.identifier.identify(xs[i])
+	}
+	return xs
+}
+
+// share gives deliveries the result of their leader, or of the delivery that they awaited.
+func share(slab []delivery) {
 	for i := range slab {
 		x := &slab[i]
 		switch {
@@ -74,8 +96,8 @@ func (d *Deduplicator) processAll(ctx context.Context, slab []delivery, of *call
 
 // await puts those of later in flight whose keys are free, and waits until the
 // deadline for one that is. It returns them and the rest, which are to be asked for
-// again when those have ended: who holds keys while it waits for others can wait for
-// a batch that waits for it.
+// again when the first have ended: a batch that held keys while it waits for others could
+// wait for a batch that waits for it.
 func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline time.Time) (free, rest []*delivery) {
 	if free, rest = d.flights.start(later); len(free) > 0 || len(rest) == 0 {
 		return free, rest
@@ -116,7 +138,7 @@ func (d *Deduplicator) process(p *pass) {
 
 // try reports whether the deliveries that are to run were turned back.
 func (d *Deduplicator) try(p *pass) (again bool) {
-	if !slices.ContainsFunc(p.xs, (*delivery).undecided) {
+	if !p.always && !slices.ContainsFunc(p.xs, (*delivery).undecided) {
 		return false
 	}
 	if err := d.admission.Enter(p.ctx, d.calls.closing, &p.call.ticket); err != nil {
@@ -129,7 +151,7 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	}
 	defer d.admission.Leave(&p.call.ticket)
 	sent := d.claimer.claim(p.ctx, p.xs)
-	if !slices.ContainsFunc(p.xs, func(x *delivery) bool { return x.claimed || x.run || x.park != nil }) {
+	if !p.always && !slices.ContainsFunc(p.xs, func(x *delivery) bool { return x.claimed || x.run || x.park != nil }) {
 		return false
 	}
 	held, free := p.begin(d.runner.onLost, make([]*renew.Lease, 0, len(p.xs)))

@@ -18,8 +18,8 @@ type recorder struct {
 	teller  *teller
 }
 
-// finish ends the claims of xs that stand. What needs no dead letter is recorded before
-// one is waited for.
+// finish ends the claims of xs that stand. Deliveries without a dead letter are recorded
+// before a dead letter is waited for.
 func (d *recorder) finish(xs []*delivery) {
 	d.record(xs, func(x *delivery) bool { return x.park == nil })
 	if d.bury(xs) {

@@ -172,8 +172,8 @@ func TestDeadLetterThatIsRefusedForGoodHalts(t *testing.T) {
 	}
 }
 
-// A store that says it never answers again halts; what it says meanwhile of a
-// finished handler is not awaited for ever.
+// A store that says it never answers again halts. Its answer to the record of a finished
+// handler is not awaited for ever.
 func TestStoreThatFailedForGoodHalts(t *testing.T) {
 	s := newStore()
 	d := newDedup(t, s, nil)

@@ -28,7 +28,10 @@ type runner struct {
 func (d *runner) handle(p *pass) (again bool) {
 	r := &p.runs[0]
 	ms, running := r.running(p.xs)
-	if len(ms) == 0 {
+	switch {
+	case p.always:
+		running = p.parks(running)
+	case len(ms) == 0:
 		return false
 	}
 	err := d.admission.Start(&r.claims, d.closing, &p.call.ticket)

@@ -28,8 +28,8 @@ import (
 //     refused with [ErrClosed].
 //
 // A transport uses [Deduplicator.Do] if its broker can redeliver a single message, and
-// [Deduplicator.DoBatch] for a batch handler. DoEach is for a backlog of single messages.
-// Vouch tells which store is behind the Deduplicator, so that a transport can set
+// [Deduplicator.DoBatch] for a batch handler. DoEach is for a backlog of single messages,
+// and DoRound for a transport that settles many messages in one transaction. Vouch tells which store is behind the Deduplicator, so that a transport can set
 // Message.Since.
 type Transport struct{ d *Deduplicator }
 
@@ -66,7 +66,7 @@ func (t Transport) DoEach(ctx context.Context, ms []*Message, h Handler) []Resul
 		return []Result{d.Do(ctx, ms[0], h)}
 	}
 	results := make([]Result, n)
-	d.doBatch(ctx, ms[:n], results, call{one: h})
+	d.doBatch(ctx, ms[:n], results, &call{one: h}, (*Deduplicator).processAll)
 	return results
 }
 

@@ -59,8 +59,8 @@ func (f *flights) conflicts(x, other *delivery) bool {
 		x.fingerprint != other.fingerprint && x.fingerprint != (Fingerprint{}) && other.fingerprint != (Fingerprint{})
 }
 
-// granted notes which of xs have the claim of their key, and has those look again who
-// wait for it.
+// granted notes which of xs have the claim of their key, and has the deliveries look
+// again that wait for it.
 func (f *flights) granted(xs []*delivery) {
 	for _, x := range xs {
 		if !x.claimed {
@@ -74,7 +74,7 @@ func (f *flights) granted(xs []*delivery) {
 	}
 }
 
-// wake has those look again who wait for x. The caller holds the mutex of flights.
+// wake has the deliveries look again that wait for x. The caller holds the mutex of flights.
 func (x *delivery) wake() {
 	if x.ended != nil {
 		close(x.ended)
@@ -86,8 +86,8 @@ func (x *delivery) wake() {
 // memory of xs, and those that have to wait. A delivery in neither list needs no more:
 // it is decided, or was answered by the delivery that it awaited, or has found a
 // leader: a delivery of its own call, whose fate it shares. A delivery without a key
-// is free, and so is one that conflicts and is to be parked. Whoever does not wait any
-// longer calls leave.
+// is free, and so is one that conflicts and is to be parked. A caller that does not wait
+// any longer calls leave.
 func (f *flights) start(xs []*delivery) (free, wait []*delivery) {
 	free = xs[:0]
 	f.mu.Lock()
@@ -190,8 +190,9 @@ func (f *flights) land(x *delivery) {
 	x.wake()
 }
 
-// tell answers those who await x and would hear the same from the store. What it said
-// before they came may be out of date: the key may have been forgotten since.
+// tell answers the deliveries that await x and would hear the same from the store. An
+// answer of the store from before they came may be out of date: the key may have been
+// forgotten since.
 func (x *delivery) tell() {
 	var a *answer
 	for _, w := range x.awaited {

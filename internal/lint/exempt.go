@@ -11,7 +11,6 @@ type exemption struct {
 
 // exemptions are all of them. No package is to be added.
 var exemptions = []exemption{
-	{"dedup", "dedup is cut into one file for each step"},
 	{"transport/kafka", "the transports get a common floor"},
 	{"transport/nats", "its order becomes a state machine with names"},
 	{"store/bolt", "its log becomes a type of its own"},

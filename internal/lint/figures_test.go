@@ -41,11 +41,11 @@ func TestLongLines(t *testing.T) {
 func TestFigures(t *testing.T) {
 	words := func(n int) string { return strings.TrimSpace(strings.Repeat("word ", n)) }
 	p := load(t, map[string]string{
-		readme:           "# One title\n\n" + words(3) + "\n\n- " + words(5) + "\n- " + words(91) + "\n\n| a | b |\n|---|---|\n\n```sh\n" + words(2000) + "\n```\n",
-		"docs" + "/a.md": words(4) + "\n" + words(4) + "\n",
-		"other.md":       words(500) + "\n",
-		"dedup/a.go":     "package dedup\n\n// One of what is stored.\n",
-		"a.go":           "package a\n\n// One of what is stored.\n",
+		readme:            "# One title\n\n" + words(3) + "\n\n- " + words(5) + "\n- " + words(91) + "\n\n| a | b |\n|---|---|\n\n```sh\n" + words(2000) + "\n```\n",
+		"docs" + "/a.md":  words(4) + "\n" + words(4) + "\n",
+		"other.md":        words(500) + "\n",
+		"store/bolt/a.go": "package bolt\n\n// One of what is stored.\n",
+		"a.go":            "package a\n\n// One of what is stored.\n",
 	})
 	found, f := p.Prose()
 	// README: the title 3 with its mark, 3, 6, 92, the table 5 and 1.
