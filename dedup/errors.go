@@ -27,7 +27,7 @@ var (
 	// ErrLeaseLost means that the claim ended before the result was recorded: its lease
 	// could not be renewed in time, or another run took the key over. It is also the
 	// context.Cause of a handler's context that ended for this reason.
-	ErrLeaseLost = reason.LeaseLost
+	ErrLeaseLost = reason.ErrLeaseLost
 	// ErrAttempts means that Options.MaxAttempts runs failed or died.
 	ErrAttempts = errors.New("the attempts are used up")
 	// ErrStore means that the store did not answer.
@@ -42,7 +42,7 @@ var (
 	// Result.Halt says. Settle and Wrap return it.
 	ErrHalted = errors.New("halted")
 	// ErrClosed means that the Deduplicator is shut down.
-	ErrClosed = reason.Closed
+	ErrClosed = reason.ErrClosed
 	// ErrOwnKey: a handler called Do, DoBatch, DoEach or Settle for the key of its own
 	// message, or for one that its batch holds. It matches ErrBusy too.
 	ErrOwnKey = fmt.Errorf("%w: that of the handler which makes this call", ErrBusy)

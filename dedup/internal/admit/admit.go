@@ -81,7 +81,7 @@ const (
 	maxAhead = 2048
 )
 
-// ErrTurnedBack: the handlers have turned slow. The call gives its claims back and
+// ErrTurnedBack means that the handlers have turned slow. The call gives its claims back and
 // enters again.
 var ErrTurnedBack = errors.New("turned back: the handlers have turned slow")
 
@@ -109,7 +109,7 @@ func (a *Admission) Enter(ctx context.Context, closing <-chan struct{}, t *Ticke
 		return context.Cause(ctx)
 	}
 	if isClosed(closing) {
-		return reason.Closed
+		return reason.ErrClosed
 	}
 	a.mu.Lock()
 	switch {
@@ -155,7 +155,7 @@ func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-closing:
-		err = reason.Closed
+		err = reason.ErrClosed
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -80,6 +80,7 @@ func Finite(err error) (finite error) {
 	}
 	defer func() {
 		if r := recover(); r != nil || finite == nil {
+			//nolint:errorlint // wrapped, the tree would be walked again
 			finite = fmt.Errorf("%v (an error of type %T, which cannot be unwrapped to its end)", err, err)
 		}
 	}()

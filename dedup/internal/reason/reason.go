@@ -5,8 +5,8 @@ package reason
 import "errors"
 
 var (
-	// Closed means that the Deduplicator is shut down.
-	Closed = errors.New("the deduplicator is shut down")
-	// LeaseLost means that a claim ended before its result was recorded.
-	LeaseLost = errors.New("the lease was lost")
+	// ErrClosed means that the Deduplicator is shut down.
+	ErrClosed = errors.New("the deduplicator is shut down")
+	// ErrLeaseLost means that a claim ended before its result was recorded.
+	ErrLeaseLost = errors.New("the lease was lost")
 )

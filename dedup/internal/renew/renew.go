@@ -80,9 +80,9 @@ func (r *Renewer) Hold(sent time.Time, ls ...*Lease) {
 	var why error
 	switch {
 	case r.stopped:
-		why = reason.Closed
+		why = reason.ErrClosed
 	case !end.After(now):
-		why = reason.LeaseLost // the answer came too late
+		why = reason.ErrLeaseLost // the answer came too late
 	case !r.started:
 		r.started = true
 		go r.run()
@@ -236,9 +236,9 @@ func (r *Renewer) run() {
 // fence loses the leases that have ended; all of them once it is stopped. The
 // caller holds mu.
 func (r *Renewer) fence(now time.Time) {
-	why := reason.LeaseLost
+	why := reason.ErrLeaseLost
 	if r.stopped {
-		why = reason.Closed
+		why = reason.ErrClosed
 	}
 	for l := r.first; l != nil && (r.stopped || !l.end.After(now)); l = r.first {
 		r.remove(l)
@@ -303,7 +303,7 @@ func (r *Renewer) renewed(asked []*Lease, replies []driver.Reply, sent time.Time
 				before = l.prev
 			}
 			r.remove(l)
-			l.lose(reason.LeaseLost)
+			l.lose(reason.ErrLeaseLost)
 		}
 	}
 }
