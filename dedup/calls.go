@@ -19,13 +19,14 @@ type calls struct {
 	idle    chan struct{} // closed when closed and nothing is running
 }
 
-// call is one call of Do, DoBatch or DoEach, with a handler or a batch handler.
+// call is one call of Do, DoBatch, DoEach or DoRound, with a handler or a batch handler.
 type call struct {
 	in       *calls
 	received time.Time
 	parent   *run // in whose handler it was made; nil: none
 	one      Handler
 	many     BatchHandler
+	round    *Round // of DoRound, which has a batch handler too
 	ticket   admit.Ticket
 	over     bool // under the mutex of calls
 }

@@ -123,7 +123,9 @@ type conclusion struct {
 	parkedAs Outcome // what a confirmed dead letter makes of it
 	park     error   // not nil: by a dead letter, for this reason
 	ending   ending
-	buried   bool // the handler has sent the dead letter
+	buried   bool  // the handler has sent the dead letter
+	back     error // not nil: the handler of the round gave it back
+	clean    bool  // it said that nothing was done
 }
 
 // ending is the operation that ends a claim.
@@ -183,8 +185,6 @@ func (x *delivery) end(outcome Outcome, err error) {
 }
 
 var errNotStarted = errors.New("not started: what came before it took long, or halted")
-
-var errGivenBack = errors.New("given back: the handler of the round gave no answer for it")
 
 // giveUp decides x as not processed, for no fault of its own. Its claim is
 // released, uncounted.

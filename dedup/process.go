@@ -126,10 +126,13 @@ func (d *Deduplicator) process(p *pass) {
 	for d.try(p) {
 		var xs []*delivery
 		for _, x := range p.xs {
-			if !x.run {
+			if !x.run && (!p.always || x.park == nil) {
 				continue
 			}
 			xs = append(xs, x)
+			if x.park != nil && x.claimed { // the next claim says whether it is to be parked
+				x.park, x.res.Outcome, x.res.Err = nil, 0, nil
+			}
 			x.again()
 		}
 		p.xs, p.runs = xs, nil
@@ -158,7 +161,7 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	defer p.end()
 	defer d.recorder.drop(p.xs, held) // deferred: a handler may end the goroutine
 	d.renewer.Hold(sent, held...)
-	if free {
+	if free || p.always {
 		defer endAt(d.ctx, p.runs)()
 	}
 	if len(p.runs) > 1 {
@@ -167,6 +170,13 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 		again = d.runner.handle(p)
 	}
 	d.admission.Leave(&p.call.ticket)
+	switch {
+	case again && p.always: // no dead letter before the handler
+		d.recorder.record(p.xs, (*delivery).anyhow)
+		return true
+	case p.always:
+		p.call.round.spare(p.xs, p.why(d.calls.closing))
+	}
 	d.recorder.finish(p.xs)
 	return again
 }

@@ -3,8 +3,11 @@ package dedup
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/oncequeue/oncequeue/dedup/driver"
+	"github.com/oncequeue/oncequeue/dedup/internal/mark"
 )
 
 // DoRound is [Deduplicator.DoBatch] in two phases, for a transport that settles many
@@ -30,7 +33,7 @@ func (t Transport) DoRound(ctx context.Context, ms []*Message, h RoundHandler) [
 	of := call{}
 	t.d.doBatch(ctx, ms, results, &of, func(d *Deduplicator, ctx context.Context, slab []delivery, _ *call) {
 		r := &Round{slab: slab, replies: make([]reply, len(slab))}
-		of.many = func(ctx context.Context, _ []*Message) []Answer { return r.run(ctx, h) }
+		of.round, of.many = r, func(ctx context.Context, _ []*Message) []Answer { return r.run(ctx, h) }
 		d.processRound(ctx, slab, &of)
 	})
 	return results
@@ -46,6 +49,9 @@ type Round struct {
 	slab    []delivery
 	replies []reply
 	leaders map[*delivery]int
+
+	returned bool  // the handler has
+	panicked error // not nil: the handler has
 }
 
 // reply is what the handler answered for a message.
@@ -58,7 +64,8 @@ type reply struct {
 type replyKind uint8
 
 const (
-	givenBack replyKind = iota
+	silent replyKind = iota
+	givenBack
 	completed
 	parked
 	failing
@@ -122,13 +129,28 @@ func (r *Round) Complete(i int, result []byte) { r.replies[i] = reply{kind: comp
 
 // Park answers that the dead letter of message i is confirmed to be durable. It is for
 // StandingPark and StandingRun, and needs no Options.DeadLetter.
-func (r *Round) Park(i int, why error) { r.replies[i] = reply{kind: parked, err: given(why)} }
+func (r *Round) Park(i int, why error) {
+	r.replies[i] = reply{kind: parked, err: given(mark.Finite(why))}
+}
 
 // Fail answers that the work for message i failed. err has the marks that a [Handler] can
-// give. It is for StandingRun.
+// give. For StandingPark, it answers that the dead letter failed: err counts as an error of
+// Options.DeadLetter.
 func (r *Round) Fail(i int, err error) { r.replies[i] = reply{kind: failing, err: given(err)} }
 
-var errNoReason = errors.New("no reason is given")
+// GiveBack answers that nothing was done for message i. The message is [Unavailable], the
+// attempt does not count, and the next claim is not ambiguous, even if ctx has ended. It is
+// for StandingRun and StandingPark.
+func (r *Round) GiveBack(i int) { r.replies[i] = reply{kind: givenBack} }
+
+// Len returns the number of messages.
+func (r *Round) Len() int { return len(r.slab) }
+
+var (
+	errNoReason  = errors.New("no reason is given")
+	errGivenBack = errors.New("the handler of the round gave the message back")
+	errNoAnswer  = errors.New("the handler of the round gave no answer for the message")
+)
 
 func given(err error) error {
 	if err == nil {
@@ -139,26 +161,96 @@ func given(err error) error {
 
 // run calls h, and returns its answers for the messages that were to run.
 func (r *Round) run(ctx context.Context, h RoundHandler) (answers []Answer) {
+	defer func() {
+		if e := recover(); e != nil {
+			r.panicked = panicError(e)
+			panic(e)
+		}
+	}()
 	h(ctx, r)
+	r.returned = true
+	why := context.Cause(ctx)
 	for i := range r.slab {
-		x, a := &r.slab[i], &r.replies[i]
-		if a.kind == parked && (x.run || x.park != nil) {
-			x.buried = true
-		}
-		if !x.run {
-			if x.buried {
-				x.park = a.err
-			}
-			continue
-		}
-		switch a.kind {
-		case completed:
-			answers = append(answers, Answer{Result: a.result})
-		case parked, failing:
-			answers = append(answers, Answer{Err: a.err})
-		default:
-			answers = append(answers, Answer{Err: errGivenBack})
+		switch x, a := &r.slab[i], &r.replies[i]; {
+		case x.run:
+			answers = append(answers, x.answered(a, why))
+		case x.park != nil && !x.over:
+			x.answeredPark(a, why)
 		}
 	}
 	return answers
 }
+
+// answered takes the handler's answer for x, which was to run. why is why the context of
+// the handler had ended, or nil.
+func (x *delivery) answered(a *reply, why error) Answer {
+	switch a.kind {
+	case completed:
+		return Answer{Result: a.result}
+	case parked:
+		x.buried = true
+	case givenBack:
+		x.back, x.clean = errGivenBack, true
+	case silent:
+		x.back = noAnswer(why)
+	case failing:
+	}
+	return Answer{Err: a.err}
+}
+
+// answeredPark takes the handler's answer for x, which was to be parked.
+func (x *delivery) answeredPark(a *reply, why error) {
+	switch {
+	case a.kind == parked:
+		x.buried, x.park = true, a.err
+	case a.kind == failing:
+		s := mark.Of(a.err)
+		x.unburied(mark.Finite(a.err))
+		if x.park = nil; s.HasAfter {
+			x.res.RetryAfter = s.After
+		}
+	case a.kind == givenBack:
+		x.giveUp(errGivenBack)
+	case why != nil:
+		x.giveUp(noAnswer(why))
+	}
+}
+
+func noAnswer(why error) error {
+	if why == nil {
+		return errNoAnswer
+	}
+	return fmt.Errorf("%w: %w", why, errNoAnswer)
+}
+
+// spare keeps dead letters from being sent for xs, unless the handler has returned. why is
+// why it was not called, if it was not.
+func (r *Round) spare(xs []*delivery, why error) {
+	if r.panicked != nil {
+		why = r.panicked
+	}
+	for _, x := range xs {
+		switch {
+		case r.returned || x.park == nil:
+		case x.run: // its attempts are used up: the next round is to park it
+			x.park = nil
+		default:
+			x.giveUp(why)
+		}
+	}
+}
+
+// why returns why the handler was not called.
+func (p *pass) why(closing <-chan struct{}) error {
+	cause := p.runs[0].claims.cause(time.Time{})
+	switch {
+	case isClosed(closing):
+		return ErrClosed
+	case cause != nil:
+		return cause
+	}
+	return ErrLeaseLost
+}
+
+// anyhow selects every delivery.
+func (*delivery) anyhow() bool { return true }
