@@ -26,7 +26,6 @@ type call struct {
 	parent   *run // in whose handler it was made; nil: none
 	one      Handler
 	many     BatchHandler
-	round    *Round // of DoRound, which has a batch handler too
 	ticket   admit.Ticket
 	over     bool // under the mutex of calls
 }

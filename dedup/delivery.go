@@ -32,7 +32,8 @@ type pass struct {
 	xs   []*delivery
 	runs []run // used up by the first try
 
-	always bool // the handler is called although none of xs is to run
+	always bool                            // the handler is called although none of xs is to run
+	spare  func(xs []*delivery, why error) // of a pass that is always: gives parks back, if the handler has not returned
 }
 
 // begin makes the runs, and appends the leases that are held under them. free says that
@@ -66,6 +67,18 @@ func (p *pass) parks(leases []*renew.Lease) []*renew.Lease {
 		}
 	}
 	return leases
+}
+
+// why returns why the handler was not called.
+func (p *pass) why(closing <-chan struct{}) error {
+	cause := p.runs[0].claims.cause(time.Time{})
+	switch {
+	case isClosed(closing):
+		return ErrClosed
+	case cause != nil:
+		return cause
+	}
+	return ErrLeaseLost
 }
 
 func (p *pass) end() {

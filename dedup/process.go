@@ -60,7 +60,7 @@ func (d *Deduplicator) processAll(ctx context.Context, slab []delivery, of *call
 }
 
 // processRound is processAll without a wait for messages whose keys are in work.
-func (d *Deduplicator) processRound(ctx context.Context, slab []delivery, of *call) {
+func (d *Deduplicator) processRound(ctx context.Context, slab []delivery, of *call, spare func([]*delivery, error)) {
 	free, later := d.flights.start(d.identifyAll(slab))
 	defer func() {
 		for _, x := range d.flights.leave(later) {
@@ -69,7 +69,7 @@ func (d *Deduplicator) processRound(ctx context.Context, slab []delivery, of *ca
 		share(slab)
 	}()
 	defer d.flights.end(free...)
-	d.process(&pass{call: of, ctx: ctx, xs: free, always: true})
+	d.process(&pass{call: of, ctx: ctx, xs: free, always: true, spare: spare})
 }
 
 func (d *Deduplicator) identifyAll(slab []delivery) (xs []*delivery) {
@@ -172,10 +172,10 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	d.admission.Leave(&p.call.ticket)
 	switch {
 	case again && p.always: // no dead letter before the handler
-		d.recorder.record(p.xs, (*delivery).anyhow)
+		d.recorder.record(p.xs, func(*delivery) bool { return true })
 		return true
 	case p.always:
-		p.call.round.spare(p.xs, p.why(d.calls.closing))
+		p.spare(p.xs, p.why(d.calls.closing))
 	}
 	d.recorder.finish(p.xs)
 	return again
