@@ -47,7 +47,7 @@ import (
 //
 // h may commit the positions of these messages in its transaction:
 //
-//   - StandingSettled, if Standing.Result has no Halt.
+//   - StandingSettled.
 //   - StandingRun that h completes, and StandingRun or StandingPark that h parks, once the
 //     same transaction has the work or the dead letter.
 //   - StandingFollow, if h commits its leader.
@@ -57,11 +57,11 @@ import (
 // Standing with Halt ends what may be committed: nothing behind that message is.
 //
 // The transaction is not part of the record. If the process dies between the two, or the
-// Result is [Uncertain], then the position is committed and the key is not completed. The
-// broker does not deliver that message again, and nothing else completes the key. A copy
-// of the message runs again: flagged Ambiguous once the claim has lapsed, or without a flag
-// if another run released the key. The transport must keep notes of its own in the
-// transaction, and look for them, if that copy must not have its effect twice.
+// Result is [Uncertain], then the position is committed and the key may not be completed.
+// The broker does not deliver that message again, and DoRound does not complete the key
+// later. A copy of the message runs again, flagged Ambiguous. The transport must keep notes
+// of its own in the transaction, and look for them, if that copy must not have its effect
+// twice.
 func (t Transport) DoRound(ctx context.Context, ms []*Message, h RoundHandler) []Result {
 	ms = ms[:min(len(ms), driver.MaxBatch)]
 	results := make([]Result, len(ms))
@@ -127,14 +127,14 @@ const (
 	// Options.DeadLetter is called once the handler has returned.
 	StandingPark
 	// StandingFollow means that the message has the key and the payload of an earlier one
-	// of the round, Standing.Leader. It gets the Result of that one, as a Duplicate if that
-	// one is Processed.
+	// of the round, Standing.Leader. It gets the Result of that one, but as
+	// Duplicate for Processed and AlreadyParked for Parked.
 	StandingFollow
 	// StandingSettled means that nothing is left to do, as Standing.Result says.
 	StandingSettled
 	// StandingWait means that the message cannot be settled in this round: Standing.Result
-	// says why, if that is known. If its Outcome is zero, the key occurs earlier in the round
-	// with another payload. The final Result may still be settled, as a Duplicate of a run
+	// says why, if that is known. If its Outcome is zero, the key is in work elsewhere in
+	// this process, or occurs earlier in the round with another payload. The final Result may still be settled, as a Duplicate of a run
 	// elsewhere. If Standing.Result has Halt, nothing behind the message may be started.
 	StandingWait
 )
@@ -189,8 +189,8 @@ func (r *Round) Park(i int, why error) {
 func (r *Round) Fail(i int, err error) { r.replies[i] = reply{kind: failing, err: given(err)} }
 
 // GiveBack answers that nothing was done for message i. The message is [Unavailable], the
-// attempt does not count, and the next claim is not ambiguous, even if ctx has ended. It is
-// for StandingRun and StandingPark.
+// attempt does not count, and the next claim is no more ambiguous than this one, even if ctx
+// has ended. It is for StandingRun and StandingPark.
 func (r *Round) GiveBack(i int) { r.replies[i] = reply{kind: givenBack} }
 
 // Len returns the number of messages.
