@@ -52,16 +52,7 @@ func (d *recorder) buryOne(x *delivery) {
 	x.over = !x.claimed // else it is when that is recorded
 	why, err := d.deadLetter(&x.of.claims, x)
 	if err != nil {
-		err = fmt.Errorf("dead letter: %w", err)
-		x.res.Halt = driver.IsPermanent(err) // nothing that waits mends it
-		if x.res.Err != nil {
-			err = errors.Join(x.res.Err, err)
-		}
-		if x.parkedAs == Parked {
-			x.res.Outcome = Failed
-		}
-		x.res.Err = err
-		x.res.RetryAfter = pause(time.Second)
+		x.unburied(err)
 		return
 	}
 	x.end(x.parkedAs, x.park)
@@ -71,6 +62,20 @@ func (d *recorder) buryOne(x *delivery) {
 		return
 	}
 	x.ending = ending{kind: driver.OpPark, result: why, ambiguous: x.ending.ambiguous}
+}
+
+// unburied decides x, whose dead letter is not confirmed.
+func (x *delivery) unburied(err error) {
+	err = fmt.Errorf("dead letter: %w", err)
+	x.res.Halt = driver.IsPermanent(err) // nothing that waits mends it
+	if x.res.Err != nil {
+		err = errors.Join(x.res.Err, err)
+	}
+	if x.parkedAs == Parked {
+		x.res.Outcome = Failed
+	}
+	x.res.Err = err
+	x.res.RetryAfter = pause(time.Second)
 }
 
 // deadLetter sends one, if the claim is still ours: else another run may be

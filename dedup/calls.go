@@ -19,7 +19,7 @@ type calls struct {
 	idle    chan struct{} // closed when closed and nothing is running
 }
 
-// call is one call of Do, DoBatch or DoEach, with a handler or a batch handler.
+// call is one call of Do, DoBatch, DoEach or DoRound, with a handler or a batch handler.
 type call struct {
 	in       *calls
 	received time.Time

@@ -27,8 +27,9 @@ func (d *concluder) conclude(x *delivery, a Answer, caller context.Context, caus
 			x.res.RetryAfter = pause(time.Second)
 		}
 	}()
-	if a.Err == errGivenBack { //nolint:errorlint // it is never wrapped, and a handler's own error may be a circle
-		x.giveUp(errGivenBack)
+	if x.back != nil {
+		x.giveUp(x.back)
+		x.ending.ambiguous = cause != nil && !x.clean
 		return
 	}
 	if x.buried {

@@ -32,7 +32,8 @@ type pass struct {
 	xs   []*delivery
 	runs []run // used up by the first try
 
-	always bool // the handler is called although none of xs is to run
+	always bool                            // the handler is called although none of xs is to run
+	spare  func(xs []*delivery, why error) // of a pass that is always: gives parks back, if the handler has not returned
 }
 
 // begin makes the runs, and appends the leases that are held under them. free says that
@@ -66,6 +67,18 @@ func (p *pass) parks(leases []*renew.Lease) []*renew.Lease {
 		}
 	}
 	return leases
+}
+
+// why returns why the handler was not called.
+func (p *pass) why(closing <-chan struct{}) error {
+	cause := p.runs[0].claims.cause(time.Time{})
+	switch {
+	case isClosed(closing):
+		return ErrClosed
+	case cause != nil:
+		return cause
+	}
+	return ErrLeaseLost
 }
 
 func (p *pass) end() {
@@ -123,7 +136,9 @@ type conclusion struct {
 	parkedAs Outcome // what a confirmed dead letter makes of it
 	park     error   // not nil: by a dead letter, for this reason
 	ending   ending
-	buried   bool // the handler has sent the dead letter
+	buried   bool  // the handler has sent the dead letter
+	back     error // not nil: the handler of the round gave it back
+	clean    bool  // it said that nothing was done
 }
 
 // ending is the operation that ends a claim.
@@ -183,8 +198,6 @@ func (x *delivery) end(outcome Outcome, err error) {
 }
 
 var errNotStarted = errors.New("not started: what came before it took long, or halted")
-
-var errGivenBack = errors.New("given back: the handler of the round gave no answer for it")
 
 // giveUp decides x as not processed, for no fault of its own. Its claim is
 // released, uncounted.

@@ -43,8 +43,8 @@ var (
 	ErrHalted = errors.New("halted")
 	// ErrClosed means that the Deduplicator is shut down.
 	ErrClosed = reason.ErrClosed
-	// ErrOwnKey: a handler called Do, DoBatch, DoEach or Settle for the key of its own
-	// message, or for one that its batch holds. It matches ErrBusy too.
+	// ErrOwnKey: a handler called Do, DoBatch, DoEach, DoRound or Settle for the key of
+	// its own message, or for one that its batch holds. It matches ErrBusy too.
 	ErrOwnKey = fmt.Errorf("%w: that of the handler which makes this call", ErrBusy)
 	// ErrInHandler: Shutdown was called inside a handler or hook, and would wait for itself.
 	ErrInHandler = errors.New("inside a handler or hook it would wait for itself: call it in a goroutine of its own, or after the handler has returned")

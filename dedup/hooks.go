@@ -10,11 +10,11 @@ import (
 // in the path of the messages, so a slow hook slows the messages. A panic in a hook is
 // logged, and changes nothing for the message. Each of them may be nil.
 type Hooks struct {
-	// Started is called once for each message given to Do, DoBatch or DoEach, before
-	// anything is done with it. One call of Decided follows.
+	// Started is called once for each message given to Do, DoBatch, DoEach or DoRound,
+	// before anything is done with it. One call of Decided follows.
 	Started func(Event)
-	// Decided is called once for each message given to Do, DoBatch or DoEach, when its
-	// Result is known. Settle and Wrap call Do for each try, so they cause one call of
+	// Decided is called once for each message given to Do, DoBatch, DoEach or DoRound, when
+	// its Result is known. Settle and Wrap call Do for each try, so they cause one call of
 	// Started and of Decided for each.
 	Decided func(Event)
 	// Applied is called after each call of the store's Apply, with the number of
@@ -36,7 +36,7 @@ type Event struct {
 	Message   *Message      // the delivery; its Claim is set if the key was claimed
 	Result    Result        // in Decided, the final one; in LeaseLost, as known so far; in Started, zero
 	FirstSeen time.Time     // when the key was first seen, by the store's clock; zero if that is not known
-	Took      time.Duration // how long the handler ran; of a batch handler, the whole call; 0 if it did not run
+	Took      time.Duration // how long the handler ran; of a batch handler or a round, the whole call; 0 if it did not run
 	Started   time.Time     // when the Deduplicator received the message, by the local clock
 }
 

@@ -65,7 +65,7 @@ func (h *Headers) SetKey(key Key) { h.Set(HeaderIdempotencyKey, quoted(key)) }
 // the [Result] says.
 //
 // The byte slices belong to the transport. They are valid until the call that received the
-// message (Do, DoBatch, Settle) returns. A handler that keeps them longer must copy them.
+// message (Do, DoBatch, DoEach, DoRound, Settle) returns. A handler that keeps them longer must copy them.
 type Message struct {
 	Topic     string    // Kafka topic or NATS subject
 	Key       []byte    // the producer's partitioning key, which is not the idempotency key; nil if there is none

@@ -61,8 +61,8 @@ type Options struct {
 	// Lease is how long a claim lasts after its holder died. While the handler runs, the
 	// lease is renewed after each third of it. Default 30s; at least 100ms; at most TTL.
 	Lease time.Duration
-	// HandlerTimeout is how long one call of the handler may take; of a batch handler, the
-	// call for the whole batch. After that, the context of the call ends with the cause
+	// HandlerTimeout is how long one call of the handler may take; of a batch handler or a
+	// RoundHandler, the call for the whole batch. After that, the context of the call ends with the cause
 	// ErrTimeout, and the lease is not renewed any more. When the lease has ended, another
 	// run may take over, in this process too, flagged Ambiguous. A handler that has not
 	// returned by then is logged with its stack, and keeps its slot. Default 10m; negative:
@@ -70,7 +70,7 @@ type Options struct {
 	HandlerTimeout time.Duration
 	// MaxAttempts is the number of runs that may fail or die before the message is parked.
 	// A process that dies costs an attempt of every message that it has claimed: all of a
-	// batch or of a DoEach, and those whose handler was about to start. It needs a
+	// batch, of a DoRound or of a DoEach, and those whose handler was about to start. It needs a
 	// DeadLetter. Default 10 with a DeadLetter, without one no limit; negative: no limit.
 	MaxAttempts int
 	// Backoff returns how long to wait before a message is delivered again after its

@@ -64,7 +64,7 @@ func (d *Deduplicator) processAll(ctx context.Context, slab []delivery, of *call
 }
 
 // processRound is processAll without a wait for messages whose keys are in work.
-func (d *Deduplicator) processRound(ctx context.Context, slab []delivery, of *call) {
+func (d *Deduplicator) processRound(ctx context.Context, slab []delivery, of *call, spare func([]*delivery, error)) {
 	free, later := d.flights.start(d.identifyAll(slab))
 	defer func() {
 		for _, x := range d.flights.leave(later) {
@@ -73,7 +73,7 @@ func (d *Deduplicator) processRound(ctx context.Context, slab []delivery, of *ca
 		share(slab)
 	}()
 	defer d.flights.end(free...)
-	d.process(&pass{call: of, ctx: ctx, xs: free, always: true})
+	d.process(&pass{call: of, ctx: ctx, xs: free, always: true, spare: spare})
 }
 
 func (d *Deduplicator) identifyAll(slab []delivery) (xs []*delivery) {
@@ -131,10 +131,13 @@ func (d *Deduplicator) process(p *pass) {
 	for d.try(p) {
 		var xs []*delivery
 		for _, x := range p.xs {
-			if !x.run { // the others are done
+			if !x.run && (!p.always || x.park == nil) { // the others are done
 				continue
 			}
 			xs = append(xs, x)
+			if x.park != nil && x.claimed { // the next claim says whether it is to be parked
+				x.park, x.res.Outcome, x.res.Err = nil, 0, nil
+			}
 			d.flights.again(x)
 		}
 		p.xs, p.runs = xs, nil
@@ -163,7 +166,7 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 	defer p.end()
 	defer d.recorder.drop(p.xs, held) // deferred: a handler may end the goroutine
 	d.renewer.Hold(sent, held...)
-	if free {
+	if free || p.always {
 		defer endAt(d.ctx, p.runs)()
 	}
 	if len(p.runs) > 1 {
@@ -172,6 +175,13 @@ func (d *Deduplicator) try(p *pass) (again bool) {
 		again = d.runner.handle(p)
 	}
 	d.admission.Leave(&p.call.ticket)
+	switch {
+	case again && p.always: // no dead letter before the handler
+		d.recorder.record(p.xs, func(*delivery) bool { return true })
+		return true
+	case p.always:
+		p.spare(p.xs, p.why(d.calls.closing))
+	}
 	d.recorder.finish(p.xs)
 	return again
 }

@@ -21,16 +21,18 @@ import (
 //   - Calls may be made by many goroutines at once. A call returns one Result for each
 //     message, in their order. Where a method takes only a prefix of the messages, the
 //     caller calls again with the rest.
+//   - A handler of DoRound acknowledges in its transaction, before the Results are known.
+//     DoRound says for which messages it may.
 //   - A context that is cancelled ends handlers early. Their runs are not counted, and
-//     their messages come again flagged Ambiguous. Results of finished handlers are
+//     their messages come again flagged Ambiguous, unless [Round.GiveBack] says otherwise. Results of finished handlers are
 //     recorded all the same.
 //   - Shut the Deduplicator down only when no call is made any more. Calls after that are
 //     refused with [ErrClosed].
 //
 // A transport uses [Deduplicator.Do] if its broker can redeliver a single message, and
 // [Deduplicator.DoBatch] for a batch handler. DoEach is for a backlog of single messages,
-// and DoRound for a transport that settles many messages in one transaction. Vouch tells which store is behind the Deduplicator, so that a transport can set
-// Message.Since.
+// and DoRound for a transport that settles many messages in one transaction. Vouch tells
+// which store is behind the Deduplicator, so that a transport can set Message.Since.
 type Transport struct{ d *Deduplicator }
 
 // Transport returns the methods for authors of transports.
