@@ -89,6 +89,17 @@ func (c *calls) enclosing(ctx context.Context) *run {
 	return r
 }
 
+// nested reports whether ctx is that of a handler, or dead letter, that still runs.
+func (c *calls) nested(ctx context.Context) bool {
+	r := c.enclosing(ctx)
+	if r == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !r.call.over
+}
+
 // close refuses new calls. It reports false, and does nothing, if its caller is inside a
 // handler or hook, and would wait for itself.
 func (c *calls) close(ctx context.Context) bool {

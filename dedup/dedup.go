@@ -91,7 +91,8 @@ func New(store driver.Store, scope string, key KeyFunc, o *Options) (*Deduplicat
 // Inside a handler or a DeadLetter function of this Deduplicator, which Shutdown knows by
 // ctx, and inside a hook of any Deduplicator, it would wait for itself. There it does
 // nothing and returns [ErrInHandler]. A handler that passes on another context than its own
-// is not recognised.
+// is not recognised, and neither is a call inside a key function, Fingerprint, Backoff or
+// Logger: do not call Shutdown there.
 func (d *Deduplicator) Shutdown(ctx context.Context) error {
 	if !d.calls.close(ctx) {
 		return fmt.Errorf("dedup: Shutdown: %w", ErrInHandler)

@@ -27,7 +27,7 @@ import (
 // Inside a handler, Do with the handler's context runs in the slot of that handler. With
 // the handler's own key it returns at once, as Busy with [ErrOwnKey]. A handler that passes
 // on another context is not recognised: the call waits for a slot, and for itself. If two
-// handlers call Do for the key of each other, one of them is Busy.
+// handlers call Do for the key of each other, both are Busy after a second.
 func (d *Deduplicator) Do(ctx context.Context, m *Message, h Handler) Result {
 	kept := &struct { // a handler's context may outlive the handler
 		call call

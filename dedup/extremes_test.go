@@ -93,6 +93,15 @@ func works(t *testing.T, o *dedup.Options) (accepted bool) {
 }
 
 // Every number is refused with a message, or means what it says.
+func TestMaxAttemptsThatAStoreCannotCount(t *testing.T) {
+	for n, want := range map[int]bool{65_535: true, 65_536: false} {
+		_, err := dedup.New(newStore(), "orders", dedup.HeaderKey(), &dedup.Options{MaxAttempts: n, DeadLetter: (&letters{}).send})
+		if (err == nil) != want {
+			t.Errorf("MaxAttempts %d: got %v", n, err)
+		}
+	}
+}
+
 func TestExtremeOptions(t *testing.T) {
 	for name := range numbers(new(dedup.Options)) {
 		for _, n := range extremes {

@@ -468,3 +468,13 @@ func TestFingerprints(t *testing.T) {
 		t.Errorf("NoFingerprint: got %x, want zero", got)
 	}
 }
+
+// A deep value is refused before each of its levels copies it once more.
+func TestDeepJSON(t *testing.T) {
+	const depth = 5000
+	value := `{"id":` + strings.Repeat(`{"a":`, depth) + `"` + strings.Repeat("x", 100_000) + `"` + strings.Repeat("}", depth) + "}"
+	_, err := dedup.JSONKey("id")(&dedup.Message{Value: []byte(value)})
+	if err == nil || !strings.Contains(err.Error(), "more than 65536 bytes") {
+		t.Errorf("got %v, want an error that names the bound", err)
+	}
+}

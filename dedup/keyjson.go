@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"unicode/utf16"
@@ -67,6 +68,10 @@ func appendArray(dst, b []byte) (out, rest []byte, err error) {
 	return append(dst, ']'), b[1:], nil
 }
 
+// maxField is the length of the longest canonical field of an object in a key. A key has
+// at most MaxKey bytes; only fields that occur twice could make it shorter than its parts.
+const maxField = 64 << 10
+
 func appendObject(dst, b []byte) (out, rest []byte, err error) {
 	type field struct{ name, value []byte }
 	var fields []field
@@ -79,6 +84,9 @@ func appendObject(dst, b []byte) (out, rest []byte, err error) {
 		b = skipSpace(skipSpace(b)[1:]) // the colon
 		if f.value, b, err = appendValue(nil, b); err != nil {
 			return dst, b, err
+		}
+		if len(f.value) > maxField { // each level around it would copy it once more
+			return dst, b, fmt.Errorf("a field of it has more than %d bytes: hash the payload, or take fields of it", maxField)
 		}
 		fields = append(fields, f)
 	}

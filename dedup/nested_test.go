@@ -272,6 +272,74 @@ func TestShutdownInsideAHandlerOrHook(t *testing.T) {
 	})
 }
 
+// Two handlers that settle the key of each other would wait for ever.
+func TestHandlersThatSettleTheKeyOfEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDedup(t, newStore(), &dedup.Options{Concurrency: 4, HandlerTimeout: -1})
+		keys := []string{"a", "b"}
+		var wg sync.WaitGroup
+		busy := atomic.Int32{}
+		for i, key := range keys {
+			wg.Go(func() {
+				_, err := d.Settle(t.Context(), message(key, "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+					time.Sleep(time.Millisecond)
+					_, err := d.Settle(ctx, message(keys[1-i], "v"), ok)
+					if errors.Is(err, dedup.ErrBusy) {
+						busy.Add(1)
+						return nil, nil
+					}
+					return nil, err
+				})
+				if err != nil {
+					t.Errorf("%s: %v", key, err)
+				}
+			})
+		}
+		wg.Wait()
+		if busy.Load() == 0 {
+			t.Error("none of them was told that the other key is busy")
+		}
+	})
+}
+
+// A delivery that waits for the slot of a handler must not keep the key that the handler settles.
+func TestNestedSettleBehindADeliveryThatWaitsForItsSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDedup(t, newStore(), &dedup.Options{Concurrency: 1, HandlerTimeout: -1})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			want(t, d.Do(t.Context(), message("a", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+				time.Sleep(time.Second)
+				if _, err := d.Settle(ctx, message("b", "v"), ok); !errors.Is(err, dedup.ErrBusy) {
+					t.Errorf("got %v, want ErrBusy", err)
+				}
+				return nil, nil
+			}), dedup.Processed, true)
+		})
+		time.Sleep(time.Millisecond)
+		want(t, d.Do(t.Context(), message("b", "v"), ok), dedup.Processed, true)
+		wg.Wait()
+	})
+}
+
+// An ErrOwnKey that the handler returns is a failure like any other.
+func TestReturnedErrOwnKeyIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDedup(t, newStore(), nil)
+		runs := 0
+		r, err := d.Settle(t.Context(), message("k", "v"), func(ctx context.Context, _ *dedup.Message) ([]byte, error) {
+			if runs++; runs == 2 {
+				return nil, nil
+			}
+			_, err := d.Settle(ctx, message("k", "v"), ok)
+			return nil, err
+		})
+		if err != nil || r.Outcome != dedup.Processed || runs != 2 {
+			t.Errorf("got %v, %v after %d runs, want it processed in the second", r.Outcome, err, runs)
+		}
+	})
+}
+
 func TestClaimFrom(t *testing.T) {
 	d := newDedup(t, newStore(), nil)
 	if c, ok := dedup.ClaimFrom(t.Context()); ok {

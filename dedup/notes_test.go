@@ -46,6 +46,26 @@ func TestLinesDoNotHideEachOther(t *testing.T) {
 //go:noinline
 func bangs() ([]byte, error) { panic("bang") }
 
+// A panic whose message was parked, while another run took the key over, is told with its stack.
+func TestPanicBeforeALostRecordIsTold(t *testing.T) {
+	var l logged
+	s := newStore()
+	d := newDedup(t, s, &dedup.Options{MaxAttempts: 1, Logger: l.logger(slog.LevelInfo), DeadLetter: func(ctx context.Context, m *dedup.Message, _ error) error {
+		return s.ForceForget(ctx, []dedup.ID{m.Claim.ID})
+	}})
+	s.before = func(ops []driver.Op) error { // another run claims the key
+		if ops[0].Kind != driver.OpPark {
+			return nil
+		}
+		s.before = nil
+		op := driver.Op{Kind: driver.OpClaim, ID: ops[0].ID, Nonce: 99, Lease: time.Hour, TTL: time.Hour, Floor: ops[0].Token}
+		_, err := s.Apply(context.Background(), []driver.Op{op})
+		return err
+	}
+	want(t, d.Do(t.Context(), message("k", "v"), func(context.Context, *dedup.Message) ([]byte, error) { return bangs() }), dedup.Uncertain, false)
+	l.count(t, 1, "bang", "dedup_test.bangs(")
+}
+
 // The messages of a batch share the panic of its handler, which is told once.
 func TestPanicOfABatchIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -146,6 +146,7 @@ const (
 	minLease              = 100 * time.Millisecond
 	defaultHandlerTimeout = 10 * time.Minute
 	defaultMaxAttempts    = 10
+	maxAttempts           = 65_535 // on Redis it has two bytes
 	defaultMaxResult      = 64 << 10
 	maxMaxResult          = 256 << 20
 	defaultClockSkew      = 5 * time.Second
@@ -160,7 +161,10 @@ func (o *Options) filled() (Options, error) {
 	dead := c.DeadLetter != nil
 	var wrong []error
 	refuse := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf("dedup: "+format, args...)) }
-	if c.MaxAttempts > 0 && !dead {
+	switch {
+	case c.MaxAttempts > maxAttempts:
+		refuse("MaxAttempts %d is more than %d, the most that every store can count; negative: no limit", c.MaxAttempts, maxAttempts)
+	case c.MaxAttempts > 0 && !dead:
 		refuse("MaxAttempts needs a DeadLetter: without one the message would be dropped")
 	}
 	c.TTL = orDefault(c.TTL, defaultTTL)
@@ -260,10 +264,8 @@ func Backoff(first, limit time.Duration) func(attempt int) time.Duration {
 	first = min(max(first, 0), limit)
 	return func(attempt int) time.Duration {
 		ceiling := limit
-		if shift := max(attempt, 1) - 1; shift < 40 {
-			if d := first << shift; d > 0 && d < limit {
-				ceiling = d
-			}
+		if shift := max(attempt, 1) - 1; shift < 63 && first <= limit>>shift {
+			ceiling = first << shift
 		}
 		return rand.N(ceiling + 1)
 	}

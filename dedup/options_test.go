@@ -114,6 +114,7 @@ func TestBackoff(t *testing.T) {
 		within(t, b, c.attempt, c.limit)
 	}
 	within(t, Backoff(time.Minute, time.Second), 1, time.Second)
+	within(t, Backoff(1<<40+1, 24*time.Hour), 25, 24*time.Hour) // shifted by 24 bits it would be 16.8ms
 }
 
 // TestOptionsAreCopied: New does not write into the caller's Options, and does

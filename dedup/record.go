@@ -76,11 +76,11 @@ func (x *delivery) recorded(reply *driver.Reply) {
 	switch {
 	case x.ending.kind == driver.OpRelease: // not settled; a release that is refused or unknown changes nothing
 	case reply.Err != nil:
-		x.end(Uncertain, fmt.Errorf("the handler has finished and its record is unknown: %w", reply.Err))
+		x.end(Uncertain, x.after(fmt.Errorf("the handler has finished and its record is unknown: %w", reply.Err)))
 		x.res.RetryAfter = pause(time.Second)
 		x.res.Halt = driver.IsPermanent(reply.Err)
 	case reply.Status != driver.StatusOK:
-		x.end(Uncertain, fmt.Errorf("%w: another run took the key over before this one was recorded", ErrLeaseLost))
+		x.end(Uncertain, x.after(fmt.Errorf("%w: another run took the key over before this one was recorded", ErrLeaseLost)))
 		x.res.RetryAfter = pause(time.Second)
 	default:
 		x.res.settled = true
@@ -88,6 +88,15 @@ func (x *delivery) recorded(reply *driver.Reply) {
 			x.res.Value, x.res.Omitted = reply.Record.Result, reply.Record.Omitted
 		}
 	}
+}
+
+// after returns err, with the reason for which the message was parked before: the stack of
+// a panic is in it.
+func (x *delivery) after(err error) error {
+	if x.park == nil {
+		return err
+	}
+	return errors.Join(err, x.park)
 }
 
 // settlement returns the operation that ends the claim of x.

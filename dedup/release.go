@@ -16,6 +16,9 @@ import (
 // runs may have had its effect, so that the handler of the replay is told. The
 // payload must be the same as before: another one under the key is a Conflict.
 //
+// Policies count as before. With OnAmbiguous or OnStale as PolicyPark, a replay that is
+// ambiguous or stale is parked again: set the policy to PolicyProcess for the replay.
+//
 // A key without a record, or one that was released before, is no error. One that is
 // claimed is not released, with an error that matches ErrBusy: a run has it, or died
 // with it. Nor is one that is completed: its replay is a Duplicate, and gets the

@@ -17,8 +17,11 @@ const minRetry = 5 * time.Millisecond
 // [ErrHalted]), ctx ended (it matches the context's cause), or the Deduplicator is shut
 // down ([ErrClosed]). After an error, neither acknowledge the message nor go on to the next.
 //
-// Inside a handler it returns [ErrOwnKey] at once for the key of that handler.
+// Inside a handler it returns [ErrOwnKey] at once for the key of that handler, and an error
+// that matches [ErrBusy] for any other key that is Busy: two handlers that waited for the
+// key of each other would wait for ever.
 func (d *Deduplicator) Settle(ctx context.Context, m *Message, h Handler) (Result, error) {
+	nested := d.calls.nested(ctx)
 	for {
 		r := d.Do(ctx, m, h)
 		switch {
@@ -26,7 +29,7 @@ func (d *Deduplicator) Settle(ctx context.Context, m *Message, h Handler) (Resul
 			return r, nil
 		case r.Halt:
 			return r, fmt.Errorf("dedup: message at %v: %w: %w", m.Position, ErrHalted, r.Err)
-		case errors.Is(r.Err, ErrOwnKey):
+		case r.Outcome == Busy && (nested || errors.Is(r.Err, ErrOwnKey)):
 			return r, fmt.Errorf("dedup: message at %v is not settled: %w", m.Position, r.Err)
 		case d.calls.isClosed():
 			return r, fmt.Errorf("dedup: message at %v is not settled: %w", m.Position, ErrClosed)

@@ -159,12 +159,7 @@ func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err != nil {
-		select {
-		case <-t.wake: // its turn came meanwhile: else the next wait of t would take this for its own
-		default:
-		}
-	}
+	t.asleep()
 	switch {
 	case t.state == outside:
 		return ErrTurnedBack
@@ -181,6 +176,15 @@ func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket
 		a.release(t)
 	}
 	return err
+}
+
+// asleep takes back a wake-up that came when the wait had ended already. The next wait of
+// t would take it for its own.
+func (t *Ticket) asleep() {
+	select {
+	case <-t.wake:
+	default:
+	}
 }
 
 // Ran notes how long a handler of t took.
