@@ -135,6 +135,38 @@ func TestHungHandlerIsTakenOverInItsProcess(t *testing.T) {
 	}
 }
 
+// A batch handler that hangs keeps the keys of those messages of its batch from nobody
+// either that a policy refused.
+func TestHungBatchKeepsNoRefusedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		d := newDedup(t, s, &dedup.Options{HandlerTimeout: time.Minute, Lease: 10 * time.Second, OnStale: dedup.PolicyHalt})
+		until, ended := make(chan struct{}), make(chan struct{})
+		old := message("refused", "v")
+		old.Published = time.Now().Add(-1000 * time.Hour)
+		go func() {
+			defer close(ended)
+			d.DoBatch(context.Background(), []*dedup.Message{message("k", "v"), old}, func(_ context.Context, ms []*dedup.Message) []dedup.Answer {
+				hangs(until)
+				return make([]dedup.Answer, len(ms))
+			})
+		}()
+		synctest.Wait()
+		begin := time.Now()
+		other := newDedup(t, s, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if r, err := other.Settle(ctx, message("refused", "v"), ok); err != nil || r.Outcome != dedup.Processed {
+			t.Errorf("got %v, %v, want it processed", r.Outcome, err)
+		}
+		if took := time.Since(begin); took > 75*time.Second {
+			t.Errorf("its key was free after %v, want HandlerTimeout and Lease", took)
+		}
+		close(until)
+		<-ended
+	})
+}
+
 // The late result of a hung handler is recorded if nobody has taken over.
 func TestHungHandlerMayEndUndisturbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -10,20 +10,24 @@ import (
 
 // Every message takes the same steps, whether it came alone or in a batch:
 //
-//	identify  derive the key and the fingerprint              identify.go
-//	wait      for another delivery of the key in this process wait.go
-//	admit     until the handler will probably begin soon      internal/admit
-//	claim     the key, in the store                           claim.go
-//	run       the handler                                     run.go, each.go
-//	conclude  from its answer how the claim is to end         conclude.go
-//	record    that in the store, after dead letters           record.go, bury.go
-//	tell      hooks and log                                   tell.go, notes.go
+//	step      what it does                                        file             may decide
+//	identify  derives the key and the fingerprint                 identify.go      Unkeyed
+//	wait      for another delivery of the key in this process     wait.go          Busy, Conflict
+//	admit     waits until the handler will probably begin soon    internal/admit   Unavailable
+//	claim     claims the key in the store, and judges its answer  claim.go         Duplicate, AlreadyParked, Busy, Conflict, Stale, Ambiguous
+//	run       calls the handler                                   run.go, each.go
+//	conclude  says from its answer how the claim is to end        conclude.go      Processed, Failed, Uncertain
+//	record    ends the claim in the store, after dead letters     record.go, bury.go Parked
+//	tell      hooks and log                                       tell.go, notes.go
 //
-// A message can be decided at each step: it then has an Outcome, and takes the step
-// tell. The steps are types of their own, which know the delivery and not each other's
-// insides. This file has their order.
+// This file calls them from identify to record; run calls conclude, and do.go calls tell.
+// A message that was decided takes no further step but tell, unless its policy is to
+// process or to park it: then it goes on, with its Outcome as the reason. A message
+// without a key goes on in the same way. A failed message is not tried again here: its
+// claim is released, and its transport delivers it again.
 
-// processOne takes the steps up to record for one message.
+// processOne takes the steps up to record for one message. A duplicate that waited asks
+// the store: only in a batch is it told the answer of the delivery that it waited for.
 func (d *Deduplicator) processOne(p *pass) {
 	x := p.xs[0]
 	if d.identifier.identify(x) {
@@ -96,8 +100,8 @@ func share(slab []delivery) {
 
 // await puts those of later in flight whose keys are free, and waits until the
 // deadline for one that is. It returns them and the rest, which are to be asked for
-// again when the first have ended: a batch that held keys while it waits for others could
-// wait for a batch that waits for it.
+// again when the first have ended. A batch never holds a key while it waits: two batches
+// could wait for each other.
 func (d *Deduplicator) await(ctx context.Context, later []*delivery, deadline time.Time) (free, rest []*delivery) {
 	if free, rest = d.flights.start(later); len(free) > 0 || len(rest) == 0 {
 		return free, rest
@@ -120,20 +124,22 @@ func (d *Deduplicator) fly(ctx context.Context, xs []*delivery) {
 	d.process(&pass{call: xs[0].call, ctx: ctx, xs: xs})
 }
 
-// process takes the steps from admit to record, again for those that were turned back.
+// process takes the steps from admit to record. It takes them again for the messages that
+// admission turned back because handlers have turned slow; their claims were released.
 func (d *Deduplicator) process(p *pass) {
 	p.call.prepare(len(p.xs))
 	for d.try(p) {
 		var xs []*delivery
 		for _, x := range p.xs {
-			if !x.run && (!p.always || x.park == nil) {
+			if !x.run && (!p.always || x.park == nil) { // the others are done
 				continue
 			}
 			xs = append(xs, x)
-			if x.park != nil && x.claimed { // the next claim says whether it is to be parked
+			claimed := x.claimed
+			d.flights.again(x)
+			if x.park != nil && claimed { // the next claim says whether it is to be parked
 				x.park, x.res.Outcome, x.res.Err = nil, 0, nil
 			}
-			x.again()
 		}
 		p.xs, p.runs = xs, nil
 	}

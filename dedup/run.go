@@ -95,7 +95,16 @@ func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*renew.Lea
 	case why != nil:
 		return why
 	}
+	others := refused(xs)
+	if len(others) > 0 {
+		d.renewer.Limit(until, others...)
+	}
 	r.handler.expire(until)
+	defer func() {
+		if r.hung { // also where a handler ends its goroutine
+			d.teller.hung(-1)
+		}
+	}()
 	answers := r.handle(ms)
 	now := time.Now()
 	cause := r.handler.cause(now)
@@ -104,9 +113,7 @@ func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*renew.Lea
 	r.call.ticket.Ran(took)
 	if d.o.HandlerTimeout > 0 {
 		d.renewer.Lift(running...)
-	}
-	if r.hung {
-		d.teller.hung(-1)
+		d.renewer.Lift(others...)
 	}
 	for _, x := range xs {
 		if x.run {
@@ -116,6 +123,20 @@ func (d *runner) run(r *run, xs []*delivery, ms []*Message, running []*renew.Lea
 		}
 	}
 	return nil
+}
+
+// refused returns the leases of those of xs that are claimed and do not run: a policy
+// refuses them, or they are to be parked. A handler that hangs must not keep their keys.
+func refused(xs []*delivery) (leases []*renew.Lease) {
+	if len(xs) == 1 {
+		return nil // it runs
+	}
+	for _, x := range xs {
+		if x.claimed && !x.run {
+			leases = append(leases, x.lease)
+		}
+	}
+	return leases
 }
 
 // handle calls the handler for ms. A panic becomes an error of every message. The

@@ -74,6 +74,15 @@ func (f *flights) granted(xs []*delivery) {
 	}
 }
 
+// again has x try once more. Until its claim is granted anew nobody may read what the
+// store said of it.
+func (f *flights) again(x *delivery) {
+	f.mu.Lock()
+	x.granted.Store(false)
+	f.mu.Unlock()
+	x.again()
+}
+
 // wake has the deliveries look again that wait for x. The caller holds the mutex of flights.
 func (x *delivery) wake() {
 	if x.ended != nil {

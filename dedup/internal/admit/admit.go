@@ -159,6 +159,12 @@ func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err != nil {
+		select {
+		case <-t.wake: // its turn came meanwhile: else the next wait of t would take this for its own
+		default:
+		}
+	}
 	switch {
 	case t.state == outside:
 		return ErrTurnedBack

@@ -60,6 +60,19 @@ func TestTurnOfACallerThatGivesUpIsPassedOn(t *testing.T) {
 					t.Errorf("the next one: %v", err)
 				}
 				a.Leave(quits)
+				again := make(chan error, 1) // a call uses its ticket again, and has no turn to spare
+				waits, stop := context.WithCancel(t.Context())
+				defer stop()
+				go func() { again <- c.wait(a, waits, never, quits) }()
+				synctest.Wait()
+				select {
+				case err := <-again:
+					t.Errorf("it was let in again before its turn: %v", err)
+				default:
+					stop()
+					<-again
+				}
+				a.Leave(quits)
 				a.Leave(stays)
 				for _, f := range first {
 					a.Leave(f)

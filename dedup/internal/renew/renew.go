@@ -142,6 +142,15 @@ func (r *Renewer) Begin(now, until time.Time, ls ...*Lease) (alive bool) {
 	return true
 }
 
+// Limit has ls lapse at until, unless that is zero.
+func (r *Renewer) Limit(until time.Time, ls ...*Lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range ls {
+		l.until = until
+	}
+}
+
 // Remembers reports whether it may refer to leases that were dropped.
 func (r *Renewer) Remembers() bool {
 	r.mu.Lock()
