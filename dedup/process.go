@@ -135,10 +135,11 @@ func (d *Deduplicator) process(p *pass) {
 				continue
 			}
 			xs = append(xs, x)
-			if x.park != nil && x.claimed { // the next claim says whether it is to be parked
+			claimed := x.claimed
+			d.flights.again(x)
+			if x.park != nil && claimed { // the next claim says whether it is to be parked
 				x.park, x.res.Outcome, x.res.Err = nil, 0, nil
 			}
-			d.flights.again(x)
 		}
 		p.xs, p.runs = xs, nil
 	}
