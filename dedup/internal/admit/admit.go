@@ -146,9 +146,7 @@ func (a *Admission) Start(ctx context.Context, closing <-chan struct{}, t *Ticke
 
 // wait waits for the turn of t. The caller holds mu, which is released.
 func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket) (err error) {
-	if t.wake == nil {
-		t.wake = make(chan struct{}, 1)
-	}
+	t.fallAsleep()
 	a.mu.Unlock()
 	select {
 	case <-t.wake:
@@ -159,7 +157,7 @@ func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	t.asleep()
+	t.wakeUp()
 	switch {
 	case t.state == outside:
 		return ErrTurnedBack
@@ -178,9 +176,15 @@ func (a *Admission) wait(ctx context.Context, closing <-chan struct{}, t *Ticket
 	return err
 }
 
-// asleep takes back a wake-up that came when the wait had ended already. The next wait of
-// t would take it for its own.
-func (t *Ticket) asleep() {
+func (t *Ticket) fallAsleep() {
+	if t.wake == nil {
+		t.wake = make(chan struct{}, 1)
+	}
+}
+
+// wakeUp takes a wake-up that came when the wait had ended already. The next wait of t would
+// take it for its own.
+func (t *Ticket) wakeUp() {
 	select {
 	case <-t.wake:
 	default:
