@@ -70,7 +70,7 @@ func TestTurnOfACallerThatGivesUpIsPassedOn(t *testing.T) {
 					t.Errorf("it was let in again before its turn: %v", err)
 				default:
 					stop()
-					<-again
+					_ = <-again
 				}
 				a.Leave(quits)
 				a.Leave(stays)

@@ -90,7 +90,7 @@ func TestLeasesAreRenewedTogether(t *testing.T) {
 		if first := e.at[0].Sub(start); first != 10*time.Second {
 			t.Errorf("got the first extension after %v, want 10s", first)
 		}
-		if h.why != reason.ErrClosed {
+		if !errors.Is(h.why, reason.ErrClosed) {
 			t.Errorf("after Stop: got %v, want that all leases are lost", h.why)
 		}
 	})
@@ -116,10 +116,10 @@ func TestLeaseIsLost(t *testing.T) {
 				r.Hold(start, l)
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				if h.why != reason.ErrLeaseLost || h.hung || h.at.Sub(start) != c.after {
+				if !errors.Is(h.why, reason.ErrLeaseLost) || h.hung || h.at.Sub(start) != c.after {
 					t.Errorf("got %v, hung %t, after %v; want the lease lost after %v", h.why, h.hung, h.at.Sub(start), c.after)
 				}
-				if r.Drop(l); l.Fate() != reason.ErrLeaseLost {
+				if r.Drop(l); !errors.Is(l.Fate(), reason.ErrLeaseLost) {
 					t.Errorf("got fate %v, want that it was lost", l.Fate())
 				}
 				r.Stop(t.Context())
@@ -142,7 +142,7 @@ func TestLeaseOfAHandlerThatHangs(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if h.why != reason.ErrLeaseLost || !h.hung || h.at.Sub(start) != 40*time.Second {
+		if !errors.Is(h.why, reason.ErrLeaseLost) || !h.hung || h.at.Sub(start) != 40*time.Second {
 			t.Errorf("got %v, hung %t, after %v; want it hung after 40s: one renewal, and its lease", h.why, h.hung, h.at.Sub(start))
 		}
 		r.Stop(t.Context())
