@@ -47,6 +47,7 @@ type Store struct {
 
 var (
 	_ driver.Store     = (*Store)(nil)
+	_ driver.Recycler  = (*Store)(nil)
 	_ driver.Inspector = (*Store)(nil)
 )
 
@@ -75,7 +76,7 @@ func (s *Store) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, err
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	replies := make([]driver.Reply, len(ops))
+	replies := room(len(ops))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.time()
@@ -84,6 +85,23 @@ func (s *Store) Apply(ctx context.Context, ops []driver.Op) ([]driver.Reply, err
 	}
 	s.drop(now, 2*len(ops))
 	return replies, nil
+}
+
+// used has replies of all stores, to be used again: *[]driver.Reply.
+var used sync.Pool
+
+// room returns replies to be overwritten, all of them.
+func room(n int) []driver.Reply {
+	if used, ok := used.Get().(*[]driver.Reply); ok && cap(*used) >= n {
+		return (*used)[:n]
+	}
+	return make([]driver.Reply, n)
+}
+
+// Recycle implements [driver.Recycler].
+func (s *Store) Recycle(replies []driver.Reply) {
+	clear(replies) // results are the callers'
+	used.Put(&replies)
 }
 
 func (s *Store) apply(op driver.Op, now time.Time) driver.Reply {
