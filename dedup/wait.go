@@ -74,8 +74,8 @@ func (f *flights) granted(xs []*delivery) {
 	}
 }
 
-// again has x try once more. Until its claim is granted anew nobody may read what the
-// store said of it.
+// again has x try once more. Until its claim is granted anew, other deliveries must not
+// read the store's answer to the old claim, which the new answer overwrites.
 func (f *flights) again(x *delivery) {
 	f.mu.Lock()
 	x.granted.Store(false)
